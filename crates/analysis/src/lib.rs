@@ -1,0 +1,22 @@
+//! Judges a release from what was counted about it.
+//!
+//! Pure: no clock, no I/O, no async. The proxy fills [`Counts`], the controller collects them in a [`Window`], and
+//! [`judge::judge`] turns windows and [`Objective`]s into a [`Verdict`]. Modules, in reading order:
+//!
+//! - [`histogram`]: how long did requests take, in mergeable buckets?
+//! - [`counts`]: what happened to the requests of one release?
+//! - [`window`]: what happened lately?
+//! - [`objective`]: which limit must hold, and how is it written?
+//! - [`judge`]: does it hold? Pass, fail, or not enough data.
+
+pub mod counts;
+pub mod histogram;
+pub mod judge;
+pub mod objective;
+pub mod window;
+
+pub use counts::{Counts, Outcome};
+pub use histogram::Histogram;
+pub use judge::{Finding, Verdict};
+pub use objective::{Metric, Objective};
+pub use window::Window;

@@ -1,0 +1,18 @@
+//! Decides what a service and its rollout do next.
+//!
+//! Start at [`Service::step`]: give it an [`Event`] and the time, store what it returns, then carry out the effects.
+//! Knows no clock, network, disk or task; the controller drives it. Modules, in reading order:
+//!
+//! - [`ids`]: names, numbers and units.
+//! - [`release`]: what is deployed, immutable once made.
+//! - [`spec`]: what people ask for: replicas, probes, strategy, limits.
+//! - [`plan`]: which steps does a strategy ask for?
+//! - [`rollout`]: where is a rollout, and which moves are legal?
+//! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
+//! - [`probe`]: is a replica started, alive, ready?
+//! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
+//! - [`table`]: what the proxy is told.
+//! - [`ports`]: the small traits that adapters implement.
+
+pub mod ids;
+pub mod table;
