@@ -15,4 +15,8 @@
 //! - [`ports`]: the small traits that adapters implement.
 
 pub mod ids;
+pub mod ports;
+pub mod release;
+pub mod service;
+pub mod spec;
 pub mod table;

@@ -1,10 +1,9 @@
 //! What the controller asks of the agent.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
-use evenkeel_core::ids::{FencingToken, ReplicaId, Timestamp};
+use evenkeel_core::ids::{FencingToken, ReplicaId};
+pub use evenkeel_core::ports::{Exit, Launch, Replica};
 use serde::{Deserialize, Serialize};
 
 /// A request to the agent, with the fencing token of the controller that sends it.
@@ -59,23 +58,6 @@ pub enum Ask {
     Shutdown,
 }
 
-/// How to start a replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Launch {
-    /// Names it, its log and its launch marker.
-    pub replica: ReplicaId,
-    /// Program and arguments; `{{port}}` in any of them becomes the port.
-    pub argv: Vec<String>,
-    /// Added to the environment; `{{port}}` becomes the port. `PORT` is set to the port unless given here.
-    pub env: BTreeMap<String, String>,
-    /// Working directory.
-    pub directory: PathBuf,
-    /// Where standard output and standard error go, appended.
-    pub log: PathBuf,
-    /// The log is cut over to `<log>.1` beyond this many bytes.
-    pub log_bytes_max: u64,
-}
-
 /// What the agent answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
@@ -99,29 +81,4 @@ pub enum Answer {
         /// In words for the operator.
         why: String,
     },
-}
-
-/// A replica as the agent knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Replica {
-    /// Which one.
-    pub replica: ReplicaId,
-    /// Its process, which leads a process group of its own; 0 when it never started.
-    pub pid: u32,
-    /// The port it was given.
-    pub port: u16,
-    /// When it was started.
-    pub started: Timestamp,
-    /// How it ended; `None` while it runs.
-    pub exit: Option<Exit>,
-}
-
-/// How a replica's process ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    /// When the agent saw it.
-    pub at: Timestamp,
-    /// In words: `exit status 1`, `killed by SIGKILL`, `could not be started: …`, or `exit status unknown`
-    /// for a process whose parent, an earlier agent, is dead.
-    pub how: String,
 }

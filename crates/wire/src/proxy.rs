@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use evenkeel_analysis::Counts;
-use evenkeel_core::ids::{Generation, ReplicaId, Revision, ServiceName};
+use evenkeel_core::ids::Generation;
+pub use evenkeel_core::ports::{InFlight, ReleaseReport, Report};
 use evenkeel_core::table::{RoutingTable, TableRefused};
 use serde::{Deserialize, Serialize};
 
@@ -76,45 +76,4 @@ pub enum Answer {
         /// In words for the operator.
         why: String,
     },
-}
-
-/// What the proxy has counted since it started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
-    /// Differs after every start of the proxy; the counters then begin at zero again.
-    pub boot: u64,
-    /// The proxy's process.
-    pub pid: u32,
-    /// Generation of the table in force.
-    pub generation: Generation,
-    /// Counters of releases that had a request since the start.
-    pub releases: Vec<ReleaseReport>,
-    /// Replicas with requests in flight, in the table or not.
-    pub in_flight: Vec<InFlight>,
-    /// Requests answered by the proxy itself: 400 (refused head), 404 (no such service), 503 (no release can take it).
-    pub refused: u64,
-    /// Connections of users open right now.
-    pub connections: u64,
-}
-
-/// Counters of one release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReleaseReport {
-    /// Its service.
-    pub service: ServiceName,
-    /// The release.
-    pub revision: Revision,
-    /// Requests of users, chosen by weight.
-    pub counts: Counts,
-    /// Requests to its preview address; never part of a judgement.
-    pub preview: Counts,
-}
-
-/// Requests in flight at one replica.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct InFlight {
-    /// The replica.
-    pub replica: ReplicaId,
-    /// Requests whose answer is not complete yet; never 0 here.
-    pub requests: u64,
 }

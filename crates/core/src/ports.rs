@@ -1,0 +1,298 @@
+//! The small traits that adapters implement, and the plain data that crosses them.
+//!
+//! The controller knows these traits and no adapter; a simulator gives it faulty ones.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evenkeel_analysis::Counts;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{FencingToken, Generation, ReplicaId, Revision, ServiceName, Timestamp};
+use crate::release::Digest;
+use crate::service::{Event, Service};
+use crate::spec::{ProbeCheck, SmokeCheck};
+use crate::table::{RoutingTable, TableRefused};
+
+/// Tells the time. Never goes back, also across restarts: a controller starts it at the newest time in its store.
+pub trait Clock: Send + Sync {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// Keeps what was decided: an append-only log of events per service, and snapshots to shorten the reading of it.
+pub trait Store: Send + Sync {
+    /// Takes the next fencing token, higher than any taken before.
+    fn next_token(&self) -> impl Future<Output = Result<FencingToken, StoreError>> + Send;
+
+    /// Reads every service: its newest snapshot and the events after it.
+    fn load(&self) -> impl Future<Output = Result<Vec<Stored>, StoreError>> + Send;
+
+    /// Appends an event to a service's log; durable when this returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the log is not at `append.after`: someone else has written.
+    fn append(&self, append: Append<'_>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Reads the log of a service from an event on, oldest first, at most `limit` of them.
+    fn events(
+        &self,
+        service: &ServiceName,
+        from: u64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<Recorded>, StoreError>> + Send;
+}
+
+/// One event to append.
+#[derive(Debug, Clone, Copy)]
+pub struct Append<'a> {
+    /// Whose log.
+    pub service: &'a ServiceName,
+    /// The number of events in that log before this one.
+    pub after: u64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: &'a Event,
+    /// The state after it, when it is time to keep one.
+    pub snapshot: Option<&'a Service>,
+}
+
+/// One event of a log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// Its place in the log, from 1.
+    pub version: u64,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What is kept of one service.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The service.
+    pub service: ServiceName,
+    /// The newest snapshot, and the number of events it includes.
+    pub snapshot: Option<(u64, Service)>,
+    /// The events after it, oldest first.
+    pub events: Vec<Recorded>,
+}
+
+/// Why the store did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another controller has appended to this log.
+    #[error("the log of `{service}` is not at event {after}: another controller has written to it")]
+    Conflict {
+        /// Whose log.
+        service: ServiceName,
+        /// Where it was thought to be.
+        after: u64,
+    },
+    /// The store was written by a newer evenkeel.
+    #[error(
+        "{path} has format {found}, and this evenkeel knows formats up to {known}: use the newer evenkeel that wrote it"
+    )]
+    NewerFormat {
+        /// The store's file.
+        path: PathBuf,
+        /// Its format.
+        found: i64,
+        /// The newest known.
+        known: i64,
+    },
+    /// An entry cannot be understood: the file was changed by other hands.
+    #[error("event {version} of `{service}` cannot be read: {why}")]
+    Damaged {
+        /// Whose log.
+        service: String,
+        /// Which event.
+        version: u64,
+        /// In words.
+        why: String,
+    },
+    /// Disk full, file locked, or anything else of the environment; trying again may help.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+}
+
+/// Prepares, starts, probes and stops replicas, and holds the addresses where users connect.
+pub trait Workloads: Send + Sync {
+    /// Makes a controller's token known, so that an older one's late commands are refused from here on.
+    fn hello(&self, token: FencingToken) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Copies what a release consists of to where later changes of the original cannot reach it.
+    ///
+    /// `parts` are files and folders below `directory`. The same content gives the same digest.
+    fn keep(&self, directory: &Path, parts: &[PathBuf]) -> impl Future<Output = Result<Digest, PlatformError>> + Send;
+
+    /// Starts a replica; an id that was started before is left alone.
+    fn start(&self, launch: Launch) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Asks a replica to end (SIGTERM to its whole process group).
+    fn terminate(&self, replica: &ReplicaId) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Ends everything a replica started, at once.
+    fn kill(&self, replica: &ReplicaId) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Drops the record of a replica that has exited.
+    fn forget(&self, replica: &ReplicaId) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Lists the replicas as soon as something differs from version `seen`, or after `wait`.
+    fn watch(&self, seen: u64, wait: Duration) -> impl Future<Output = Result<Replicas, PlatformError>> + Send;
+
+    /// Makes users able to connect on exactly these addresses.
+    fn listen(&self, addresses: Vec<SocketAddr>) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
+    /// Probes a replica once.
+    fn probe(&self, port: u16, check: &ProbeCheck, limit: Duration) -> impl Future<Output = Answered> + Send;
+
+    /// Smoke-tests a replica once.
+    fn smoke(&self, port: u16, check: &SmokeCheck) -> impl Future<Output = Answered> + Send;
+
+    /// The last lines a replica wrote, oldest first.
+    fn log_tail(&self, replica: &ReplicaId, lines: usize) -> impl Future<Output = Vec<String>> + Send;
+}
+
+/// How a probe or a smoke check went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Whether it is as it should be.
+    pub good: bool,
+    /// What came back, in words: `GET /health: 503 Service Unavailable`, `connection refused`.
+    pub detail: String,
+}
+
+/// How a replica is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// Names it, its log and its launch marker.
+    pub replica: ReplicaId,
+    /// Program and arguments; `{{port}}` in any of them becomes the port.
+    pub argv: Vec<String>,
+    /// Added to the environment; `{{port}}` becomes the port. `PORT` is set to the port unless given here.
+    pub env: BTreeMap<String, String>,
+    /// Working directory.
+    pub directory: PathBuf,
+    /// Where standard output and standard error go, appended.
+    pub log: PathBuf,
+    /// The log is cut over to `<log>.1` beyond this many bytes.
+    pub log_bytes_max: u64,
+}
+
+/// The replicas a platform knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Grows with every change of the list.
+    pub version: u64,
+    /// All of them, running or not.
+    pub replicas: Vec<Replica>,
+}
+
+/// A replica as the agent knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Which one.
+    pub replica: ReplicaId,
+    /// Its process, which leads a process group of its own; 0 when it never started.
+    pub pid: u32,
+    /// The port it was given.
+    pub port: u16,
+    /// When it was started.
+    pub started: Timestamp,
+    /// How it ended; `None` while it runs.
+    pub exit: Option<Exit>,
+}
+
+/// How a replica's process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// When the agent saw it.
+    pub at: Timestamp,
+    /// In words: `exit status 1`, `killed by SIGKILL`, `could not be started: …`, or `exit status unknown`
+    /// for a process whose parent, an earlier agent, is dead.
+    pub how: String,
+}
+
+/// Why a platform did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlatformError {
+    /// A newer controller has taken over; this one must stop.
+    #[error("another controller has taken over (fencing token {0})")]
+    Superseded(FencingToken),
+    /// The user's mistake: a file that is not there, an address in use.
+    #[error("{0}")]
+    Refused(String),
+    /// The agent or the machine; trying again may help.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// Moves traffic and counts it.
+pub trait Traffic: Send + Sync {
+    /// Puts a table in force; when this returns no request is routed by an older one.
+    fn apply(&self, table: &RoutingTable) -> impl Future<Output = Result<(), TrafficError>> + Send;
+
+    /// The table in force.
+    fn table(&self) -> impl Future<Output = Result<RoutingTable, TrafficError>> + Send;
+
+    /// Counters and requests in flight.
+    fn report(&self) -> impl Future<Output = Result<Report, TrafficError>> + Send;
+}
+
+/// Why the proxy did not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TrafficError {
+    /// The table breaks a rule.
+    #[error(transparent)]
+    Refused(#[from] TableRefused),
+    /// The proxy does not answer; trying again may help.
+    #[error("the proxy does not answer: {0}")]
+    Unavailable(String),
+}
+
+/// What the proxy has counted since it started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Differs after every start of the proxy; the counters then begin at zero again.
+    pub boot: u64,
+    /// The proxy's process.
+    pub pid: u32,
+    /// Generation of the table in force.
+    pub generation: Generation,
+    /// Counters of releases that had a request since the start.
+    pub releases: Vec<ReleaseReport>,
+    /// Replicas with requests in flight, in the table or not.
+    pub in_flight: Vec<InFlight>,
+    /// Requests answered by the proxy itself: 400 (refused head), 404 (no such service), 503 (no release can take it).
+    pub refused: u64,
+    /// Connections of users open right now.
+    pub connections: u64,
+}
+
+/// Counters of one release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseReport {
+    /// Its service.
+    pub service: ServiceName,
+    /// The release.
+    pub revision: Revision,
+    /// Requests of users, chosen by weight.
+    pub counts: Counts,
+    /// Requests to its preview address; never part of a judgement.
+    pub preview: Counts,
+}
+
+/// Requests in flight at one replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFlight {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Requests whose answer is not complete yet; never 0 here.
+    pub requests: u64,
+}

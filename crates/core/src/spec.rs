@@ -1,0 +1,236 @@
+//! What people ask for: replicas, probes, strategy, limits. Checked: whatever is in here can be done.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use evenkeel_analysis::Objective;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BasisPoints, ServiceName};
+
+/// One service, as its spec asks for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Its name.
+    pub service: ServiceName,
+    /// Where it is deployed: `production`, `staging`…; default `production`.
+    pub environment: String,
+    /// Program and arguments; `{{version}}` and `{{port}}` are filled in.
+    pub command: Vec<String>,
+    /// Files and folders, below the spec's directory, that make up a release; copied at each deploy. May hold
+    /// `{{version}}`. Empty: nothing is copied, the command runs in the spec's directory.
+    pub artefact: Vec<PathBuf>,
+    /// Added to the environment of each replica; `{{version}}` and `{{port}}` are filled in.
+    pub env: BTreeMap<String, String>,
+    /// Number of replicas; 1 to 1 000, default 1.
+    pub replicas: u32,
+    /// Where users connect.
+    pub listen: SocketAddr,
+    /// Where each release can be reached whatever its weight; `None`: nowhere.
+    pub preview: Option<SocketAddr>,
+    /// How replicas are probed.
+    pub probes: Probes,
+    /// How replicas are stopped.
+    pub stop: Stop,
+    /// How a new release takes over.
+    pub strategy: Strategy,
+    /// Limits that the new release must keep in every step that has none of its own.
+    pub objectives: Vec<Objective>,
+    /// Requests to the new release below which nothing is said about it; default 50.
+    pub minimum_requests: u64,
+    /// How far back objectives look; default 30 s.
+    pub window: Duration,
+    /// What happens when a step's time is over and there were too few requests.
+    pub not_enough: NotEnough,
+    /// Longest wait for the replicas of a new release to become ready; default 300 s.
+    pub startup_limit: Duration,
+    /// Longest time a new release may have too few ready replicas before it is taken back; default 120 s.
+    pub unready_limit: Duration,
+    /// Longest wait for the first byte of an answer; default 30 s.
+    pub first_byte_timeout: Duration,
+    /// Size at which a replica's log is cut over; default 10 MiB.
+    pub log_bytes_max: u64,
+}
+
+/// How a new release takes over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "strategy", rename_all = "snake_case")]
+pub enum Strategy {
+    /// Share by share.
+    Canary {
+        /// The shares, rising; the last one is 100 %.
+        steps: Vec<CanaryStep>,
+    },
+    /// All at once, after it was tested without users.
+    BlueGreen {
+        /// What must be right before any user meets the new release.
+        smoke: Vec<SmokeCheck>,
+        /// How long it is watched after the switch, with the old one kept warm; default 300 s.
+        watch: Duration,
+    },
+}
+
+/// One share of a canary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CanaryStep {
+    /// The new release's share.
+    pub weight: BasisPoints,
+    /// How long it is watched at this share; at 100 % the old release is kept warm meanwhile.
+    pub hold: Hold,
+    /// Limits of this step; `None`: the spec's.
+    pub objectives: Option<Vec<Objective>>,
+}
+
+/// How long a step lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hold {
+    /// This long, and then on by itself.
+    For(Duration),
+    /// Until somebody promotes.
+    UntilPromoted,
+}
+
+/// What happens when a step's time is over and there were too few requests. Never a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "then", rename_all = "snake_case")]
+pub enum NotEnough {
+    /// Goes on waiting for requests, then pauses for people. The default, with one hour.
+    Hold {
+        /// How long it waits beyond the step's time.
+        at_most: Duration,
+    },
+    /// Rolls back.
+    Fail,
+}
+
+/// The probes of a replica. With none at all, a replica is ready when its port accepts connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probes {
+    /// Holds the other two off until it has succeeded; failing restarts.
+    pub startup: Option<Probe>,
+    /// Failing restarts.
+    pub liveness: Option<Probe>,
+    /// Failing takes out of traffic.
+    pub readiness: Option<Probe>,
+}
+
+/// One probe, with Kubernetes' fields, meaning and defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What is asked.
+    pub check: ProbeCheck,
+    /// Wait before the first one; default 0.
+    pub initial_delay: Duration,
+    /// Time between two; default 10 s.
+    pub period: Duration,
+    /// Longest wait for an answer; default 1 s.
+    pub timeout: Duration,
+    /// Successes in a row after which it counts as succeeding; default 1.
+    pub success_threshold: u32,
+    /// Failures in a row after which it counts as failing; default 3.
+    pub failure_threshold: u32,
+}
+
+impl Probe {
+    /// A probe with the default times and thresholds.
+    #[must_use]
+    pub fn new(check: ProbeCheck) -> Self {
+        Self {
+            check,
+            initial_delay: Duration::ZERO,
+            period: Duration::from_secs(10),
+            timeout: Duration::from_secs(1),
+            success_threshold: 1,
+            failure_threshold: 3,
+        }
+    }
+}
+
+/// What a probe asks of a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ProbeCheck {
+    /// `GET path`: good with a status from 200 to 399.
+    Http {
+        /// The path, with its leading slash.
+        path: String,
+        /// Another port than the replica's own.
+        port: Option<u16>,
+        /// Headers to send.
+        headers: Vec<(String, String)>,
+    },
+    /// Good when the port accepts a connection.
+    Tcp {
+        /// Another port than the replica's own.
+        port: Option<u16>,
+    },
+}
+
+/// One thing that must be right before a blue-green switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmokeCheck {
+    /// `GET` this path of each new replica.
+    pub path: String,
+    /// The status it must answer with; default 200.
+    pub status: u16,
+    /// A text its body must hold (looked for in the first 64 KiB).
+    pub contains: Option<String>,
+    /// Longest wait for the answer; default 5 s.
+    pub timeout: Duration,
+}
+
+/// How replicas are stopped: out of traffic, drain, SIGTERM, grace, SIGKILL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stop {
+    /// Longest wait for requests in flight; default 15 s.
+    pub drain: Duration,
+    /// Longest wait between SIGTERM and SIGKILL; default 30 s, as Kubernetes.
+    pub grace: Duration,
+}
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self { drain: Duration::from_secs(15), grace: Duration::from_secs(30) }
+    }
+}
+
+impl Spec {
+    /// A spec with every default, for a service, its command and the address of its users.
+    ///
+    /// The default strategy is a canary of 5, 20, 50 and 100 %, of 10, 20, 30 and 5 minutes.
+    #[must_use]
+    pub fn new(service: ServiceName, command: Vec<String>, listen: SocketAddr) -> Self {
+        let minutes = |n: u64| Duration::from_secs(60 * n);
+        let step = |percent: u16, hold| CanaryStep {
+            weight: BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL),
+            hold: Hold::For(hold),
+            objectives: None,
+        };
+        Self {
+            service,
+            environment: "production".into(),
+            command,
+            artefact: Vec::new(),
+            env: BTreeMap::new(),
+            replicas: 1,
+            listen,
+            preview: None,
+            probes: Probes::default(),
+            stop: Stop::default(),
+            strategy: Strategy::Canary {
+                steps: vec![step(5, minutes(10)), step(20, minutes(20)), step(50, minutes(30)), step(100, minutes(5))],
+            },
+            objectives: Vec::new(),
+            minimum_requests: 50,
+            window: Duration::from_secs(30),
+            not_enough: NotEnough::Hold { at_most: minutes(60) },
+            startup_limit: minutes(5),
+            unready_limit: minutes(2),
+            first_byte_timeout: Duration::from_secs(30),
+            log_bytes_max: 10 << 20,
+        }
+    }
+}
