@@ -14,9 +14,16 @@
 //! - [`table`]: what the proxy is told.
 //! - [`ports`]: the small traits that adapters implement.
 
+pub mod fleet;
 pub mod ids;
+pub mod plan;
 pub mod ports;
+pub mod probe;
 pub mod release;
+pub mod rollout;
 pub mod service;
 pub mod spec;
 pub mod table;
+
+pub use rollout::{Observation, Outcome, Phase, Rollout};
+pub use service::{Effect, Event, Refused, Service, Step, Verb, Wanted};

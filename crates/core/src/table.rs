@@ -28,7 +28,8 @@ pub struct ServiceRoutes {
     /// Where each release can be reached whatever its weight: host `r3.…` picks revision 3, any other host the
     /// newest release. `None`: no preview.
     pub preview: Option<SocketAddr>,
-    /// The releases; weights sum to 100 %, or all are 0 when no release can take traffic (the proxy answers 503).
+    /// The releases; weights sum to 100 %, or all are 0 when no release can take traffic. The proxy answers 503 with
+    /// Retry-After then, and to the share of a release whose replicas are all gone.
     pub releases: Vec<ReleaseRoutes>,
     /// Longest wait for the first byte of an answer, in milliseconds.
     pub first_byte_timeout_ms: u64,
@@ -82,14 +83,6 @@ pub enum TableRefused {
         service: ServiceName,
         /// What they sum to, in units of 0.01 %.
         sum: u32,
-    },
-    /// A release has weight and no backend.
-    #[error("release {revision} of `{service}` has weight and no backend")]
-    WeightWithoutBackend {
-        /// The service.
-        service: ServiceName,
-        /// The release.
-        revision: Revision,
     },
     /// Two services want the same address.
     #[error("`{first}` and `{second}` both listen on {address}")]
@@ -155,11 +148,6 @@ impl ServiceRoutes {
         if sum != 0 && sum != u32::from(BasisPoints::ALL.get()) {
             return Err(TableRefused::WeightsDoNotSum { service: self.service.clone(), sum });
         }
-        match self.releases.iter().find(|r| r.weight > BasisPoints::NONE && r.backends.is_empty()) {
-            Some(empty) => {
-                Err(TableRefused::WeightWithoutBackend { service: self.service.clone(), revision: empty.revision })
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 }

@@ -1,0 +1,444 @@
+//! Which replica to start, route to, drain or stop next, and in which order.
+//!
+//! A [`Fleet`] compares what a service wants with what there is, each time anew: nothing in it must survive a crash.
+//! The order it keeps: started → ready → in the table → (weight) → out of the table in force → drained → SIGTERM →
+//! grace → SIGKILL. It never ends a replica that the table in force still names, a failed liveness probe excepted,
+//! and never gives or raises a share to a release that cannot carry it.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::ids::{BasisPoints, ReplicaId, Revision, ServiceName, Timestamp};
+use crate::ports::{Answered, Exit, Replica};
+use crate::probe::{ProbeBook, ProbeKind};
+use crate::release::Release;
+use crate::rollout::Health;
+use crate::service::Wanted;
+use crate::spec::{Probe, Stop};
+use crate::table::{Backend, ReleaseRoutes, ServiceRoutes};
+
+/// First wait before a second restart; the first restart is at once (H1).
+const BACKOFF_FIRST: Duration = Duration::from_secs(10);
+/// Longest wait between restarts.
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// A replica that ran this long is forgiven its earlier crashes.
+const BACKOFF_RESET: Duration = Duration::from_secs(600);
+/// Time between two SIGKILLs of something that does not die.
+const KILL_AGAIN: Duration = Duration::from_secs(1);
+/// A launch that the platform does not list after this long is taken as lost.
+const LAUNCH_LOST: Duration = Duration::from_secs(30);
+
+/// The replicas of one service.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    service: ServiceName,
+    members: BTreeMap<ReplicaId, Member>,
+    /// One per wanted replica: who fills it, and how its restarts went.
+    slots: BTreeMap<(Revision, u32), Slot>,
+    launches: BTreeMap<Revision, u32>,
+    last_exit: BTreeMap<Revision, String>,
+}
+
+#[derive(Debug, Clone)]
+struct Member {
+    port: u16,
+    book: ProbeBook,
+    stage: Stage,
+    /// Adopted without a slot until one is found for it.
+    slot: Option<(Revision, u32)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Asked for; the platform does not list it yet.
+    Launching { since: Timestamp },
+    /// It runs.
+    Running { since: Timestamp },
+    /// No longer wanted: drains once the table in force does not name it.
+    Leaving { since: Option<Timestamp> },
+    /// Was sent SIGTERM.
+    Terminating { kill_at: Timestamp },
+}
+
+#[derive(Debug, Clone, Default)]
+struct Slot {
+    filled: bool,
+    crashes: u32,
+    retry_at: Timestamp,
+}
+
+/// Everything a [`Fleet`] looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct World<'a> {
+    /// What the service wants.
+    pub wanted: &'a Wanted,
+    /// The service's releases.
+    pub releases: &'a BTreeMap<Revision, Release>,
+    /// What the platform lists; `None` while it does not answer.
+    pub replicas: Option<&'a [Replica]>,
+    /// The table in force as the proxy confirmed it; `None` before the first.
+    pub in_force: Option<&'a ServiceRoutes>,
+    /// Requests in flight per replica; `None` while the proxy does not answer.
+    pub in_flight: Option<&'a BTreeMap<ReplicaId, u64>>,
+}
+
+/// What is to be done to a replica. Safe to repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Start it.
+    Start(ReplicaId),
+    /// Send it SIGTERM.
+    Terminate(ReplicaId),
+    /// Send it SIGKILL.
+    Kill(ReplicaId),
+    /// Drop the platform's record of it.
+    Forget(ReplicaId),
+    /// Probe it once and give the answer to [`Fleet::answered`].
+    Probe {
+        /// The replica.
+        replica: ReplicaId,
+        /// Its port.
+        port: u16,
+        /// Which probe.
+        kind: ProbeKind,
+        /// What to ask.
+        probe: Probe,
+    },
+}
+
+impl Fleet {
+    /// A service without replicas.
+    #[must_use]
+    pub fn new(service: ServiceName) -> Self {
+        Self {
+            service,
+            members: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            launches: BTreeMap::new(),
+            last_exit: BTreeMap::new(),
+        }
+    }
+
+    /// Looks at the world and says what is to be done next.
+    pub fn step(&mut self, world: &World<'_>, now: Timestamp) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if let Some(replicas) = world.replicas {
+            self.take_stock(replicas, world, now, &mut actions);
+        }
+        let weights = self.weights(world);
+        self.let_go(world, &weights);
+        self.stop(world, now, &mut actions);
+        self.fill(world, now, &mut actions);
+        self.probe(now, &mut actions);
+        actions
+    }
+
+    /// Takes note of a probe's answer.
+    pub fn answered(&mut self, replica: &ReplicaId, kind: ProbeKind, answer: &Answered, now: Timestamp) {
+        if let Some(member) = self.members.get_mut(replica) {
+            member.book.answered(kind, answer, now);
+        }
+    }
+
+    /// The split and the backends that the proxy shall have now.
+    #[must_use]
+    pub fn releases(&self, world: &World<'_>) -> Vec<ReleaseRoutes> {
+        let weights = self.weights(world);
+        let mut revisions: Vec<Revision> = world.wanted.replicas.keys().chain(weights.keys()).copied().collect();
+        revisions.sort_unstable();
+        revisions.dedup();
+        let routes = |revision: Revision| {
+            let weight = weights.get(&revision).copied().unwrap_or_default();
+            let version = world.releases.get(&revision).map_or_else(String::new, |release| release.version.clone());
+            ReleaseRoutes { revision, version, weight, backends: self.backends(revision) }
+        };
+        let named = revisions.into_iter().map(routes);
+        named.filter(|routes| routes.weight > BasisPoints::NONE || !routes.backends.is_empty()).collect()
+    }
+
+    /// How the replicas of a release are.
+    #[must_use]
+    pub fn health(&self, revision: Revision) -> Health {
+        let members = || self.members.iter().filter(|(id, _)| id.revision == revision).map(|(_, member)| member);
+        let bad_answer = members().map(|m| m.book.detail()).find(|detail| !detail.is_empty());
+        let exit = self.last_exit.get(&revision).map(String::as_str);
+        Health {
+            ready: members().filter(|member| member.is_ready()).count() as u32,
+            alive: members().count() as u32,
+            detail: exit.or(bad_answer).unwrap_or_default().to_owned(),
+        }
+    }
+
+    /// The ports of a release's ready replicas, for smoke checks.
+    #[must_use]
+    pub fn ready(&self, revision: Revision) -> Vec<(ReplicaId, u16)> {
+        let ready = self.members.iter().filter(|(id, member)| id.revision == revision && member.is_ready());
+        ready.map(|(id, member)| (id.clone(), member.port)).collect()
+    }
+
+    /// Every replica with its state in a word, for people.
+    pub fn list(&self) -> impl Iterator<Item = (&ReplicaId, u16, &'static str, &str)> {
+        self.members.iter().map(|(id, member)| (id, member.port, member.state(), member.book.detail()))
+    }
+
+    /// The newest launch of a release, whose log tells why it did not start.
+    #[must_use]
+    pub fn newest_launch(&self, revision: Revision) -> Option<ReplicaId> {
+        let launch = *self.launches.get(&revision)?;
+        Some(ReplicaId { service: self.service.clone(), revision, launch })
+    }
+
+    fn backends(&self, revision: Revision) -> Vec<Backend> {
+        let ready = self.members.iter().filter(|(id, member)| id.revision == revision && member.is_ready());
+        ready.map(|(id, member)| Backend { replica: id.clone(), address: local(member.port) }).collect()
+    }
+
+    fn ready_count(&self, revision: Revision) -> u32 {
+        self.members.iter().filter(|(id, member)| id.revision == revision && member.is_ready()).count() as u32
+    }
+
+    /// The shares to be in force next: the wanted ones when everybody who gains can carry them, else those in force.
+    fn weights(&self, world: &World<'_>) -> BTreeMap<Revision, BasisPoints> {
+        let before = weights_of(world.in_force);
+        let wanted = wanted_weights(world.wanted);
+        let ready_stable = world.wanted.stable.filter(|stable| self.ready_count(*stable) > 0);
+        let all_to = |stable| BTreeMap::from([(stable, BasisPoints::ALL)]);
+        let is_dead = |revision: &Revision| Some(*revision) != world.wanted.stable && self.ready_count(*revision) == 0;
+        // The share of a release that has not one ready replica goes back to the stable one.
+        if let Some(stable) = ready_stable.filter(|_| before.keys().any(is_dead)) {
+            return all_to(stable);
+        }
+        let can_carry = |(revision, weight): (&Revision, &BasisPoints)| {
+            let had = before.get(revision).copied().unwrap_or_default();
+            *weight <= had || self.ready_count(*revision) >= needed(world, *revision, *weight)
+        };
+        if wanted.iter().all(can_carry) {
+            return wanted;
+        }
+        // When nothing is in force yet, one ready replica is better than none.
+        match ready_stable.filter(|_| before.is_empty()) {
+            Some(stable) => all_to(stable),
+            None => before,
+        }
+    }
+
+    /// Matches the platform's list with ours.
+    fn take_stock(&mut self, replicas: &[Replica], world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
+        let service = self.service.clone();
+        for replica in replicas.iter().filter(|replica| replica.replica.service == service) {
+            match &replica.exit {
+                Some(exit) => self.exited(replica, exit, world, now, actions),
+                None => self.runs(replica, world, now),
+            }
+        }
+        let listed = |id: &ReplicaId| replicas.iter().any(|replica| replica.replica == *id);
+        let missing = self.members.iter().filter(|(id, member)| !listed(id) && !member.is_fresh(now));
+        let lost: Vec<ReplicaId> = missing.map(|(id, _)| id.clone()).collect();
+        for id in lost {
+            self.gone(&id, "lost by the platform", world, now);
+        }
+    }
+
+    fn runs(&mut self, replica: &Replica, world: &World<'_>, now: Timestamp) {
+        let id = &replica.replica;
+        let newest = self.launches.entry(id.revision).or_default();
+        *newest = (*newest).max(id.launch);
+        let probes = world.releases.get(&id.revision).map(|release| release.content.probes.clone()).unwrap_or_default();
+        let in_traffic = world.in_force.is_some_and(|table| table.has_backend(id));
+        let adopted = !self.members.contains_key(id);
+        let member = self.members.entry(id.clone()).or_insert_with(|| Member {
+            port: replica.port,
+            book: if in_traffic { ProbeBook::in_traffic(&probes, now) } else { ProbeBook::new(&probes, now) },
+            stage: Stage::Running { since: now },
+            slot: None,
+        });
+        if let Stage::Launching { .. } = member.stage {
+            member.port = replica.port;
+            member.book = ProbeBook::new(&probes, now);
+            member.stage = Stage::Running { since: now };
+        }
+        if adopted {
+            self.find_slot(id, world.wanted);
+        }
+    }
+
+    /// Gives an adopted replica a free slot; without one it is surplus.
+    fn find_slot(&mut self, id: &ReplicaId, wanted: &Wanted) {
+        let count = wanted.replicas.get(&id.revision).copied().unwrap_or(0);
+        let free = (0..count).find(|n| !self.slots.get(&(id.revision, *n)).is_some_and(|slot| slot.filled));
+        if let (Some(n), Some(member)) = (free, self.members.get_mut(id)) {
+            member.slot = Some((id.revision, n));
+            self.slots.entry((id.revision, n)).or_default().filled = true;
+        }
+    }
+
+    fn exited(&mut self, replica: &Replica, exit: &Exit, world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
+        let id = &replica.replica;
+        let newest = self.launches.entry(id.revision).or_default();
+        *newest = (*newest).max(id.launch);
+        self.gone(id, &exit.how, world, now);
+        actions.push(Action::Forget(id.clone()));
+    }
+
+    /// A replica is no more: whoever was meant to run is started again, the first time at once.
+    fn gone(&mut self, id: &ReplicaId, how: &str, world: &World<'_>, now: Timestamp) {
+        let Some(member) = self.members.remove(id) else { return };
+        let wanted = world.wanted.replicas.contains_key(&id.revision);
+        if wanted && matches!(member.stage, Stage::Launching { .. } | Stage::Running { .. }) {
+            self.last_exit.insert(id.revision, format!("{id} ended: {how}"));
+        }
+        let Some(slot) = member.slot.and_then(|slot| self.slots.get_mut(&slot)) else { return };
+        slot.filled = false;
+        if let Stage::Running { since } = member.stage
+            && now.since(since) >= BACKOFF_RESET
+        {
+            slot.crashes = 0;
+        }
+        slot.retry_at = now.after(backoff(slot.crashes));
+        slot.crashes += 1;
+    }
+
+    /// Marks what is not wanted any more, as long as it has no share to carry.
+    fn let_go(&mut self, world: &World<'_>, weights: &BTreeMap<Revision, BasisPoints>) {
+        for (id, member) in &mut self.members {
+            let count = world.wanted.replicas.get(&id.revision).copied().unwrap_or(0);
+            let surplus = member.slot.is_none_or(|(_, n)| n >= count);
+            let last_resort = count == 0 && weights.get(&id.revision).is_some_and(|w| *w > BasisPoints::NONE);
+            if surplus && !last_resort && matches!(member.stage, Stage::Launching { .. } | Stage::Running { .. }) {
+                member.stage = Stage::Leaving { since: None };
+                if let Some(slot) = member.slot.take().and_then(|slot| self.slots.get_mut(&slot)) {
+                    slot.filled = false;
+                }
+            }
+        }
+        self.slots.retain(|(revision, n), slot| {
+            slot.filled || *n < world.wanted.replicas.get(revision).copied().unwrap_or(0)
+        });
+        self.last_exit.retain(|revision, _| world.wanted.replicas.contains_key(revision));
+    }
+
+    /// Out of the table in force → drained → SIGTERM → grace → SIGKILL.
+    fn stop(&mut self, world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
+        for (id, member) in &mut self.members {
+            let stop = world.releases.get(&id.revision).map_or_else(Stop::default, |release| release.content.stop);
+            match member.stage {
+                Stage::Running { .. } if member.book.must_restart(now) => {
+                    member.stage = Stage::Terminating { kill_at: now.after(stop.grace) };
+                    actions.push(Action::Terminate(id.clone()));
+                }
+                Stage::Leaving { since } => {
+                    // Without a confirmed table nobody knows who is routed to: nothing is stopped on a guess.
+                    let Some(table) = world.in_force else { continue };
+                    if table.has_backend(id) {
+                        member.stage = Stage::Leaving { since: None };
+                        continue;
+                    }
+                    let since = since.unwrap_or(now);
+                    member.stage = Stage::Leaving { since: Some(since) };
+                    let idle = world.in_flight.is_some_and(|in_flight| !in_flight.contains_key(id));
+                    if idle || now >= since.after(stop.drain) {
+                        member.stage = Stage::Terminating { kill_at: now.after(stop.grace) };
+                        actions.push(Action::Terminate(id.clone()));
+                    }
+                }
+                Stage::Terminating { kill_at } if now >= kill_at => {
+                    member.stage = Stage::Terminating { kill_at: now.after(KILL_AGAIN) };
+                    actions.push(Action::Kill(id.clone()));
+                }
+                Stage::Launching { .. } | Stage::Running { .. } | Stage::Terminating { .. } => {}
+            }
+        }
+    }
+
+    /// Starts what is missing. Only with the platform's list at hand: what it does not tell may be running.
+    fn fill(&mut self, world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
+        if world.replicas.is_none() {
+            return;
+        }
+        for (revision, count) in &world.wanted.replicas {
+            for n in 0..*count {
+                let slot = self.slots.entry((*revision, n)).or_default();
+                if slot.filled || now < slot.retry_at {
+                    continue;
+                }
+                slot.filled = true;
+                let launch = self.launches.entry(*revision).or_default();
+                *launch += 1;
+                let id = ReplicaId { service: self.service.clone(), revision: *revision, launch: *launch };
+                let member = Member {
+                    port: 0,
+                    book: ProbeBook::new(&crate::spec::Probes::default(), now),
+                    stage: Stage::Launching { since: now },
+                    slot: Some((*revision, n)),
+                };
+                self.members.insert(id.clone(), member);
+                actions.push(Action::Start(id));
+            }
+        }
+    }
+
+    fn probe(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        for (id, member) in &mut self.members {
+            if let Stage::Running { .. } = member.stage {
+                let port = member.port;
+                let due = member.book.due(now).into_iter();
+                actions.extend(due.map(|(kind, probe)| Action::Probe { replica: id.clone(), port, kind, probe }));
+            }
+        }
+    }
+}
+
+impl Member {
+    fn is_ready(&self) -> bool {
+        matches!(self.stage, Stage::Running { .. }) && self.book.is_ready()
+    }
+
+    /// Whether the platform may not have listed it yet.
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        matches!(self.stage, Stage::Launching { since } if now.since(since) < LAUNCH_LOST)
+    }
+
+    fn state(&self) -> &'static str {
+        match self.stage {
+            Stage::Launching { .. } => "launching",
+            Stage::Running { .. } if self.book.is_ready() => "ready",
+            Stage::Running { .. } => "starting",
+            Stage::Leaving { .. } => "draining",
+            Stage::Terminating { .. } => "stopping",
+        }
+    }
+}
+
+/// How many ready replicas a share needs: enough for it when a release takes over; one when traffic goes back to the
+/// stable release, because any release that was good is better than one that is being taken back.
+fn needed(world: &World<'_>, revision: Revision, weight: BasisPoints) -> u32 {
+    if world.wanted.stable == Some(revision) {
+        return 1;
+    }
+    let full = world.releases.get(&revision).map_or(1, |release| release.replicas);
+    weight.of_replicas(full).max(1)
+}
+
+fn wanted_weights(wanted: &Wanted) -> BTreeMap<Revision, BasisPoints> {
+    let candidate = wanted.candidate.filter(|(_, weight)| *weight > BasisPoints::NONE);
+    let rest = candidate.map_or(BasisPoints::ALL, |(_, weight)| weight.rest());
+    let stable = wanted.stable.map(|stable| (stable, rest)).filter(|(_, rest)| *rest > BasisPoints::NONE);
+    stable.into_iter().chain(candidate).collect()
+}
+
+fn weights_of(routes: Option<&ServiceRoutes>) -> BTreeMap<Revision, BasisPoints> {
+    let releases = routes.into_iter().flat_map(|routes| &routes.releases);
+    releases.filter(|r| r.weight > BasisPoints::NONE).map(|r| (r.revision, r.weight)).collect()
+}
+
+fn backoff(crashes: u32) -> Duration {
+    match crashes {
+        0 => Duration::ZERO,
+        n => BACKOFF_FIRST.saturating_mul(1 << (n - 1).min(10)).min(BACKOFF_MAX),
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}

@@ -1,0 +1,677 @@
+//! Where is a rollout, and which moves are legal?
+//!
+//! [`Rollout::step`] holds the one table of moves. What it is told about the world comes whole each time, as an
+//! [`Observation`]; so an observation that is lost, late or repeated changes nothing.
+
+use std::fmt;
+use std::time::Duration;
+
+use evenkeel_analysis::{Finding, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BasisPoints, Revision, RolloutId, Timestamp};
+use crate::plan::{Plan, Step};
+use crate::spec::{Hold, NotEnough};
+
+/// Longest wait for the proxy to confirm a new share; R3 gives moving traffic 30 s.
+const TRAFFIC_LIMIT: Duration = Duration::from_secs(30);
+/// Longest wait for smoke checks beyond their own time-outs.
+const SMOKE_LIMIT: Duration = Duration::from_secs(60);
+/// Longest wait for stopped replicas to be gone beyond drain and grace.
+const STOP_SLACK: Duration = Duration::from_secs(10);
+/// Entries kept of what a rollout did; more than any plan of some hundred steps writes.
+const MOMENTS_MAX: usize = 1_000;
+
+/// One attempt to make a release stable.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// Counts up within the service.
+    pub id: RolloutId,
+    /// Whether it tries something new or goes back.
+    pub kind: Kind,
+    /// The release that shall become stable.
+    pub candidate: Revision,
+    /// The release that was stable when it started, to which traffic goes back; `None`: the service had none.
+    pub stable: Option<Revision>,
+    /// What it will do.
+    pub plan: Plan,
+    /// Where it is.
+    pub phase: Phase,
+    /// When it started.
+    pub started: Timestamp,
+    /// Who asked for it.
+    pub by: String,
+    /// What it did so far, oldest first.
+    pub moments: Vec<Moment>,
+}
+
+/// Whether a rollout tries something new or goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A release that has yet to show that it is good.
+    Deploy,
+    /// A release that was good before.
+    Back,
+}
+
+/// Where a rollout is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "snake_case")]
+pub enum Phase {
+    /// Waits for the replicas that a step needs.
+    Preparing {
+        /// The step.
+        step: usize,
+        /// The candidate's share meanwhile.
+        weight: BasisPoints,
+        /// When it gives up.
+        until: Timestamp,
+    },
+    /// Waits for the smoke checks; the candidate has no share yet.
+    Smoking {
+        /// When it gives up.
+        until: Timestamp,
+    },
+    /// Waits for the proxy to confirm a step's share.
+    Shifting {
+        /// The step.
+        step: usize,
+        /// When it gives up.
+        until: Timestamp,
+    },
+    /// Watches the candidate at a step's share.
+    Holding {
+        /// The step.
+        step: usize,
+        /// When the share was confirmed.
+        since: Timestamp,
+        /// When the step's time is over; `None`: when somebody promotes.
+        until: Option<Timestamp>,
+        /// Since when fewer replicas are ready than the step needs.
+        short_since: Option<Timestamp>,
+    },
+    /// Stands still for people; the candidate is watched meanwhile.
+    Paused {
+        /// The step.
+        step: usize,
+        /// The candidate's share meanwhile.
+        weight: BasisPoints,
+        /// What is left of the step's time; `None`: its share was not confirmed yet.
+        left: Option<Hold>,
+        /// Who paused it, or why it paused itself.
+        why: String,
+    },
+    /// The candidate is stable now; waits for the replicas of the old release to be gone.
+    Retiring {
+        /// When it stops waiting.
+        until: Timestamp,
+    },
+    /// Waits for the proxy to confirm that the candidate has no share.
+    RollingBack {
+        /// Why.
+        why: Why,
+        /// When it calls for people.
+        until: Timestamp,
+    },
+    /// Traffic is back; waits for the candidate's replicas to be gone.
+    Stopping {
+        /// Why.
+        why: Why,
+        /// When it stops waiting.
+        until: Timestamp,
+    },
+    /// Traffic could not be moved back: everything is held still and people are needed.
+    Stuck {
+        /// Why it wanted to go back.
+        why: Why,
+    },
+    /// It is over.
+    Done {
+        /// How it ended.
+        outcome: Outcome,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// Why a candidate is taken back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "snake_case")]
+pub enum Why {
+    /// It broke an objective.
+    Breach {
+        /// Which, with what was measured.
+        finding: Finding,
+    },
+    /// Its replicas did not become ready in time.
+    NotReady {
+        /// Ready replicas at the end.
+        ready: u32,
+        /// Replicas that were needed.
+        needed: u32,
+        /// The last probe answer or exit.
+        detail: String,
+    },
+    /// Its replicas stopped being ready while it had traffic.
+    Unready {
+        /// Ready replicas at the end.
+        ready: u32,
+        /// Replicas that were needed.
+        needed: u32,
+        /// The last probe answer or exit.
+        detail: String,
+    },
+    /// A smoke check failed before it had any traffic.
+    Smoke {
+        /// Which, and what it answered.
+        detail: String,
+    },
+    /// Too few requests to judge it, and the spec says to give up then.
+    NotEnough {
+        /// Requests there were.
+        have: u64,
+        /// Requests needed.
+        need: u64,
+    },
+    /// The proxy did not confirm its share.
+    Unconfirmed {
+        /// The share.
+        weight: BasisPoints,
+    },
+    /// An operator aborted.
+    Aborted {
+        /// Who.
+        by: String,
+    },
+    /// An operator asked to go back.
+    Asked {
+        /// Who.
+        by: String,
+    },
+    /// A newer release takes its place.
+    Superseded {
+        /// The newer one.
+        by: Revision,
+    },
+}
+
+/// How a rollout ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The candidate is the stable release.
+    Promoted,
+    /// Traffic is back on the stable release.
+    RolledBack {
+        /// Why.
+        why: Why,
+    },
+    /// The service's first release was stopped: there was nothing to go back to.
+    Stopped {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Something a rollout did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Moment {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// In words for people.
+    pub text: String,
+    /// What the decision rested on.
+    pub evidence: Option<Verdict>,
+}
+
+/// What happens to a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RolloutEvent {
+    /// The world was looked at.
+    Seen(Observation),
+    /// Somebody wants something.
+    Asked(Ask),
+}
+
+/// What can be wanted of a rollout in flight.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// Stand still.
+    Pause {
+        /// Who asks.
+        by: String,
+    },
+    /// Go on after a pause.
+    Resume,
+    /// End this step or pause as passed.
+    Promote,
+    /// Give the candidate all traffic as soon as it can carry it, and judge no more.
+    PromoteFully,
+    /// Take the candidate back.
+    Back {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// The world as a rollout needs to know it, whole each time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observation {
+    /// The candidate's replicas.
+    pub candidate: Health,
+    /// The stable release's replicas; all zero without one.
+    pub stable: Health,
+    /// The candidate's share in the table in force; `None` while the proxy has not confirmed one.
+    pub weight: Option<BasisPoints>,
+    /// What the counts of this step say about the candidate.
+    pub verdict: Verdict,
+    /// How the smoke checks ended, once they have.
+    pub smoke: Option<Result<(), String>>,
+}
+
+/// How the replicas of one release are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Replicas that may have traffic.
+    pub ready: u32,
+    /// Replicas whose process exists, stopping ones included.
+    pub alive: u32,
+    /// The last bad probe answer, or the last exit; empty when there was none.
+    pub detail: String,
+}
+
+/// A move that is not in the table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {ask} while {phase}")]
+pub struct IllegalMove {
+    /// Where the rollout is, in words.
+    pub phase: &'static str,
+    /// What was wanted, in words.
+    pub ask: &'static str,
+}
+
+/// What a rollout waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// In words for people.
+    pub what: String,
+    /// When it does something else instead; `None`: it waits for people as long as it takes.
+    pub until: Option<Timestamp>,
+}
+
+impl Rollout {
+    /// A rollout at its beginning.
+    #[must_use]
+    pub fn new(start: Start, now: Timestamp) -> Self {
+        let Start { id, kind, candidate, stable, plan, by } = start;
+        let until = now.after(plan.startup_limit);
+        let phase = Phase::Preparing { step: 0, weight: BasisPoints::NONE, until };
+        let mut rollout = Self { id, kind, candidate, stable, plan, phase, started: now, by, moments: Vec::new() };
+        rollout.note(now, rollout.told(), None);
+        rollout
+    }
+
+    /// Decides what an event means at `now`; `None`: it changes nothing.
+    ///
+    /// # Errors
+    /// [`IllegalMove`] for a wish that this phase cannot fulfil; nothing has changed then.
+    pub fn step(&self, event: &RolloutEvent, now: Timestamp) -> Result<Option<Self>, IllegalMove> {
+        let Some(next) = self.next(event, now)? else { return Ok(None) };
+        let evidence = match event {
+            RolloutEvent::Seen(seen) if self.is_judging() => Some(seen.verdict.clone()),
+            RolloutEvent::Seen(_) | RolloutEvent::Asked(_) => None,
+        };
+        let silent = next.phase.name() == self.phase.name() && next.at_step() == self.at_step();
+        let mut next = next;
+        if !silent {
+            let text = next.told();
+            next.note(now, text, evidence);
+        }
+        Ok(Some(next))
+    }
+
+    /// The table of legal moves.
+    fn next(&self, event: &RolloutEvent, now: Timestamp) -> Result<Option<Self>, IllegalMove> {
+        use RolloutEvent::{Asked, Seen};
+        let to = |phase| Ok(Some(self.in_phase(phase)));
+        match (&self.phase, event) {
+            (Phase::Done { .. }, Seen(_)) => Ok(None),
+            // A stable release that can take the traffic again gets it without asking anybody.
+            (Phase::Stuck { why }, Seen(seen)) => Ok(self.went_back(why, Timestamp(u64::MAX), seen, now)),
+            (Phase::RollingBack { why, until }, Seen(seen)) => Ok(self.went_back(why, *until, seen, now)),
+            (Phase::Stopping { why, until }, Seen(seen)) => {
+                let over = seen.candidate.alive == 0 || now >= *until;
+                Ok(over.then(|| self.ended(self.outcome(why), now)))
+            }
+            (Phase::Retiring { until }, Seen(seen)) => {
+                let over = seen.stable.alive == 0 || now >= *until;
+                Ok(over.then(|| self.ended(Outcome::Promoted, now)))
+            }
+            (_, Seen(seen)) if self.harm(seen).is_some() => Ok(self.harm(seen).map(|why| self.going_back(why, now))),
+            (Phase::Preparing { step, weight, until }, Seen(seen)) => {
+                Ok(self.prepared(*step, *weight, *until, seen, now))
+            }
+            (Phase::Smoking { until }, Seen(seen)) => Ok(self.smoked(*until, seen, now)),
+            (Phase::Shifting { step, until }, Seen(seen)) => Ok(self.shifted(*step, *until, seen, now)),
+            (Phase::Holding { .. }, Seen(seen)) => Ok(self.held(seen, now)),
+            (Phase::Paused { .. }, Seen(_)) => Ok(None),
+
+            (Phase::Preparing { step, weight, .. }, Asked(Ask::Pause { by })) => {
+                to(Phase::Paused { step: *step, weight: *weight, left: None, why: format!("paused by {by}") })
+            }
+            (Phase::Holding { step, until, .. }, Asked(Ask::Pause { by })) => {
+                let left = Some(until.map_or(Hold::UntilPromoted, |until| Hold::For(until.since(now))));
+                let weight = self.plan.steps[*step].weight;
+                to(Phase::Paused { step: *step, weight, left, why: format!("paused by {by}") })
+            }
+            (Phase::Paused { step, weight, left: None, .. }, Asked(Ask::Resume | Ask::Promote)) => {
+                to(self.preparing(*step, *weight, now))
+            }
+            (Phase::Paused { step, left: Some(left), .. }, Asked(Ask::Resume)) => to(holding(*step, *left, now)),
+            (Phase::Paused { step, .. } | Phase::Holding { step, .. }, Asked(Ask::Promote)) => {
+                Ok(Some(self.advanced(*step, now)))
+            }
+            (
+                Phase::Preparing { .. }
+                | Phase::Smoking { .. }
+                | Phase::Shifting { .. }
+                | Phase::Holding { .. }
+                | Phase::Paused { .. }
+                | Phase::Stuck { .. },
+                Asked(Ask::PromoteFully),
+            ) => {
+                let direct = Self { plan: self.plan.clone().direct(), ..self.clone() };
+                Ok(Some(direct.in_phase(direct.preparing(0, self.weight(), now))))
+            }
+            // A newer release waits: what is left to do is only to see replicas go, and they go by themselves.
+            (Phase::Stopping { why, .. }, Asked(Ask::Back { why: Why::Superseded { .. } })) => {
+                Ok(Some(self.ended(self.outcome(why), now)))
+            }
+            // Neither release is well: the fix must not wait for the way back that there is none of.
+            (Phase::Stuck { .. }, Asked(Ask::Back { why: why @ Why::Superseded { .. } })) => {
+                Ok(Some(self.ended(self.outcome(why), now)))
+            }
+            (Phase::Retiring { .. }, Asked(Ask::Back { why: Why::Superseded { .. } })) => {
+                Ok(Some(self.ended(Outcome::Promoted, now)))
+            }
+            (
+                Phase::Preparing { .. }
+                | Phase::Smoking { .. }
+                | Phase::Shifting { .. }
+                | Phase::Holding { .. }
+                | Phase::Paused { .. }
+                | Phase::Stuck { .. },
+                Asked(Ask::Back { why }),
+            ) => Ok(Some(self.going_back(why.clone(), now))),
+            (Phase::RollingBack { .. }, Asked(Ask::Back { .. })) => Ok(None),
+            (phase, Asked(ask)) => Err(IllegalMove { phase: phase.name(), ask: ask.name() }),
+        }
+    }
+
+    /// The share the candidate shall have now.
+    #[must_use]
+    pub fn weight(&self) -> BasisPoints {
+        match &self.phase {
+            Phase::Preparing { weight, .. } | Phase::Paused { weight, .. } => *weight,
+            Phase::Shifting { step, .. } | Phase::Holding { step, .. } => self.plan.steps[*step].weight,
+            Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => BasisPoints::ALL,
+            Phase::Smoking { .. } | Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Done { .. } => {
+                BasisPoints::NONE
+            }
+            // Held still: whatever is in force stays, and the fleet moves no share that nobody can carry.
+            Phase::Stuck { .. } => BasisPoints::NONE,
+        }
+    }
+
+    /// How many replicas the candidate shall have now.
+    #[must_use]
+    pub fn replicas(&self) -> u32 {
+        let full = self.plan.steps.last().map_or(1, |last| last.replicas);
+        match &self.phase {
+            Phase::Preparing { step, .. }
+            | Phase::Shifting { step, .. }
+            | Phase::Holding { step, .. }
+            | Phase::Paused { step, .. } => self.plan.steps[*step].replicas.max(self.weight().of_replicas(full)),
+            Phase::Smoking { .. } => self.plan.steps[0].replicas,
+            Phase::RollingBack { .. } | Phase::Stuck { .. } | Phase::Retiring { .. } => full,
+            Phase::Stopping { .. } | Phase::Done { .. } => 0,
+        }
+    }
+
+    /// Whether the candidate has been made the stable release.
+    #[must_use]
+    pub fn is_promoted(&self) -> bool {
+        matches!(self.phase, Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. })
+    }
+
+    /// Whether nothing more will happen.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        matches!(self.phase, Phase::Done { .. })
+    }
+
+    /// The step that is being taken, or held.
+    #[must_use]
+    pub fn at_step(&self) -> Option<usize> {
+        match &self.phase {
+            Phase::Preparing { step, .. }
+            | Phase::Shifting { step, .. }
+            | Phase::Holding { step, .. }
+            | Phase::Paused { step, .. } => Some(*step),
+            Phase::Smoking { .. } => Some(0),
+            Phase::Retiring { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Stopping { .. }
+            | Phase::Stuck { .. }
+            | Phase::Done { .. } => None,
+        }
+    }
+
+    /// What must hold right now: the step being taken or held.
+    #[must_use]
+    pub fn current_step(&self) -> Option<&Step> {
+        self.at_step().map(|step| &self.plan.steps[step])
+    }
+
+    fn is_judging(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Preparing { .. } | Phase::Shifting { .. } | Phase::Holding { .. } | Phase::Paused { .. }
+        ) && self.weight() > BasisPoints::NONE
+    }
+
+    fn in_phase(&self, phase: Phase) -> Self {
+        Self { phase, ..self.clone() }
+    }
+
+    fn preparing(&self, step: usize, weight: BasisPoints, now: Timestamp) -> Phase {
+        Phase::Preparing { step, weight, until: now.after(self.plan.startup_limit) }
+    }
+
+    fn going_back(&self, why: Why, now: Timestamp) -> Self {
+        self.in_phase(Phase::RollingBack { why, until: now.after(TRAFFIC_LIMIT) })
+    }
+
+    fn ended(&self, outcome: Outcome, at: Timestamp) -> Self {
+        self.in_phase(Phase::Done { outcome, at })
+    }
+
+    fn outcome(&self, why: &Why) -> Outcome {
+        let why = why.clone();
+        if self.stable.is_some() { Outcome::RolledBack { why } } else { Outcome::Stopped { why } }
+    }
+
+    /// A reason to take a candidate back that has traffic.
+    fn harm(&self, seen: &Observation) -> Option<Why> {
+        if self.weight() == BasisPoints::NONE || self.is_promoted() {
+            return None;
+        }
+        if seen.candidate.ready == 0 {
+            return Some(self.unready(&seen.candidate));
+        }
+        match &seen.verdict {
+            Verdict::Fail { finding } if self.current_step().is_some_and(|s| s.minimum_requests > 0) => {
+                Some(Why::Breach { finding: finding.clone() })
+            }
+            Verdict::Fail { .. } | Verdict::Pass { .. } | Verdict::Shared { .. } | Verdict::NotEnough { .. } => None,
+        }
+    }
+
+    fn unready(&self, health: &Health) -> Why {
+        let needed = self.current_step().map_or(1, |step| step.replicas);
+        Why::Unready { ready: health.ready, needed, detail: health.detail.clone() }
+    }
+
+    fn prepared(
+        &self,
+        step: usize,
+        weight: BasisPoints,
+        until: Timestamp,
+        seen: &Observation,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let Health { ready, detail, .. } = &seen.candidate;
+        let needed = self.plan.steps[step].replicas;
+        if *ready < needed {
+            let why = Why::NotReady { ready: *ready, needed, detail: detail.clone() };
+            return (now >= until).then(|| self.going_back(why, now));
+        }
+        if weight == BasisPoints::NONE && step == 0 && !self.plan.smoke.is_empty() && self.kind == Kind::Deploy {
+            let own: Duration = self.plan.smoke.iter().map(|check| check.timeout).sum();
+            return Some(self.in_phase(Phase::Smoking { until: now.after(own * needed + SMOKE_LIMIT) }));
+        }
+        Some(self.after_smoke(step, weight, seen, now))
+    }
+
+    fn after_smoke(&self, step: usize, weight: BasisPoints, seen: &Observation, now: Timestamp) -> Self {
+        let last = self.plan.steps.len() - 1;
+        // A stable release without one ready replica cannot carry the rest: its fix gets everything as soon as it can.
+        if weight == BasisPoints::NONE && self.stable.is_some() && seen.stable.ready == 0 && step < last {
+            return self.in_phase(self.preparing(last, weight, now));
+        }
+        self.in_phase(Phase::Shifting { step, until: now.after(TRAFFIC_LIMIT) })
+    }
+
+    fn smoked(&self, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
+        match &seen.smoke {
+            Some(Ok(())) => Some(self.after_smoke(0, BasisPoints::NONE, seen, now)),
+            Some(Err(detail)) => Some(self.going_back(Why::Smoke { detail: detail.clone() }, now)),
+            None => {
+                let detail = "the smoke checks did not end in time".to_owned();
+                (now >= until).then(|| self.going_back(Why::Smoke { detail }, now))
+            }
+        }
+    }
+
+    fn shifted(&self, step: usize, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
+        let Step { weight, hold, .. } = &self.plan.steps[step];
+        if seen.weight == Some(*weight) {
+            return Some(self.in_phase(holding(step, *hold, now)));
+        }
+        (now >= until).then(|| self.going_back(Why::Unconfirmed { weight: *weight }, now))
+    }
+
+    fn held(&self, seen: &Observation, now: Timestamp) -> Option<Self> {
+        let Phase::Holding { step, since, until, short_since } = self.phase else { return None };
+        let short = seen.candidate.ready < self.plan.steps[step].replicas;
+        match (short, short_since) {
+            (true, None) => {
+                return Some(self.in_phase(Phase::Holding { step, since, until, short_since: Some(now) }));
+            }
+            (false, Some(_)) => return Some(self.in_phase(Phase::Holding { step, since, until, short_since: None })),
+            (true, Some(short_since)) => {
+                let over = now >= short_since.after(self.plan.unready_limit);
+                return over.then(|| self.going_back(self.unready(&seen.candidate), now));
+            }
+            (false, None) => {}
+        }
+        let over = until.filter(|until| now >= *until)?;
+        if self.plan.steps[step].minimum_requests == 0 {
+            return Some(self.advanced(step, now));
+        }
+        match &seen.verdict {
+            Verdict::Pass { .. } => Some(self.advanced(step, now)),
+            Verdict::NotEnough { have, need } => self.not_enough(step, over, *have, *need, now),
+            Verdict::Shared { finding } => {
+                self.pause_after(step, over, format!("the stable release breaks it too: {finding}"), now)
+            }
+            // Taken care of as harm, before the step's time is looked at.
+            Verdict::Fail { .. } => None,
+        }
+    }
+
+    fn not_enough(&self, step: usize, over: Timestamp, have: u64, need: u64, now: Timestamp) -> Option<Self> {
+        match self.plan.not_enough {
+            NotEnough::Fail => Some(self.going_back(Why::NotEnough { have, need }, now)),
+            NotEnough::Hold { .. } => {
+                self.pause_after(step, over, format!("only {have} of {need} requests came to judge it by"), now)
+            }
+        }
+    }
+
+    /// Waits beyond a step's time as long as the plan allows, then pauses for people.
+    fn pause_after(&self, step: usize, over: Timestamp, why: String, now: Timestamp) -> Option<Self> {
+        let at_most = match self.plan.not_enough {
+            NotEnough::Hold { at_most } => at_most,
+            NotEnough::Fail => Duration::ZERO,
+        };
+        let weight = self.plan.steps[step].weight;
+        let left = Some(Hold::For(Duration::ZERO));
+        (now >= over.after(at_most)).then(|| self.in_phase(Phase::Paused { step, weight, left, why }))
+    }
+
+    fn advanced(&self, step: usize, now: Timestamp) -> Self {
+        if step + 1 < self.plan.steps.len() {
+            return self.in_phase(self.preparing(step + 1, self.plan.steps[step].weight, now));
+        }
+        if self.stable.is_none() {
+            return self.ended(Outcome::Promoted, now);
+        }
+        self.in_phase(Phase::Retiring { until: now.after(self.plan.stop.drain + self.plan.stop.grace + STOP_SLACK) })
+    }
+
+    fn went_back(&self, why: &Why, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
+        let why = why.clone();
+        if seen.weight == Some(BasisPoints::NONE) {
+            let stop = self.plan.stop.drain + self.plan.stop.grace + STOP_SLACK;
+            return Some(self.in_phase(Phase::Stopping { why, until: now.after(stop) }));
+        }
+        (now >= until).then(|| self.in_phase(Phase::Stuck { why }))
+    }
+
+    fn note(&mut self, at: Timestamp, text: String, evidence: Option<Verdict>) {
+        if self.moments.len() < MOMENTS_MAX {
+            self.moments.push(Moment { at, text, evidence });
+        }
+    }
+}
+
+/// What a rollout starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Start {
+    /// Its id.
+    pub id: RolloutId,
+    /// Whether it tries something new or goes back.
+    pub kind: Kind,
+    /// The release that shall become stable.
+    pub candidate: Revision,
+    /// The release that is stable.
+    pub stable: Option<Revision>,
+    /// What it will do.
+    pub plan: Plan,
+    /// Who asks.
+    pub by: String,
+}
+
+fn holding(step: usize, hold: Hold, now: Timestamp) -> Phase {
+    let until = match hold {
+        Hold::For(time) => Some(now.after(time)),
+        Hold::UntilPromoted => None,
+    };
+    Phase::Holding { step, since: now, until, short_since: None }
+}
+
+mod words;

@@ -1,0 +1,163 @@
+//! What a rollout says to people: what it does, what it waits for, why it went back.
+
+use super::{Ask, Kind, Outcome, Phase, Rollout, Waiting, Why, fmt};
+use crate::ids::Timestamp;
+use crate::spec::{Hold, NotEnough};
+
+impl Phase {
+    /// In a word or two: `holding`, `rolling back`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Preparing { .. } => "starting replicas",
+            Self::Smoking { .. } => "smoke testing",
+            Self::Shifting { .. } => "shifting traffic",
+            Self::Holding { .. } => "watching",
+            Self::Paused { .. } => "paused",
+            Self::Retiring { .. } => "promoted, stopping the old release",
+            Self::RollingBack { .. } => "rolling back",
+            Self::Stopping { .. } => "traffic is back, stopping the bad release",
+            Self::Stuck { .. } => "stuck: people are needed",
+            Self::Done { outcome, .. } => outcome.name(),
+        }
+    }
+}
+
+impl Outcome {
+    /// In a word or two: `promoted`, `rolled back`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Promoted => "promoted",
+            Self::RolledBack { why: Why::Superseded { .. } } | Self::Stopped { why: Why::Superseded { .. } } => {
+                "superseded"
+            }
+            Self::RolledBack { why: Why::Aborted { .. } } | Self::Stopped { why: Why::Aborted { .. } } => "aborted",
+            Self::RolledBack { .. } => "rolled back",
+            Self::Stopped { .. } => "stopped",
+        }
+    }
+}
+
+impl Ask {
+    /// As people type it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pause { .. } => "pause",
+            Self::Resume => "resume",
+            Self::Promote => "promote",
+            Self::PromoteFully => "promote --full",
+            Self::Back { .. } => "go back",
+        }
+    }
+}
+
+impl Rollout {
+    /// What it waits for, and until when.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Waiting> {
+        let step = |n: &usize| format!("step {} of {}", n + 1, self.plan.steps.len());
+        let (what, until) = match &self.phase {
+            Phase::Preparing { step: n, until, .. } => {
+                let needed = self.plan.steps[*n].replicas;
+                (format!("{needed} ready replica(s) of {} for {}", self.candidate, step(n)), Some(*until))
+            }
+            Phase::Smoking { until } => (format!("smoke checks of {}", self.candidate), Some(*until)),
+            Phase::Shifting { step: n, until } => {
+                (format!("the proxy to confirm {} for {}", self.plan.steps[*n].weight, self.candidate), Some(*until))
+            }
+            Phase::Holding { until: None, .. } => ("`evenkeel promote`".to_owned(), None),
+            Phase::Holding { step: n, until: Some(until), .. } => (self.holds(*n), Some(self.at_most(*n, *until))),
+            Phase::Paused { why, .. } => (format!("`evenkeel resume`, `promote` or `abort` ({why})"), None),
+            Phase::Retiring { until } => {
+                let old = self.stable.map_or_else(String::new, |stable| format!(" of {stable}"));
+                (format!("the replicas{old} to drain and stop"), Some(*until))
+            }
+            Phase::RollingBack { until, .. } => ("traffic to be back on the stable release".to_owned(), Some(*until)),
+            Phase::Stopping { until, .. } => {
+                (format!("the replicas of {} to drain and stop", self.candidate), Some(*until))
+            }
+            Phase::Stuck { .. } => {
+                ("people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`".to_owned(), None)
+            }
+            Phase::Done { .. } => return None,
+        };
+        Some(Waiting { what, until })
+    }
+
+    fn holds(&self, step: usize) -> String {
+        let need = self.plan.steps[step].minimum_requests;
+        match need {
+            0 => format!("the end of step {}", step + 1),
+            _ => format!("the end of step {} and at least {need} requests to {}", step + 1, self.candidate),
+        }
+    }
+
+    /// When a held step ends at the latest.
+    fn at_most(&self, step: usize, until: Timestamp) -> Timestamp {
+        match self.plan.not_enough {
+            NotEnough::Hold { at_most } if self.plan.steps[step].minimum_requests > 0 => until.after(at_most),
+            NotEnough::Hold { .. } | NotEnough::Fail => until,
+        }
+    }
+
+    /// What it has begun to do, as a line of its history.
+    pub(super) fn told(&self) -> String {
+        match &self.phase {
+            Phase::Preparing { step: 0, .. } if self.moments.is_empty() => {
+                let verb = if self.kind == Kind::Back { "going back to" } else { "starting" };
+                format!("{verb} {}: {} replica(s)", self.candidate, self.plan.steps[0].replicas)
+            }
+            Phase::Preparing { step, .. } => {
+                format!("{} replica(s) of {} for the next step", self.plan.steps[*step].replicas, self.candidate)
+            }
+            Phase::Smoking { .. } => format!("smoke testing {} before it has any traffic", self.candidate),
+            Phase::Shifting { step, .. } => {
+                format!("{} of traffic to {}", self.plan.steps[*step].weight, self.candidate)
+            }
+            Phase::Holding { step, .. } => {
+                let Self { plan, candidate, .. } = self;
+                let time = match plan.steps[*step].hold {
+                    Hold::For(time) if time.is_zero() => return format!("{candidate} has all traffic"),
+                    Hold::For(time) => format!("for {time:?}"),
+                    Hold::UntilPromoted => "until somebody promotes".to_owned(),
+                };
+                format!("watching {candidate} at {} {time}", plan.steps[*step].weight)
+            }
+            Phase::Paused { weight, why, .. } => format!("paused at {weight}: {why}"),
+            Phase::Retiring { .. } => format!("{} is stable; the old release drains and stops", self.candidate),
+            Phase::RollingBack { why, .. } => format!("rolling back: {why}"),
+            Phase::Stopping { .. } => match self.stable {
+                Some(stable) => format!("all traffic is on {stable}; {} drains and stops", self.candidate),
+                None => format!("{} has no traffic; it drains and stops", self.candidate),
+            },
+            Phase::Stuck { why } => format!("traffic could not be moved back, people are needed: {why}"),
+            Phase::Done { outcome: Outcome::Promoted, .. } => format!("promoted: {} is live", self.candidate),
+            Phase::Done { outcome: outcome @ (Outcome::RolledBack { why } | Outcome::Stopped { why }), .. } => {
+                format!("{}: {why}", outcome.name())
+            }
+        }
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after = |detail: &String| if detail.is_empty() { String::new() } else { format!("; last: {detail}") };
+        match self {
+            Self::Breach { finding } => write!(f, "{finding}"),
+            Self::NotReady { ready, needed, detail } => {
+                write!(f, "{ready} of {needed} replica(s) became ready in time{}", after(detail))
+            }
+            Self::Unready { ready, needed, detail } => {
+                write!(f, "only {ready} of {needed} replica(s) were ready while it had traffic{}", after(detail))
+            }
+            Self::Smoke { detail } => write!(f, "smoke check failed: {detail}"),
+            Self::NotEnough { have, need } => write!(f, "only {have} of {need} requests came to judge it by"),
+            Self::Unconfirmed { weight } => write!(f, "the proxy did not confirm {weight} of traffic in time"),
+            Self::Aborted { by } => write!(f, "aborted by {by}"),
+            Self::Asked { by } => write!(f, "rollback asked for by {by}"),
+            Self::Superseded { by } => write!(f, "superseded by {by}"),
+        }
+    }
+}
