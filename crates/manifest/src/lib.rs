@@ -1,1 +1,27 @@
-//! (being written)
+//! Reads what people write: `evenkeel.yaml`, one or more services, into core's [`Spec`](evenkeel_core::spec::Spec).
+//!
+//! Start at [`read`]: it gives the specs of a file, or all of its mistakes at once as [`Problems`], each with file,
+//! line, column and what would be right. `docs/spec.md` is the reference of every key; a test keeps it complete.
+//! Knows no file system: the caller reads the file. Modules, in reading order:
+//!
+//! - `file`: all services of a file, and whether they get in one another's way.
+//! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
+//! - `fields`: a mapping with known keys; unknown and missing ones are told.
+//! - `values`: durations, percentages, sizes, addresses, names.
+//! - `placeholder`: what stands between double braces.
+//! - `yaml`: the text as values that know where they stand.
+//! - `problem`: what is wrong, and how it is shown.
+
+mod command;
+mod fields;
+mod file;
+mod placeholder;
+mod probes;
+mod problem;
+mod service;
+mod strategy;
+mod values;
+mod yaml;
+
+pub use file::{Read, read};
+pub use problem::{Code, Problem, Problems};

@@ -1,0 +1,79 @@
+//! A file of services: each by itself, then against one another.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use evenkeel_core::spec::Spec;
+
+use crate::problem::{Code, Mistake, Problems};
+use crate::service::{Service, service};
+use crate::yaml;
+
+/// What a file without mistakes says.
+#[derive(Debug)]
+pub struct Read {
+    /// Its services, in the order of the file; at least one.
+    pub specs: Vec<Spec>,
+    /// What is odd about it; may be empty.
+    pub warnings: Problems,
+}
+
+/// Reads a file of one or more services. `name` is what the file is called in messages.
+///
+/// # Errors
+/// [`Problems`] with every mistake of the file (and the warnings) when there is at least one mistake.
+pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut problems = Problems::none(name, text);
+    let documents = yaml::documents(&mut problems);
+    if documents.is_empty() && problems.is_empty() {
+        problems.add(no_service());
+    }
+    let services: Vec<Service> = documents.iter().filter_map(|document| service(document, &mut problems)).collect();
+    check_names(&services, &mut problems);
+    check_addresses(&services, &mut problems);
+    problems.sort();
+    if problems.errors() > 0 {
+        return Err(problems);
+    }
+    Ok(Read { specs: services.into_iter().map(|service| service.spec).collect(), warnings: problems })
+}
+
+fn no_service() -> Mistake {
+    Mistake::new(Code::NoService, 0..0, "this file describes no service")
+        .help("begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`")
+}
+
+fn check_names(services: &[Service], problems: &mut Problems) {
+    let mut seen: BTreeMap<(&str, &str), Range<usize>> = BTreeMap::new();
+    for Service { spec, name_at, .. } in services {
+        let Some(at) = name_at else { continue };
+        if let Some(first) = seen.get(&(spec.service.as_str(), &*spec.environment)) {
+            let message = format!("`{}` in {} is described twice", spec.service, spec.environment);
+            let mistake = Mistake::new(Code::DuplicateService, at.clone(), message).also(first.clone(), "first here");
+            problems.add(mistake.label("again here").help("give one of them another `service` or `environment`"));
+        } else {
+            seen.insert((spec.service.as_str(), &*spec.environment), at.clone());
+        }
+    }
+}
+
+fn check_addresses(services: &[Service], problems: &mut Problems) {
+    let mut by_port: BTreeMap<u16, Vec<&(SocketAddr, Range<usize>)>> = BTreeMap::new();
+    for taken in services.iter().flat_map(|service| &service.addresses) {
+        let same_port = by_port.entry(taken.0.port()).or_default();
+        if let Some((_, first)) = same_port.iter().find(|(address, _)| overlap(address.ip(), taken.0.ip())) {
+            let message = format!("the address {} is taken", taken.0);
+            let mistake = Mistake::new(Code::AddressTaken, taken.1.clone(), message).also(first.clone(), "by this one");
+            problems.add(mistake.label("taken").help("give each `listen` and each `preview` an address of its own"));
+        }
+        same_port.push(taken);
+    }
+}
+
+/// Tells whether one socket address covers the other: `0.0.0.0` is every IPv4 address, `[::]` every one of both kinds.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
+    a == b || covers(a, b) || covers(b, a)
+}

@@ -1,0 +1,326 @@
+//! What is wrong, where, and what would be right?
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use serde::Serialize;
+
+/// Problems beyond this many are counted, not kept.
+const KEPT_MAX: usize = 100;
+
+/// What kind of problem it is; stable, for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Code {
+    /// The text is no YAML.
+    Syntax,
+    /// The file is too long, too deep, or grows too much through aliases.
+    TooLarge,
+    /// The file describes no service.
+    NoService,
+    /// A key is written twice in one mapping.
+    DuplicateKey,
+    /// Nobody reads this key.
+    UnknownKey,
+    /// A key that must be there is not.
+    MissingKey,
+    /// A list where a number belongs, and the like.
+    WrongType,
+    /// A value of the right type that cannot be understood.
+    BadValue,
+    /// A number or a time too small or too large.
+    OutOfRange,
+    /// Something between double braces that evenkeel does not fill in.
+    UnknownPlaceholder,
+    /// Keys of which only one makes sense.
+    Conflict,
+    /// The shares of a canary do not rise.
+    WeightsMustRise,
+    /// Two documents describe the same service in the same environment.
+    DuplicateService,
+    /// Two addresses in the file are the same.
+    AddressTaken,
+    /// Warning: going back would start whatever is on disk by then.
+    NothingKept,
+    /// Warning: no limit is set, so only probes can stop a bad release.
+    NothingJudged,
+}
+
+impl Code {
+    /// Every code, for documentation and its tests.
+    pub const ALL: [Self; 16] = [
+        Self::Syntax,
+        Self::TooLarge,
+        Self::NoService,
+        Self::DuplicateKey,
+        Self::UnknownKey,
+        Self::MissingKey,
+        Self::WrongType,
+        Self::BadValue,
+        Self::OutOfRange,
+        Self::UnknownPlaceholder,
+        Self::Conflict,
+        Self::WeightsMustRise,
+        Self::DuplicateService,
+        Self::AddressTaken,
+        Self::NothingKept,
+        Self::NothingJudged,
+    ];
+
+    /// The code as text: `spec::unknown_key`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Syntax => "spec::syntax",
+            Self::TooLarge => "spec::too_large",
+            Self::NoService => "spec::no_service",
+            Self::DuplicateKey => "spec::duplicate_key",
+            Self::UnknownKey => "spec::unknown_key",
+            Self::MissingKey => "spec::missing_key",
+            Self::WrongType => "spec::wrong_type",
+            Self::BadValue => "spec::bad_value",
+            Self::OutOfRange => "spec::out_of_range",
+            Self::UnknownPlaceholder => "spec::unknown_placeholder",
+            Self::Conflict => "spec::conflict",
+            Self::WeightsMustRise => "spec::weights_must_rise",
+            Self::DuplicateService => "spec::duplicate_service",
+            Self::AddressTaken => "spec::address_taken",
+            Self::NothingKept => "spec::nothing_kept",
+            Self::NothingJudged => "spec::nothing_judged",
+        }
+    }
+
+    /// Tells whether the spec can be used all the same.
+    #[must_use]
+    pub fn is_warning(self) -> bool {
+        matches!(self, Self::NothingKept | Self::NothingJudged)
+    }
+}
+
+/// A problem before it knows its file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    code: Code,
+    at: Range<usize>,
+    message: String,
+    label: String,
+    help: String,
+    also: Option<(Range<usize>, &'static str)>,
+}
+
+impl Mistake {
+    /// A mistake at these bytes of the file.
+    pub(crate) fn new(code: Code, at: Range<usize>, message: impl Into<String>) -> Self {
+        Self { code, at, message: message.into(), label: "here".into(), help: String::new(), also: None }
+    }
+
+    /// What is written below the place.
+    pub(crate) fn label(self, label: impl Into<String>) -> Self {
+        Self { label: label.into(), ..self }
+    }
+
+    /// What would be right.
+    pub(crate) fn help(self, help: impl Into<String>) -> Self {
+        Self { help: help.into(), ..self }
+    }
+
+    /// A second place that the first one clashes with.
+    pub(crate) fn also(self, at: Range<usize>, label: &'static str) -> Self {
+        Self { also: Some((at, label)), ..self }
+    }
+}
+
+/// One thing that is wrong (or odd) in a file.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    mistake: Mistake,
+    file: Arc<NamedSource<String>>,
+}
+
+impl Problem {
+    /// Its kind.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.mistake.code
+    }
+
+    /// Where it is, in bytes of the file's text; always on character boundaries.
+    #[must_use]
+    pub fn at(&self) -> Range<usize> {
+        self.mistake.at.clone()
+    }
+
+    /// Its line and column, both counted from 1, columns in characters.
+    #[must_use]
+    pub fn line_and_column(&self) -> (usize, usize) {
+        let before = self.file.inner().get(..self.mistake.at.start).unwrap_or_default();
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+
+    /// What would be right.
+    #[must_use]
+    pub fn help(&self) -> &str {
+        &self.mistake.help
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.mistake.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn code(&self) -> Option<Box<dyn fmt::Display + '_>> {
+        Some(Box::new(self.mistake.code.as_str()))
+    }
+
+    fn severity(&self) -> Option<miette::Severity> {
+        let warning = self.mistake.code.is_warning();
+        Some(if warning { miette::Severity::Warning } else { miette::Severity::Error })
+    }
+
+    fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
+        (!self.mistake.help.is_empty()).then(|| Box::new(&self.mistake.help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.file)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let main = LabeledSpan::new_primary_with_span(Some(self.mistake.label.clone()), self.mistake.at.clone());
+        let also = self.mistake.also.iter().map(|(at, label)| LabeledSpan::at(at.clone(), *label));
+        Some(Box::new(std::iter::once(main).chain(also)))
+    }
+}
+
+/// Everything that is wrong or odd in one file, in the order of the file.
+#[derive(Debug, Clone)]
+pub struct Problems {
+    file: Arc<NamedSource<String>>,
+    list: Vec<Problem>,
+    left_out: usize,
+}
+
+/// One problem as programs read it.
+#[derive(Serialize)]
+struct Row<'a> {
+    file: &'a str,
+    line: usize,
+    column: usize,
+    code: &'a str,
+    severity: &'a str,
+    message: &'a str,
+    help: &'a str,
+}
+
+impl Problems {
+    /// No problems yet in this file.
+    pub(crate) fn none(name: &str, text: &str) -> Self {
+        let file = Arc::new(NamedSource::new(name, text.to_owned()));
+        Self { file, list: Vec::new(), left_out: 0 }
+    }
+
+    /// The text of the file.
+    pub(crate) fn text(&self) -> &str {
+        self.file.inner()
+    }
+
+    /// Adds one; the same mistake met twice through an alias counts once.
+    pub(crate) fn add(&mut self, mistake: Mistake) {
+        if self.list.iter().any(|known| known.mistake == mistake) {
+            return;
+        }
+        if self.list.len() >= KEPT_MAX && !mistake.code.is_warning() {
+            self.left_out += 1;
+        } else if self.list.len() < KEPT_MAX {
+            self.list.push(Problem { mistake, file: Arc::clone(&self.file) });
+        }
+    }
+
+    /// Puts them into the order of the file.
+    pub(crate) fn sort(&mut self) {
+        self.list.sort_by_key(|problem| (problem.mistake.at.start, problem.mistake.at.end));
+    }
+
+    /// The problems, in the order of the file; at most the first 100 found.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.list.iter()
+    }
+
+    /// Tells whether there are none at all, not even warnings.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Number of problems that keep the file from being used.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.list.len() - self.warnings() + self.left_out
+    }
+
+    /// Number of problems with which the file can be used all the same.
+    #[must_use]
+    pub fn warnings(&self) -> usize {
+        self.list.iter().filter(|problem| problem.mistake.code.is_warning()).count()
+    }
+
+    /// All of them for people, `width` columns wide, with a last line that counts them.
+    #[must_use]
+    pub fn render(&self, width: usize, color: bool) -> String {
+        let theme = if color { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(width.max(20)).with_links(false);
+        let mut out = String::new();
+        for problem in &self.list {
+            // Writing into a String cannot fail; a report that cannot be drawn is still told in one line.
+            if handler.render_report(&mut out, problem).is_err() {
+                out.push_str(&problem.mistake.message);
+            }
+            out.push('\n');
+        }
+        out + &self.to_string() + "\n"
+    }
+
+    /// All of them for programs: a list of objects with `file`, `line`, `column`, `code`, `severity`, `message`, `help`.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let rows: Vec<serde_json::Value> = self.list.iter().map(|problem| self.row(problem)).collect();
+        rows.into()
+    }
+
+    fn row(&self, problem: &Problem) -> serde_json::Value {
+        let (line, column) = problem.line_and_column();
+        let Mistake { code, message, help, .. } = &problem.mistake;
+        let severity = if code.is_warning() { "warning" } else { "error" };
+        let row = Row { file: self.file.name(), line, column, code: code.as_str(), severity, message, help };
+        serde_json::to_value(row).expect("texts and numbers always fit into JSON")
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        write!(f, "{}: ", self.file.name())?;
+        match (self.errors(), self.warnings()) {
+            (0, 0) => f.write_str("nothing to complain about")?,
+            (errors, 0) => f.write_str(&count(errors, "mistake"))?,
+            (0, warnings) => f.write_str(&count(warnings, "warning"))?,
+            (errors, warnings) => write!(f, "{}, {}", count(errors, "mistake"), count(warnings, "warning"))?,
+        }
+        if self.left_out > 0 { write!(f, " ({} not shown)", self.left_out) } else { Ok(()) }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl Diagnostic for Problems {
+    fn related(&self) -> Option<Box<dyn Iterator<Item = &dyn Diagnostic> + '_>> {
+        Some(Box::new(self.list.iter().map(|problem| problem as &dyn Diagnostic)))
+    }
+}

@@ -1,0 +1,223 @@
+//! One document: one service.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::{Range, RangeInclusive};
+use std::time::Duration;
+
+use evenkeel_core::ids::ServiceName;
+use evenkeel_core::spec::{NotEnough, Spec, Stop};
+
+use crate::command::{self, Command};
+use crate::fields::{Fields, Section, Value};
+use crate::placeholder;
+use crate::probes::probes;
+use crate::problem::{Code, Mistake, Problems};
+use crate::strategy::{objectives, strategy};
+use crate::values::{address, count, duration, name, number, size, written};
+use crate::yaml::{Kind, Node};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3_600);
+const DAY: Duration = Duration::from_secs(86_400);
+const UP_TO_AN_HOUR: RangeInclusive<Duration> = Duration::ZERO..=HOUR;
+const LOG_BOUNDS: RangeInclusive<u64> = 64 << 10..=10 << 30;
+
+pub(crate) static SERVICE: Section = Section {
+    what: "a service",
+    keys: &[
+        "service",
+        "environment",
+        "command",
+        "artefact",
+        "replicas",
+        "listen",
+        "preview",
+        "env",
+        "probes",
+        "strategy",
+        "objectives",
+        "minimumRequests",
+        "window",
+        "notEnough",
+        "startupLimit",
+        "unreadyLimit",
+        "firstByteTimeout",
+        "stop",
+        "logs",
+    ],
+    elsewhere: &[
+        ("name", "write `service`"),
+        ("services", "write one service a document, with a line of `---` between two"),
+        ("image", "containers are not supported: name the program under `command`"),
+        ("build", "name what you built under `artefact`"),
+        ("cmd", "write `command`"),
+        ("entrypoint", "write program and arguments as one list under `command`"),
+        ("args", "write program and arguments as one list under `command`"),
+        ("port", "write `listen: 127.0.0.1:8080`; the program finds its own port in `{{port}}` or $PORT"),
+        ("ports", "write `listen: 127.0.0.1:8080`; the program finds its own port in `{{port}}` or $PORT"),
+        ("healthcheck", "write `probes: { readiness: { http: /health } }`"),
+        ("livenessProbe", "write it as `liveness` under `probes`"),
+        ("readinessProbe", "write it as `readiness` under `probes`"),
+        ("startupProbe", "write it as `startup` under `probes`"),
+        ("canary", "write it below `strategy`"),
+        ("blueGreen", "write it below `strategy`"),
+        ("bake", "write it below `strategy`, `canary`"),
+        ("drain", "write it below `stop`"),
+        ("grace", "write it below `stop`"),
+        ("terminationGracePeriodSeconds", "write `stop: { grace: 30s }`"),
+        ("<<", "merge keys are not part of YAML 1.2: give a whole value an `&anchor` and use it as `*anchor`"),
+    ],
+};
+
+pub(crate) static STOP: Section = Section { what: "the mapping `stop`", keys: &["drain", "grace"], elsewhere: &[] };
+pub(crate) static LOGS: Section = Section { what: "the mapping `logs`", keys: &["maxSize"], elsewhere: &[] };
+pub(crate) static NOT_ENOUGH: Section =
+    Section { what: "the mapping `notEnough`", keys: &["hold"], elsewhere: &[("fail", "write `notEnough: fail`")] };
+
+/// A service as far as it could be read, with the places that other services of the file may clash with.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// Complete only when nothing was wrong.
+    pub(crate) spec: Spec,
+    /// Where its name stands; `None` when it has none that can be used.
+    pub(crate) name_at: Option<Range<usize>>,
+    /// The addresses it takes, each with its place.
+    pub(crate) addresses: Vec<(SocketAddr, Range<usize>)>,
+}
+
+/// Reads one document. What cannot be used is told, and the default stands in for it so that the rest is read too.
+pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
+    let document = Value { name: "the document".into(), node };
+    let fields = Fields::open(&document, &SERVICE, problems)?;
+    let service = fields.required("service", "service: web", problems, name);
+    let command = fields.required("command", "command: [python3, app.py]", problems, command::command);
+    let addresses = addresses(&fields, problems);
+    let listen = addresses.listen.as_ref().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), |(address, _)| *address);
+    let unnamed = || ServiceName::new("unnamed").expect("it is a DNS label");
+    let name_at = service.as_ref().and(fields.key_at("service"));
+    let mut spec = Spec::new(service.unwrap_or_else(unnamed), Vec::new(), listen);
+    spec.preview = addresses.preview.as_ref().map(|(address, _)| *address);
+    read_program(&fields, command, &mut spec, problems);
+    read_rollout(&fields, &mut spec, problems);
+    read_limits(&fields, &mut spec, problems);
+    let addresses = addresses.listen.into_iter().chain(addresses.preview).collect();
+    Some(Service { spec, name_at, addresses })
+}
+
+struct Addresses {
+    listen: Option<(SocketAddr, Range<usize>)>,
+    preview: Option<(SocketAddr, Range<usize>)>,
+}
+
+fn addresses(fields: &Fields<'_>, problems: &mut Problems) -> Addresses {
+    let with_place = |value: &Value<'_>, problems: &mut Problems| address(value, problems).map(|a| (a, value.at()));
+    let listen = fields.required("listen", "listen: 127.0.0.1:8080", problems, with_place);
+    Addresses { listen, preview: fields.read("preview", problems, with_place) }
+}
+
+fn read_program(fields: &Fields<'_>, command: Option<Command>, spec: &mut Spec, problems: &mut Problems) {
+    fields.set("environment", &mut spec.environment, problems, |value, problems| {
+        name(value, problems).map(|name| name.as_str().to_owned())
+    });
+    let artefact = fields.read("artefact", problems, command::artefact);
+    if let Some(command) = command {
+        spec.artefact = match artefact {
+            None if fields.key_at("artefact").is_none() => command.kept_by_default(problems),
+            artefact => artefact.unwrap_or_default(),
+        };
+        spec.command = command.words;
+    }
+    fields.set("env", &mut spec.env, problems, env);
+    fields.set("replicas", &mut spec.replicas, problems, count(1..=1_000));
+    let own_ports: Vec<u16> = [Some(spec.listen), spec.preview].iter().flatten().map(SocketAddr::port).collect();
+    fields.set("probes", &mut spec.probes, problems, |value, problems| probes(value, &own_ports, problems));
+    fields.set("stop", &mut spec.stop, problems, stop);
+    fields.set("logs", &mut spec.log_bytes_max, problems, |value, problems| {
+        let logs = Fields::open(value, &LOGS, problems)?;
+        logs.required("maxSize", "maxSize: 10MiB", problems, size(LOG_BOUNDS))
+    });
+}
+
+fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
+    let default = spec.strategy.clone();
+    fields.set("strategy", &mut spec.strategy, problems, |value, problems| strategy(value, &default, problems));
+    fields.set("objectives", &mut spec.objectives, problems, objectives);
+    fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
+    fields.set("window", &mut spec.window, problems, duration(SECOND..=HOUR));
+    fields.set("notEnough", &mut spec.not_enough, problems, not_enough);
+    if fields.key_at("objectives").is_none() && !has_step_objectives(spec) {
+        let mistake =
+            Mistake::new(Code::NothingJudged, fields.at(), "no objectives: only probes can stop a bad release");
+        problems.add(
+            mistake.label("this service").help("add `objectives: [\"error_rate < 1%\", \"latency.p99 < 500ms\"]`"),
+        );
+    }
+}
+
+fn has_step_objectives(spec: &Spec) -> bool {
+    use evenkeel_core::spec::Strategy;
+    match &spec.strategy {
+        Strategy::Canary { steps } => steps.iter().any(|step| step.objectives.is_some()),
+        Strategy::BlueGreen { .. } => false,
+    }
+}
+
+fn read_limits(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
+    fields.set("startupLimit", &mut spec.startup_limit, problems, duration(SECOND..=DAY));
+    fields.set("unreadyLimit", &mut spec.unready_limit, problems, duration(SECOND..=DAY));
+    fields.set("firstByteTimeout", &mut spec.first_byte_timeout, problems, duration(Duration::from_millis(1)..=HOUR));
+}
+
+fn stop(value: &Value<'_>, problems: &mut Problems) -> Option<Stop> {
+    let fields = Fields::open(value, &STOP, problems)?;
+    let mut stop = Stop::default();
+    fields.set("drain", &mut stop.drain, problems, duration(UP_TO_AN_HOUR));
+    fields.set("grace", &mut stop.grace, problems, duration(UP_TO_AN_HOUR));
+    Some(stop)
+}
+
+fn not_enough(value: &Value<'_>, problems: &mut Problems) -> Option<NotEnough> {
+    let help = "write `hold`, `fail`, or `{ hold: 2h }`";
+    match (&value.node.kind, value.scalar().map(|scalar| scalar.text.as_str())) {
+        (Kind::Map(_), _) => {
+            let fields = Fields::open(value, &NOT_ENOUGH, problems)?;
+            let at_most = fields.required("hold", "hold: 2h", problems, duration(Duration::ZERO..=30 * DAY))?;
+            Some(NotEnough::Hold { at_most })
+        }
+        (_, Some("hold")) => Some(NotEnough::Hold { at_most: HOUR }),
+        (_, Some("fail")) => Some(NotEnough::Fail),
+        (_, Some(_)) => {
+            value.bad("`notEnough` takes `hold` or `fail`: too few requests are never a pass", help, problems);
+            None
+        }
+        (_, None) => {
+            value.wrong_type("`hold` or `fail`", help, problems);
+            None
+        }
+    }
+}
+
+fn env(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
+    let Kind::Map(pairs) = &value.node.kind else {
+        value.wrong_type(
+            "a mapping of names to values",
+            "write `env: { NAME: value }`, or one `NAME: value` a line",
+            problems,
+        );
+        return None;
+    };
+    let mut env = BTreeMap::new();
+    for (key, node) in pairs {
+        if key.text.is_empty() || key.text.contains(['=', '\0']) {
+            let mistake = Mistake::new(Code::BadValue, key.at.clone(), "this is no name of an environment variable");
+            problems.add(mistake.help("use letters, digits and `_`, such as `LOG_LEVEL`"));
+        }
+        let value = Value { name: key.text.clone(), node };
+        if let Some(text) = written(&value, problems) {
+            let text = placeholder::check(&value, &text, &[placeholder::VERSION, placeholder::PORT], problems);
+            env.insert(key.text.clone(), text);
+        }
+    }
+    Some(env)
+}
