@@ -1,0 +1,307 @@
+//! Keeps the proxy alive and holds the sockets it serves.
+//!
+//! The agent keeps a copy of every listening socket, so a proxy may die at any moment: the kernel goes on taking
+//! connections, and the next proxy finds them waiting. One thread attends to the proxy; requests leave what they want
+//! on the desk, ring, and wait until the thread has carried it out.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use crate::running::{self, Running, Sockets};
+use crate::sockets::{self, CannotListen};
+use crate::{process, sync};
+
+/// A proxy that dies younger than this is not replaced at once.
+const YOUNG: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long a proxy that does not answer may be dying rather than disagreeing.
+const DYING: Duration = Duration::from_millis(100);
+/// When to hand over again what a living proxy has not taken.
+const RETRY: Duration = Duration::from_secs(1);
+/// Longest wait of a request until the proxy has taken its sockets.
+const LISTEN_MAX: Duration = Duration::from_secs(10);
+/// Longest wait of a shutdown until the proxy has gone; it is killed well before.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// The proxy's keeper.
+pub(crate) struct Keeper {
+    state: PathBuf,
+    command: Vec<String>,
+    workers: usize,
+    desk: Mutex<Desk>,
+    changed: Condvar,
+    /// Readable when the thread is to look at the desk.
+    bell: OwnedFd,
+}
+
+/// What is wanted, and what has become of it.
+#[derive(Default)]
+struct Desk {
+    sockets: Sockets,
+    /// Counts changes of `sockets`.
+    revision: u64,
+    /// The revision the proxy was last told of, and what went wrong with it.
+    told: u64,
+    fault: Option<String>,
+    order: Order,
+}
+
+/// What the thread is to do.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Nothing: nobody has asked for a proxy yet.
+    #[default]
+    Idle,
+    /// Keep a proxy running.
+    Keep,
+    /// Stop it.
+    Stop,
+    /// Nothing any more.
+    Stopped,
+}
+
+/// Why the proxy does not listen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotListening {
+    /// An address cannot be had; nothing was changed.
+    #[error(transparent)]
+    Address(#[from] CannotListen),
+    /// The sockets are held, but the proxy has not taken them. Asking again is fine.
+    #[error("the proxy does not listen yet: {0}")]
+    Proxy(String),
+    /// A shutdown has begun.
+    #[error("the agent is shutting down")]
+    Stopped,
+}
+
+impl Keeper {
+    /// Adopts the proxy of an earlier agent, if one answers, and starts the thread.
+    ///
+    /// # Errors
+    /// The machine has no thread or descriptor left.
+    pub(crate) fn start(state: &Path, command: Vec<String>, workers: usize) -> io::Result<Arc<Self>> {
+        let adopted = Running::adopt(state);
+        let desk = adopted.as_ref().map_or_else(Desk::default, |proxy| {
+            tracing::info!(pid = proxy.pid(), addresses = ?proxy.handed().keys(), "proxy adopted");
+            Desk { sockets: proxy.handed().clone(), order: Order::Keep, ..Desk::default() }
+        });
+        let keeper = Arc::new(Self {
+            state: state.to_owned(),
+            command,
+            workers,
+            desk: Mutex::new(desk),
+            changed: Condvar::new(),
+            bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        });
+        let in_thread = Arc::clone(&keeper);
+        thread::Builder::new().name("keeper".to_owned()).spawn(move || in_thread.keep(adopted))?;
+        Ok(keeper)
+    }
+
+    /// Holds sockets on exactly these addresses; returns once the proxy serves them.
+    pub(crate) fn listen(&self, addresses: &[SocketAddr]) -> Result<(), NotListening> {
+        let mut desk = self.lock();
+        if matches!(desk.order, Order::Stop | Order::Stopped) {
+            return Err(NotListening::Stopped);
+        }
+        desk.sockets = bind_all(addresses, &desk.sockets, self.workers)?;
+        desk.order = Order::Keep;
+        desk.revision += 1;
+        let revision = desk.revision;
+        self.ring();
+        let untold = |desk: &mut Desk| desk.told < revision && desk.order == Order::Keep;
+        let waited = self.changed.wait_timeout_while(desk, LISTEN_MAX, untold);
+        let (desk, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        if late.timed_out() {
+            return Err(NotListening::Proxy("it does not answer".to_owned()));
+        }
+        desk.fault.clone().map_or(Ok(()), |why| Err(NotListening::Proxy(why)))
+    }
+
+    /// Stops the proxy, closes the sockets and removes the proxy's files.
+    pub(crate) fn stop(&self) {
+        let mut desk = self.lock();
+        if desk.order != Order::Stopped {
+            desk.order = Order::Stop;
+        }
+        self.ring();
+        let waited = self.changed.wait_timeout_while(desk, STOP_MAX, |desk| desk.order != Order::Stopped);
+        let (mut desk, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        desk.sockets.clear();
+        for name in [running::SOCKET, running::MARKER] {
+            let _ = std::fs::remove_file(self.state.join(name));
+        }
+    }
+
+    /// The thread: one proxy after another.
+    fn keep(&self, adopted: Option<Running>) {
+        let mut pause = Pause::default();
+        let mut next = adopted;
+        while let Some(mut proxy) = next.take().or_else(|| self.next(&mut pause)) {
+            self.attend(&mut proxy);
+            if self.lock().order == Order::Stop {
+                proxy.stop();
+                break;
+            }
+            let how = proxy.bury();
+            tracing::error!(pid = proxy.pid(), how, "proxy died");
+            pause.note(proxy.age());
+        }
+        self.lock().order = Order::Stopped;
+        self.changed.notify_all();
+    }
+
+    /// Starts a proxy once one is wanted, again and again until it works; `None` when none is wanted any more.
+    fn next(&self, pause: &mut Pause) -> Option<Running> {
+        loop {
+            if !self.wait_for_order(pause.length) {
+                return None;
+            }
+            match Running::start(&self.state, &self.command) {
+                Ok(proxy) => {
+                    tracing::info!(pid = proxy.pid(), "proxy started");
+                    return Some(proxy);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "proxy could not be started");
+                    let mut desk = self.lock();
+                    let revision = desk.revision;
+                    self.report(&mut desk, revision, Some(error.to_string()));
+                    pause.note(Duration::ZERO);
+                }
+            }
+        }
+    }
+
+    /// Waits until a proxy is wanted, and in any case for `pause`; `false` when it is to stop.
+    fn wait_for_order(&self, pause: Duration) -> bool {
+        let stopping = |desk: &mut Desk| desk.order != Order::Stop;
+        let paused = self.changed.wait_timeout_while(self.lock(), pause, stopping);
+        let (desk, _) = paused.unwrap_or_else(PoisonError::into_inner);
+        let woken = self.changed.wait_while(desk, |desk| desk.order == Order::Idle);
+        woken.unwrap_or_else(PoisonError::into_inner).order == Order::Keep
+    }
+
+    /// Stays with a proxy until it is dead or to be stopped, and hands it what is wanted.
+    fn attend(&self, proxy: &mut Running) {
+        loop {
+            // Silenced before the desk is read: whoever rings later is heard at the next poll.
+            let _ = rustix::io::read(&self.bell, &mut [0; 8]);
+            let (wanted, revision, order) = {
+                let desk = self.lock();
+                (desk.sockets.clone(), desk.revision, desk.order)
+            };
+            if order == Order::Stop {
+                return;
+            }
+            let fault = proxy.hand_over(&wanted).err().map(|error| error.to_string());
+            if let Some(error) = &fault {
+                // A dying process closes its connections a little before it is dead.
+                if process::wait_until_dead(proxy.handle(), Some(DYING)) {
+                    return;
+                }
+                tracing::warn!(error, "proxy did not take its sockets");
+            }
+            let again = fault.as_ref().and_then(|_| Timespec::try_from(RETRY).ok());
+            self.report(&mut self.lock(), revision, fault);
+            let handle = proxy.handle();
+            let mut watched = [PollFd::new(&self.bell, PollFlags::IN), PollFd::new(&handle, PollFlags::IN)];
+            // An interrupted wait only means to look once more.
+            let _ = poll(&mut watched, again.as_ref());
+            if process::wait_until_dead(proxy.handle(), Some(Duration::ZERO)) {
+                return;
+            }
+        }
+    }
+
+    fn report(&self, desk: &mut Desk, revision: u64, fault: Option<String>) {
+        desk.told = revision;
+        desk.fault = fault;
+        self.changed.notify_all();
+    }
+
+    fn ring(&self) {
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Desk> {
+        sync::lock(&self.desk)
+    }
+}
+
+/// All or nothing: keeps the sockets there are, opens the missing ones, and leaves out the rest.
+fn bind_all(addresses: &[SocketAddr], held: &Sockets, workers: usize) -> Result<Sockets, CannotListen> {
+    let mut all = Sockets::new();
+    for address in addresses {
+        let sockets = match held.get(address) {
+            Some(sockets) => Arc::clone(sockets),
+            None => {
+                // A port of our own under another address (from 127.0.0.1 to 0.0.0.0, say) is not another program's.
+                let ours = held.keys().chain(all.keys()).any(|other| other.port() == address.port());
+                if !ours {
+                    sockets::check_free(*address)?;
+                }
+                Arc::new(sockets::listen_shared(*address, workers)?)
+            }
+        };
+        all.insert(*address, sockets);
+    }
+    Ok(all)
+}
+
+/// How long to wait before the next proxy: not at all after one that has lived, longer and longer after young deaths.
+#[derive(Default)]
+struct Pause {
+    length: Duration,
+}
+
+impl Pause {
+    fn note(&mut self, age: Duration) {
+        let young = age < YOUNG;
+        self.length = if young { (self.length * 2).clamp(PAUSE_MIN, PAUSE_MAX) } else { Duration::ZERO };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_doubles_with_young_deaths_and_ends_with_a_long_life() {
+        let mut pause = Pause::default();
+        let mut lengths = Vec::new();
+        for _ in 0..8 {
+            pause.note(Duration::from_millis(10));
+            lengths.push(pause.length.as_millis());
+        }
+        assert_eq!(lengths, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        pause.note(YOUNG);
+        assert_eq!(pause.length, Duration::ZERO);
+    }
+
+    #[test]
+    fn one_address_that_is_taken_leaves_everything_as_it_was() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let taken = other.local_addr().unwrap();
+        assert!(bind_all(&[free, taken], &Sockets::new(), 2).is_err());
+        sockets::check_free(free).unwrap();
+    }
+
+    #[test]
+    fn a_port_of_our_own_can_move_to_all_addresses() {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let held = bind_all(&[address], &Sockets::new(), 2).unwrap();
+        let wide = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        assert_eq!(bind_all(&[wide], &held, 2).unwrap().keys().collect::<Vec<_>>(), [&wide]);
+    }
+}

@@ -1,0 +1,252 @@
+//! One proxy process: how it is started, found again, handed its sockets and stopped.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use evenkeel_wire::frame;
+use evenkeel_wire::proxy::{Answer, Ask};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::process::{self, Process};
+use crate::spawn::open_log;
+use crate::{clock, disk, logs};
+
+/// Under this name in the state directory the proxy listens.
+pub(crate) const SOCKET: &str = "proxy.sock";
+/// Names the proxy that runs.
+pub(crate) const MARKER: &str = "proxy.json";
+/// How long a proxy may take until it can be talked to.
+const START_MAX: Duration = Duration::from_secs(5);
+/// How long one that already runs may take.
+const ADOPT_MAX: Duration = Duration::from_secs(1);
+/// How often a connection is tried.
+const TRY_EVERY: Duration = Duration::from_millis(2);
+/// Longest wait for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// How long a stopping proxy may finish requests, and how much longer it may take to go.
+const DRAIN: Duration = Duration::from_millis(1_000);
+const GOING: Duration = Duration::from_millis(500);
+
+/// The sockets of each address. Shared, because they are closed only after the proxy has let go of its copies.
+pub(crate) type Sockets = BTreeMap<SocketAddr, Arc<Vec<OwnedFd>>>;
+
+/// A proxy process.
+pub(crate) struct Running {
+    process: Process,
+    handle: OwnedFd,
+    /// `None` for one an earlier agent has started.
+    child: Option<Child>,
+    /// `None` after an error; the next request connects again.
+    stream: Option<UnixStream>,
+    state: PathBuf,
+    /// What it has taken.
+    handed: Sockets,
+    since: Instant,
+}
+
+impl Running {
+    /// Starts a proxy and waits until it answers connections.
+    pub(crate) fn start(state: &Path, command: &[String]) -> io::Result<Self> {
+        let mut child = spawn(state, command)?;
+        let (process, handle) = identify(&child).inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
+        let mut proxy = Self::new(state, process, handle, Some(child));
+        proxy.write_marker();
+        match proxy.connect(START_MAX) {
+            Ok(stream) => proxy.stream = Some(stream),
+            Err(error) => {
+                let how = proxy.bury();
+                return Err(io::Error::new(error.kind(), format!("{error} ({how})")));
+            }
+        }
+        Ok(proxy)
+    }
+
+    /// Finds the proxy of an earlier agent, and takes back its sockets. One that does not answer is killed: as long as
+    /// it lives, its addresses cannot be had.
+    pub(crate) fn adopt(state: &Path) -> Option<Self> {
+        let process = marked(state).or_else(|| answering(state))?;
+        let handle = process.hold()?;
+        let mut proxy = Self::new(state, process, handle, None);
+        match proxy.connect(ADOPT_MAX).and_then(|stream| proxy.take_back(stream)) {
+            Ok(()) => {
+                proxy.write_marker();
+                Some(proxy)
+            }
+            Err(error) => {
+                tracing::error!(pid = proxy.process.pid, %error, "earlier proxy does not answer; killing it");
+                proxy.bury();
+                None
+            }
+        }
+    }
+
+    /// The process handle, readable once the proxy is dead.
+    pub(crate) fn handle(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// How long it has been running under our eyes.
+    pub(crate) fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Its pid.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid
+    }
+
+    /// What it has taken.
+    pub(crate) fn handed(&self) -> &Sockets {
+        &self.handed
+    }
+
+    /// Hands over what it lacks and has it drop what is no longer wanted.
+    pub(crate) fn hand_over(&mut self, wanted: &Sockets) -> io::Result<()> {
+        let held = |sockets: &Sockets, address: &SocketAddr, those: &Arc<Vec<OwnedFd>>| {
+            sockets.get(address).is_some_and(|these| Arc::ptr_eq(these, those))
+        };
+        let dropped: Vec<SocketAddr> =
+            self.handed.iter().filter(|(at, those)| !held(wanted, at, those)).map(|(at, _)| *at).collect();
+        for address in dropped {
+            self.ask_done(&Ask::Unlisten { address }, &[])?;
+            self.handed.remove(&address);
+        }
+        for (address, sockets) in wanted {
+            if !self.handed.contains_key(address) {
+                let descriptors: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+                self.ask_done(&Ask::Listen { address: *address, sockets: sockets.len() }, &descriptors)?;
+                self.handed.insert(*address, Arc::clone(sockets));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks it to finish what is in flight and go; kills it when it does not.
+    pub(crate) fn stop(mut self) {
+        let drain_ms = u64::try_from(DRAIN.as_millis()).unwrap_or(u64::MAX);
+        let asked = self.ask_done(&Ask::Stop { drain_ms }, &[]);
+        if asked.is_err() || !process::wait_until_dead(&self.handle, Some(DRAIN + GOING)) {
+            tracing::warn!(pid = self.process.pid, "proxy did not stop when asked; killing it");
+        }
+        self.bury();
+    }
+
+    /// Makes sure that it is dead, reaps it if it is ours, and tells how it ended.
+    pub(crate) fn bury(&mut self) -> String {
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+        match &mut self.child {
+            Some(child) => child.wait().map_or_else(|error| error.to_string(), |status| status.to_string()),
+            None => {
+                process::wait_until_dead(&self.handle, Some(ANSWER_MAX));
+                "exit status unknown".to_owned()
+            }
+        }
+    }
+
+    fn new(state: &Path, process: Process, handle: OwnedFd, child: Option<Child>) -> Self {
+        let (state, handed, since) = (state.to_owned(), Sockets::new(), clock::instant());
+        Self { process, handle, child, stream: None, state, handed, since }
+    }
+
+    fn write_marker(&self) {
+        let written = serde_json::to_vec(&self.process).map_err(io::Error::from);
+        if let Err(error) = written.and_then(|text| disk::replace(&self.state.join(MARKER), &text)) {
+            tracing::warn!(%error, "the proxy's marker could not be written; a successor will not find it");
+        }
+    }
+
+    /// Tries until somebody listens; the socket of a dead predecessor refuses.
+    fn connect(&self, limit: Duration) -> io::Result<UnixStream> {
+        let start = clock::instant();
+        loop {
+            let refused = match frame::connect(&self.state, SOCKET) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(ANSWER_MAX))?;
+                    stream.set_write_timeout(Some(ANSWER_MAX))?;
+                    return Ok(stream);
+                }
+                Err(error) => error,
+            };
+            if process::wait_until_dead(&self.handle, Some(TRY_EVERY)) {
+                return Err(io::Error::other("the proxy ended before it could be talked to"));
+            }
+            if start.elapsed() > limit {
+                return Err(io::Error::new(refused.kind(), format!("no connection to the proxy: {refused}")));
+            }
+        }
+    }
+
+    fn take_back(&mut self, mut stream: UnixStream) -> io::Result<()> {
+        frame::write(&mut stream, &Ask::Sockets)?;
+        let Some(Answer::Sockets { addresses, sockets }) = frame::read(&mut stream)? else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the proxy did not give its sockets back"));
+        };
+        let mut received = frame::receive_descriptors(&stream, addresses.len() * sockets)?.into_iter();
+        for address in addresses {
+            self.handed.insert(address, Arc::new(received.by_ref().take(sockets).collect()));
+        }
+        self.stream = Some(stream);
+        Ok(())
+    }
+
+    fn ask_done(&mut self, ask: &Ask, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => self.connect(Duration::ZERO)?,
+        };
+        frame::write(&mut stream, ask)?;
+        frame::send_descriptors(&stream, descriptors)?;
+        let answer = frame::read(&mut stream)?;
+        self.stream = Some(stream);
+        match answer {
+            Some(Answer::Done) => Ok(()),
+            Some(Answer::Failed { why }) => Err(io::Error::other(why)),
+            Some(other) => Err(io::Error::other(format!("the proxy answered {other:?}"))),
+            None => {
+                self.stream = None;
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy closed the connection"))
+            }
+        }
+    }
+}
+
+/// The living proxy that the marker names.
+fn marked(state: &Path) -> Option<Process> {
+    let marker: Process = serde_json::from_slice(&std::fs::read(state.join(MARKER)).ok()?).ok()?;
+    marker.is_alive().then_some(marker)
+}
+
+/// Whoever listens on the proxy's socket, which only our user can reach: a proxy whose marker could not be written.
+fn answering(state: &Path) -> Option<Process> {
+    let stream = frame::connect(state, SOCKET).ok()?;
+    let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
+    Process::observe(u32::try_from(peer.pid.as_raw_nonzero().get()).ok()?).ok()
+}
+
+/// No check needed: a child of ours keeps its pid until we reap it.
+fn identify(child: &Child) -> io::Result<(Process, OwnedFd)> {
+    let pid = process::pid(child.id()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok((Process::observe(child.id())?, pidfd_open(pid, PidfdFlags::empty())?))
+}
+
+/// The proxy is a part of evenkeel: it gets the agent's environment as it is.
+fn spawn(state: &Path, command: &[String]) -> io::Result<Child> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no program is given for the proxy");
+    let (program, arguments) = command.split_first().ok_or_else(missing)?;
+    let log = open_log(&state.join(logs::DIRECTORY).join(logs::PROXY))?;
+    let mut proxy = Command::new(program);
+    proxy.args(arguments).process_group(0);
+    proxy.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    proxy.spawn().map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))
+}
