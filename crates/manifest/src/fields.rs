@@ -1,9 +1,10 @@
 //! A mapping whose keys are known: tells unknown and missing ones, hands the rest to readers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::problem::{Code, Mistake, Problems};
+use crate::values::short;
 use crate::yaml::{Kind, Node, QUOTE_BRACES};
 
 /// The keys of one kind of mapping.
@@ -68,8 +69,8 @@ pub(crate) struct Fields<'a> {
     section: &'static Section,
     at: Range<usize>,
     entries: BTreeMap<&'a str, (Range<usize>, Value<'a>)>,
-    /// Keys somebody probably meant when they wrote an unknown one.
-    meant: BTreeSet<&'static str>,
+    /// What was said about unknown keys: whoever is told to write a key is not told that it is missing.
+    advice: Vec<String>,
 }
 
 impl<'a> Fields<'a> {
@@ -81,7 +82,7 @@ impl<'a> Fields<'a> {
             return None;
         };
         let at = value.at();
-        let mut fields = Self { section, at, entries: BTreeMap::new(), meant: BTreeSet::new() };
+        let mut fields = Self { section, at, entries: BTreeMap::new(), advice: Vec::new() };
         for (key, node) in pairs {
             if section.keys.contains(&key.text.as_str()) {
                 let value = Value { name: key.text.clone(), node };
@@ -94,17 +95,22 @@ impl<'a> Fields<'a> {
     }
 
     fn unknown(&mut self, key: &str, at: Range<usize>, problems: &mut Problems) {
-        let mistake = Mistake::new(Code::UnknownKey, at, format!("{} has no key `{key}`", self.section.what));
         let elsewhere = self.section.elsewhere.iter().find(|(known, _)| *known == key);
-        let close = closest(key, self.section.keys);
-        self.meant.extend(close);
-        problems.add(match (elsewhere, close) {
-            (Some((_, help)), _) => mistake.label("nobody reads this").help(*help),
-            (None, Some(close)) => mistake.label(format!("did you mean `{close}`?")).help(format!("write `{close}`")),
+        let (label, help) = match (elsewhere, closest(key, self.section.keys)) {
+            (Some((_, help)), _) => ("nobody reads this".into(), (*help).to_owned()),
+            (None, Some(close)) => (format!("did you mean `{close}`?"), format!("write `{close}`")),
             (None, None) => {
-                mistake.label("nobody reads this").help(format!("the keys here are: {}", self.section.keys.join(", ")))
+                ("nobody reads this".into(), format!("the keys here are: {}", self.section.keys.join(", ")))
             }
-        });
+        };
+        self.advice.push(help.clone());
+        let message = format!("{} has no key `{}`", self.section.what, short(key));
+        problems.add(Mistake::new(Code::UnknownKey, at, message).label(label).help(help));
+    }
+
+    /// Tells whether any key was one that nobody reads.
+    pub(crate) fn has_unknown(&self) -> bool {
+        !self.advice.is_empty()
     }
 
     /// Where the mapping begins.
@@ -163,7 +169,8 @@ impl<'a> Fields<'a> {
         problems: &mut Problems,
         read: impl FnOnce(&Value<'a>, &mut Problems) -> Option<T>,
     ) -> Option<T> {
-        if !self.entries.contains_key(key) && !self.meant.contains(key) {
+        let advised = self.advice.iter().any(|advice| advice.contains(&format!("write `{key}")));
+        if !self.entries.contains_key(key) && !advised {
             let message = format!("{} needs the key `{key}`", self.section.what);
             let mistake = Mistake::new(Code::MissingKey, self.at(), message).label(format!("`{key}` is missing"));
             problems.add(mistake.help(format!("add `{example}`")));

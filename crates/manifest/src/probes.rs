@@ -83,8 +83,8 @@ pub(crate) fn probes(value: &Value<'_>, own_ports: &[u16], problems: &mut Proble
 
 fn probe(value: &Value<'_>, role: Role, own_ports: &[u16], problems: &mut Problems) -> Option<Probe> {
     let fields = Fields::open(value, &PROBE, problems)?;
-    let mut probe = Probe::new(check(&fields, problems)?);
-    without_public_port(&mut probe.check, own_ports);
+    let check = check(&fields, problems).map(|check| without_public_port(check, own_ports));
+    let mut probe = Probe::new(check.unwrap_or(ProbeCheck::Tcp { port: None }));
     fields.set("initialDelaySeconds", &mut probe.initial_delay, problems, seconds(0));
     fields.set("periodSeconds", &mut probe.period, problems, seconds(1));
     fields.set("timeoutSeconds", &mut probe.timeout, problems, seconds(1));
@@ -113,17 +113,20 @@ fn success_threshold(value: &Value<'_>, role: Role, problems: &mut Problems) -> 
 
 /// A probe of a public port would be answered by whichever release is stable. Such a port, copied from a Kubernetes
 /// container, means the replica's own.
-fn without_public_port(check: &mut ProbeCheck, own_ports: &[u16]) {
-    let (ProbeCheck::Http { port, .. } | ProbeCheck::Tcp { port }) = check;
+fn without_public_port(mut check: ProbeCheck, own_ports: &[u16]) -> ProbeCheck {
+    let (ProbeCheck::Http { port, .. } | ProbeCheck::Tcp { port }) = &mut check;
     *port = port.filter(|port| !own_ports.contains(port));
+    check
 }
 
 fn check(fields: &Fields<'_>, problems: &mut Problems) -> Option<ProbeCheck> {
     let kinds = ["http", "httpGet", "tcp", "tcpSocket"];
     fields.only_one_of(&kinds, "keep one of them", problems);
     let Some(kind) = kinds.into_iter().find(|kind| fields.key_at(kind).is_some()) else {
-        let mistake = Mistake::new(Code::MissingKey, fields.at(), "this probe asks nothing");
-        problems.add(mistake.label("`http` or `tcp` is missing").help("add `http: /health` or `tcp: true`"));
+        if !fields.has_unknown() {
+            let mistake = Mistake::new(Code::MissingKey, fields.at(), "this probe asks nothing");
+            problems.add(mistake.label("`http` or `tcp` is missing").help("add `http: /health` or `tcp: true`"));
+        }
         return None;
     };
     fields.read(kind, problems, |value, problems| match kind {

@@ -4,7 +4,10 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use miette::{
+    Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, MietteError, MietteSpanContents, SourceCode,
+    SourceSpan, SpanContents,
+};
 use serde::Serialize;
 
 /// Problems beyond this many are counted, not kept.
@@ -112,7 +115,7 @@ pub(crate) struct Mistake {
 impl Mistake {
     /// A mistake at these bytes of the file.
     pub(crate) fn new(code: Code, at: Range<usize>, message: impl Into<String>) -> Self {
-        Self { code, at, message: message.into(), label: "here".into(), help: String::new(), also: None }
+        Self { code, at, message: message.into(), label: String::new(), help: String::new(), also: None }
     }
 
     /// What is written below the place.
@@ -131,11 +134,38 @@ impl Mistake {
     }
 }
 
+/// The file as people know it.
+#[derive(Debug)]
+struct File {
+    name: String,
+    text: String,
+}
+
+/// As miette reads any text, but with columns in characters: miette counts bytes, editors do not.
+impl SourceCode for File {
+    fn read_span<'a>(
+        &'a self,
+        span: &SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn SpanContents<'a> + 'a>, MietteError> {
+        let inner = self.text.read_span(span, before, after)?;
+        let column = self.text.get(..inner.span().offset()).map_or(inner.column(), column);
+        let (name, lines) = (self.name.clone(), inner.line_count());
+        Ok(Box::new(MietteSpanContents::new_named(name, inner.data(), *inner.span(), inner.line(), column, lines)))
+    }
+}
+
+/// How many characters stand after the last line break of a text.
+fn column(before: &str) -> usize {
+    before[before.rfind('\n').map_or(0, |newline| newline + 1)..].chars().count()
+}
+
 /// One thing that is wrong (or odd) in a file.
 #[derive(Debug, Clone)]
 pub struct Problem {
     mistake: Mistake,
-    file: Arc<NamedSource<String>>,
+    file: Arc<File>,
 }
 
 impl Problem {
@@ -154,9 +184,8 @@ impl Problem {
     /// Its line and column, both counted from 1, columns in characters.
     #[must_use]
     pub fn line_and_column(&self) -> (usize, usize) {
-        let before = self.file.inner().get(..self.mistake.at.start).unwrap_or_default();
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        let before = self.file.text.get(..self.mistake.at.start).unwrap_or_default();
+        (before.matches('\n').count() + 1, column(before) + 1)
     }
 
     /// What would be right.
@@ -193,7 +222,8 @@ impl Diagnostic for Problem {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let main = LabeledSpan::new_primary_with_span(Some(self.mistake.label.clone()), self.mistake.at.clone());
+        let label = Some(self.mistake.label.clone()).filter(|label| !label.is_empty());
+        let main = LabeledSpan::new_primary_with_span(label, self.mistake.at.clone());
         let also = self.mistake.also.iter().map(|(at, label)| LabeledSpan::at(at.clone(), *label));
         Some(Box::new(std::iter::once(main).chain(also)))
     }
@@ -202,7 +232,7 @@ impl Diagnostic for Problem {
 /// Everything that is wrong or odd in one file, in the order of the file.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    file: Arc<NamedSource<String>>,
+    file: Arc<File>,
     list: Vec<Problem>,
     left_out: usize,
 }
@@ -222,13 +252,13 @@ struct Row<'a> {
 impl Problems {
     /// No problems yet in this file.
     pub(crate) fn none(name: &str, text: &str) -> Self {
-        let file = Arc::new(NamedSource::new(name, text.to_owned()));
+        let file = Arc::new(File { name: name.to_owned(), text: text.to_owned() });
         Self { file, list: Vec::new(), left_out: 0 }
     }
 
     /// The text of the file.
     pub(crate) fn text(&self) -> &str {
-        self.file.inner()
+        &self.file.text
     }
 
     /// Adds one; the same mistake met twice through an alias counts once.
@@ -298,7 +328,7 @@ impl Problems {
         let (line, column) = problem.line_and_column();
         let Mistake { code, message, help, .. } = &problem.mistake;
         let severity = if code.is_warning() { "warning" } else { "error" };
-        let row = Row { file: self.file.name(), line, column, code: code.as_str(), severity, message, help };
+        let row = Row { file: &self.file.name, line, column, code: code.as_str(), severity, message, help };
         serde_json::to_value(row).expect("texts and numbers always fit into JSON")
     }
 }
@@ -306,7 +336,7 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        write!(f, "{}: ", self.file.name())?;
+        write!(f, "{}: ", self.file.name)?;
         match (self.errors(), self.warnings()) {
             (0, 0) => f.write_str("nothing to complain about")?,
             (errors, 0) => f.write_str(&count(errors, "mistake"))?,

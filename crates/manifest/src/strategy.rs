@@ -58,7 +58,7 @@ pub(crate) fn strategy(value: &Value<'_>, default: &Strategy, problems: &mut Pro
     fields.only_one_of(STRATEGY.keys, "a release takes over in one way: keep one of them", problems);
     let canary = fields.read("canary", problems, |value, problems| canary(value, default, problems));
     let blue_green = fields.read("blueGreen", problems, blue_green);
-    if STRATEGY.keys.iter().all(|key| fields.key_at(key).is_none()) {
+    if !fields.has_unknown() && STRATEGY.keys.iter().all(|key| fields.key_at(key).is_none()) {
         let mistake = Mistake::new(Code::MissingKey, fields.at(), "`strategy` names no strategy");
         problems.add(mistake.help("write `canary:` or `blueGreen:` below it, or leave `strategy` out"));
     }

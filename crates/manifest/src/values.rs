@@ -232,7 +232,7 @@ pub(crate) fn url_path(value: &Value<'_>, problems: &mut Problems) -> Option<Str
 }
 
 fn out_of_range(value: &Value<'_>, text: &str, low: &str, high: &str, problems: &mut Problems) {
-    let message = format!("`{}`: `{}` is not within {low} and {high}", value.name, short(text));
+    let message = format!("`{}`: `{}` is out of range", value.name, short(text));
     problems
         .add(Mistake::new(Code::OutOfRange, value.at(), message).help(format!("write a value from {low} to {high}")));
 }

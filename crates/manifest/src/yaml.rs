@@ -84,7 +84,7 @@ impl Node {
             Kind::List(_) => "a list",
             Kind::Map(_) => "a mapping",
             Kind::Scalar(scalar) => match scalar.sort {
-                Sort::Null => "nothing",
+                Sort::Null => "an empty value",
                 Sort::Bool => "true or false",
                 Sort::Integer => "a whole number",
                 Sort::Decimal => "a decimal number",
@@ -113,7 +113,7 @@ impl Node {
 pub(crate) fn documents(problems: &mut Problems) -> Vec<Rc<Node>> {
     let text = problems.text().to_owned();
     if text.len() > TEXT_BYTES_MAX {
-        problems.add(too_large(0..0, "the file is longer than 1 MiB"));
+        problems.add(*too_large(0..0, "the file is longer than 1 MiB"));
         return Vec::new();
     }
     let mut builder = Builder::new(&text, problems);
@@ -121,18 +121,19 @@ pub(crate) fn documents(problems: &mut Problems) -> Vec<Rc<Node>> {
     while let Some(next) = parser.next_event() {
         let go_on = match next {
             Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(builder.syntax(&error)),
+            Err(error) => Err(Box::new(builder.syntax(&error))),
         };
         if let Err(mistake) = go_on {
-            builder.problems.add(mistake);
+            builder.problems.add(*mistake);
             break;
         }
     }
     builder.documents
 }
 
-fn too_large(at: Range<usize>, what: &str) -> Mistake {
-    Mistake::new(Code::TooLarge, at, what).help("a file of services is a few dozen lines each; split it, or shorten it")
+fn too_large(at: Range<usize>, what: &str) -> Box<Mistake> {
+    let help = "a service takes a few dozen lines; split the file, or shorten it";
+    Box::new(Mistake::new(Code::TooLarge, at, what).help(help))
 }
 
 /// A list or mapping of which the end has not been seen.
@@ -162,7 +163,7 @@ impl<'a> Builder<'a> {
         Self { text, offsets, problems, open, anchors, aliased: 0, documents }
     }
 
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Mistake> {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Box<Mistake>> {
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentStart(_) | Event::DocumentEnd => {
                 Ok(())
@@ -180,7 +181,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn start(&mut self, span: Span, anchor: usize, tag: Option<&Tag>, mapping: bool) -> Result<(), Mistake> {
+    fn start(&mut self, span: Span, anchor: usize, tag: Option<&Tag>, mapping: bool) -> Result<(), Box<Mistake>> {
         let at = self.bytes(span);
         self.check_tag(tag, &at);
         if self.open.len() >= DEPTH_MAX {
@@ -190,7 +191,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn end(&mut self, span: Span) -> Result<(), Mistake> {
+    fn end(&mut self, span: Span) -> Result<(), Box<Mistake>> {
         let open = self.open.pop().expect("the parser pairs starts and ends");
         let at = self.first_line(open.start..self.byte(span.end));
         let size = open.children.iter().fold(1_usize, |size, child| size.saturating_add(child.size));
@@ -199,11 +200,11 @@ impl<'a> Builder<'a> {
         self.add(Node { at, kind, size, depth }, open.anchor)
     }
 
-    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Mistake> {
+    fn alias(&mut self, anchor: usize, span: Span) -> Result<(), Box<Mistake>> {
         let at = self.bytes(span);
         let Some(node) = self.anchors.get(&anchor).cloned() else {
-            return Err(Mistake::new(Code::Syntax, at, "this alias stands inside what it stands for")
-                .help("write the value out, or move the `&anchor` to a value that does not hold the alias"));
+            let mistake = Mistake::new(Code::Syntax, at, "this alias stands inside what it stands for");
+            return Err(Box::new(mistake.help("write the value out: a value cannot hold itself")));
         };
         self.aliased = self.aliased.saturating_add(node.size);
         if self.aliased > ALIASED_MAX || self.open.len() + node.depth > DEPTH_MAX {
@@ -212,7 +213,7 @@ impl<'a> Builder<'a> {
         self.place(node)
     }
 
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Mistake> {
+    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Box<Mistake>> {
         let node = Rc::new(node);
         if anchor > 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
@@ -220,7 +221,7 @@ impl<'a> Builder<'a> {
         self.place(node)
     }
 
-    fn place(&mut self, node: Rc<Node>) -> Result<(), Mistake> {
+    fn place(&mut self, node: Rc<Node>) -> Result<(), Box<Mistake>> {
         match self.open.last_mut() {
             Some(open) => open.children.push(node),
             None if node.is_null() => {}
