@@ -12,15 +12,18 @@ use evenkeel_analysis::Counts;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{FencingToken, Generation, ReplicaId, Revision, ServiceName, Timestamp};
-use crate::release::Digest;
+use crate::release::{Digest, Release};
 use crate::service::{Event, Service};
 use crate::spec::{ProbeCheck, SmokeCheck};
 use crate::table::{RoutingTable, TableRefused};
 
-/// Tells the time. Never goes back, also across restarts: a controller starts it at the newest time in its store.
+/// Tells the time. Never goes back, also across restarts.
 pub trait Clock: Send + Sync {
     /// The present moment.
     fn now(&self) -> Timestamp;
+
+    /// Makes the clock tell at least `earliest` from here on: the newest time in the store.
+    fn not_before(&self, earliest: Timestamp);
 }
 
 /// Keeps what was decided: an append-only log of events per service, and snapshots to shorten the reading of it.
@@ -131,8 +134,15 @@ pub trait Workloads: Send + Sync {
     /// `parts` are files and folders below `directory`. The same content gives the same digest.
     fn keep(&self, directory: &Path, parts: &[PathBuf]) -> impl Future<Output = Result<Digest, PlatformError>> + Send;
 
-    /// Starts a replica; an id that was started before is left alone.
-    fn start(&self, launch: Launch) -> impl Future<Output = Result<(), PlatformError>> + Send;
+    /// Starts a replica of a release; an id that was started before is left alone.
+    ///
+    /// Its log is cut over beyond `log_bytes_max` bytes.
+    fn start(
+        &self,
+        replica: &ReplicaId,
+        release: &Release,
+        log_bytes_max: u64,
+    ) -> impl Future<Output = Result<(), PlatformError>> + Send;
 
     /// Asks a replica to end (SIGTERM to its whole process group).
     fn terminate(&self, replica: &ReplicaId) -> impl Future<Output = Result<(), PlatformError>> + Send;
