@@ -1,0 +1,190 @@
+//! Files without mistakes, and the specs they mean.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use evenkeel_core::ids::{BasisPoints, ServiceName};
+use evenkeel_core::spec::{CanaryStep, Hold, NotEnough, Probe, ProbeCheck, SmokeCheck, Spec, Stop, Strategy};
+use evenkeel_manifest::read;
+
+const BASE: &str = "service: web\ncommand: [bin/web]\nlisten: 8080\n";
+
+fn base() -> Spec {
+    let service = ServiceName::new("web").expect("a name");
+    let artefact = vec![PathBuf::from("bin/web")];
+    Spec { artefact, ..Spec::new(service, vec!["bin/web".into()], ([127, 0, 0, 1], 8080).into()) }
+}
+
+fn one(text: &str) -> Spec {
+    let mut read = read("evenkeel.yaml", text).unwrap_or_else(|problems| panic!("{}", problems.render(100, false)));
+    assert_eq!(read.specs.len(), 1);
+    read.specs.remove(0)
+}
+
+fn step(hundredths: u16, hold: Hold) -> CanaryStep {
+    CanaryStep { weight: BasisPoints::new(hundredths).expect("a share"), hold, objectives: None }
+}
+
+fn minutes(minutes: u64) -> Hold {
+    Hold::For(Duration::from_secs(60 * minutes))
+}
+
+fn http(path: &str, port: Option<u16>) -> Probe {
+    Probe::new(ProbeCheck::Http { path: path.into(), port, headers: Vec::new() })
+}
+
+#[test]
+fn three_lines_make_a_service_with_every_default() {
+    assert_eq!(one(BASE), base());
+}
+
+#[test]
+fn each_key_replaces_its_default_and_nothing_else() {
+    type Change = fn(&mut Spec);
+    let cases: [(&str, Change); 18] = [
+        ("environment: staging", |spec| spec.environment = "staging".into()),
+        ("artefact: ./build", |spec| spec.artefact = vec!["build".into()]),
+        ("artefact: [app.py, 'r/{{ version }}']", |spec| spec.artefact = vec!["app.py".into(), "r/{{version}}".into()]),
+        ("artefact: []", |spec| spec.artefact = Vec::new()),
+        ("replicas: 3", |spec| spec.replicas = 3),
+        ("preview: \"[::1]:8081\"", |spec| spec.preview = "[::1]:8081".parse().ok()),
+        ("preview: localhost:8081", |spec| spec.preview = "127.0.0.1:8081".parse().ok()),
+        ("objectives: [\"error_rate < 1%\"]", |spec| spec.objectives = vec!["error_rate < 1%".parse().unwrap()]),
+        ("minimumRequests: 200", |spec| spec.minimum_requests = 200),
+        ("window: 1m30s", |spec| spec.window = Duration::from_secs(90)),
+        ("notEnough: fail", |spec| spec.not_enough = NotEnough::Fail),
+        ("notEnough: hold", |_| ()),
+        ("notEnough: { hold: 2h }", |spec| spec.not_enough = NotEnough::Hold { at_most: Duration::from_secs(7_200) }),
+        ("startupLimit: 10m", |spec| spec.startup_limit = Duration::from_secs(600)),
+        ("unreadyLimit: 1m", |spec| spec.unready_limit = Duration::from_secs(60)),
+        ("firstByteTimeout: 1.5s", |spec| spec.first_byte_timeout = Duration::from_millis(1_500)),
+        ("stop: { grace: 0 }", |spec| spec.stop = Stop { grace: Duration::ZERO, ..Stop::default() }),
+        ("logs: { maxSize: 1MiB }", |spec| spec.log_bytes_max = 1 << 20),
+    ];
+    for (text, change) in cases {
+        let mut expected = base();
+        change(&mut expected);
+        assert_eq!(one(&format!("{BASE}{text}\n")), expected, "{text}");
+    }
+}
+
+#[test]
+fn environment_values_arrive_as_they_were_written() {
+    let spec = one(&format!(
+        "{BASE}env:\n  A: 1.10\n  B: 0x1F\n  C: true\n  D: on\n  E: \"\"\n  F: 'v{{{{ version }}}}'\n  G: '{{{{ .Name }}}}'\n"
+    ));
+    let values: Vec<&str> = spec.env.values().map(String::as_str).collect();
+    assert_eq!(values, ["1.10", "0x1F", "true", "on", "", "v{{version}}", "{{ .Name }}"]);
+}
+
+#[test]
+fn a_canary_ends_with_all_traffic_and_its_bake() {
+    let canary = |text: &str| match one(&format!("{BASE}strategy: {{ canary: {text} }}")).strategy {
+        Strategy::Canary { steps } => steps,
+        Strategy::BlueGreen { .. } => panic!("no canary"),
+    };
+    let five = minutes(5);
+    let cases = [
+        ("{ steps: [{ weight: 5%, hold: 10m }] }", vec![step(500, minutes(10)), step(10_000, five)]),
+        ("{ steps: [{ weight: 0.01%, hold: 0 }], bake: 1m }", vec![step(1, minutes(0)), step(10_000, minutes(1))]),
+        ("{ steps: [{ weight: 50, hold: manual }] }", vec![step(5_000, Hold::UntilPromoted), step(10_000, five)]),
+        ("{ steps: [{ weight: 100%, hold: 2m }] }", vec![step(10_000, minutes(2))]),
+        ("{ steps: [{ weight: 100% }], bake: manual }", vec![step(10_000, Hold::UntilPromoted)]),
+        (
+            "{ bake: 1m }",
+            vec![step(500, minutes(10)), step(2_000, minutes(20)), step(5_000, minutes(30)), step(10_000, minutes(1))],
+        ),
+    ];
+    for (text, steps) in cases {
+        assert_eq!(canary(text), steps, "{text}");
+    }
+}
+
+#[test]
+fn a_step_may_have_objectives_of_its_own() {
+    let text = "strategy: { canary: { steps: [{ weight: 5%, hold: 1m, objectives: [\"latency.p99 < 200ms\"] }] } }";
+    let Strategy::Canary { steps } = one(&format!("{BASE}{text}")).strategy else { panic!("no canary") };
+    assert_eq!(steps[0].objectives, Some(vec!["latency.p99 < 200ms".parse().unwrap()]));
+    assert_eq!(steps[1].objectives, None);
+}
+
+#[test]
+fn blue_green_knows_smoke_checks_and_a_watch() {
+    let blue_green = |text: &str| one(&format!("{BASE}strategy: {{ blueGreen: {text} }}")).strategy;
+    let (watch, timeout) = (Duration::from_secs(300), Duration::from_secs(5));
+    assert_eq!(blue_green("{}"), Strategy::BlueGreen { smoke: Vec::new(), watch });
+    let first = SmokeCheck { path: "/".into(), status: 200, contains: None, timeout };
+    let contains = Some("ok".into());
+    let second = SmokeCheck { path: "/a?b=c".into(), status: 204, contains, timeout: Duration::from_millis(100) };
+    assert_eq!(
+        blue_green(
+            "{ watch: 1m, smoke: [{ path: / }, { path: '/a?b=c', status: 204, contains: ok, timeout: 100ms }] }"
+        ),
+        Strategy::BlueGreen { smoke: vec![first, second], watch: Duration::from_secs(60) }
+    );
+}
+
+#[test]
+fn probes_read_in_kubernetes_form_and_in_short_form() {
+    let readiness = |text: &str| one(&format!("{BASE}probes: {{ readiness: {text} }}")).probes.readiness;
+    let tcp = |port| Probe::new(ProbeCheck::Tcp { port });
+    let headers = vec![("X-A".into(), "1".into())];
+    let cases = [
+        ("{ http: /health }", http("/health", None)),
+        ("{ httpGet: {} }", http("/", None)),
+        ("{ httpGet: { path: /health, port: 9000, scheme: HTTP } }", http("/health", Some(9_000))),
+        ("{ tcp: true }", tcp(None)),
+        ("{ tcpSocket: { port: 9000 } }", tcp(Some(9_000))),
+        (
+            "{ httpGet: { path: /, httpHeaders: [{ name: X-A, value: 1 }] } }",
+            Probe::new(ProbeCheck::Http { path: "/".into(), port: None, headers }),
+        ),
+        (
+            "{ tcp: true, initialDelaySeconds: 0, periodSeconds: 1, timeoutSeconds: 2, successThreshold: 3, \
+             failureThreshold: 4 }",
+            Probe {
+                period: Duration::from_secs(1),
+                timeout: Duration::from_secs(2),
+                success_threshold: 3,
+                failure_threshold: 4,
+                ..tcp(None)
+            },
+        ),
+    ];
+    for (text, probe) in cases {
+        assert_eq!(readiness(text), Some(probe), "{text}");
+    }
+}
+
+#[test]
+fn a_probe_of_the_public_port_asks_the_replica_not_whoever_is_stable() {
+    let text = "preview: 8081\nprobes: { liveness: { httpGet: { path: /, port: 8080 } }, startup: { tcpSocket: { port: 8081 } } }";
+    let probes = one(&format!("{BASE}{text}")).probes;
+    assert_eq!(probes.liveness, Some(http("/", None)));
+    assert_eq!(probes.startup, Some(Probe::new(ProbeCheck::Tcp { port: None })));
+}
+
+#[test]
+fn a_program_below_the_folder_is_kept_without_being_named() {
+    let kept = |command: &str| one(&format!("service: web\nlisten: 1\ncommand: {command}")).artefact;
+    assert_eq!(kept("[./bin/web, --fast]"), [PathBuf::from("bin/web")]);
+    for not_kept in ["[/opt/web]", "['builds/{{version}}/web']", "[python3, app.py]", "[../web]", "[sh, -c, x]"] {
+        assert_eq!(kept(not_kept), [PathBuf::new(); 0], "{not_kept}");
+    }
+}
+
+#[test]
+fn one_file_may_hold_several_services_and_share_values() {
+    let text = "\u{feff}---\nservice: a\ncommand: &run [bin/a, 10]\nlisten: 1\nenv: &env { A: b }\n---\n\
+                # nothing here\n---\nservice: b\r\ncommand: [bin/b]\r\nlisten: 2\r\n---\n";
+    let read = read("evenkeel.yaml", text).unwrap();
+    let names: Vec<&str> = read.specs.iter().map(|spec| spec.service.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    assert_eq!(read.specs[0].command, ["bin/a", "10"]);
+}
+
+#[test]
+fn an_alias_stands_for_its_anchor() {
+    let spec = one(&format!("{BASE}probes: {{ liveness: &ask {{ http: /up }}, readiness: *ask }}"));
+    assert_eq!(spec.probes.liveness, spec.probes.readiness);
+}
