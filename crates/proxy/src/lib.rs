@@ -1,1 +1,38 @@
-//! (being written)
+//! The data plane: takes users' requests, chooses a release for each by weight, and passes them on.
+//!
+//! Start at [`run`]. The process is told what to do over a Unix socket (`evenkeel_wire::proxy`), and goes on with what
+//! it knows when controller and agent are dead. Each worker thread has listeners, connections and counters of its own;
+//! on the way of a request nothing is locked or shared. Modules, in reading order:
+//!
+//! - [`process`]: start, and end
+//! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
+//! - `worker`, `accept`, `seats`, `clock`: one worker, its listening sockets and its connections
+//! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
+//! - `client`, `stream`: one client's connection, and how long it may take
+//! - `gate`, `chunks`: is it beyond doubt where a request ends?
+//! - `forward`, `headers`, `body`, `tunnel`, `refusal`: one request on its way
+//! - `limits`: every bound, and why
+
+mod accept;
+mod body;
+mod chunks;
+mod client;
+mod clock;
+mod control;
+mod forward;
+mod gate;
+mod headers;
+mod limits;
+pub mod process;
+mod refusal;
+mod replica;
+mod routes;
+mod saved;
+mod seats;
+mod server;
+mod stream;
+mod tally;
+mod tunnel;
+mod worker;
+
+pub use process::{Options, SOCKET_NAME, run};

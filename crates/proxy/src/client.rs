@@ -1,0 +1,186 @@
+//! One client's connection, from accept to close.
+
+use std::cell::{Cell, RefCell};
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use http::header::HOST;
+use http::{HeaderValue, Request, Response};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use tracing::trace;
+
+use crate::body::{AnswerBody, RequestBody, Upload};
+use crate::forward::Exchange;
+use crate::headers::{Sender, prepare_request, to_origin_form};
+use crate::limits::{FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME};
+use crate::refusal::Refusal;
+use crate::replica::InFlight;
+use crate::routes::Slot;
+use crate::stream::{Watch, Watched};
+use crate::tally::{Audience, Tally};
+use crate::tunnel::Tunnel;
+use crate::worker::Worker;
+
+/// What all requests of a connection share.
+pub(crate) struct Client {
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    pub(crate) watch: Rc<Watch>,
+    pub(crate) sender: Sender,
+    /// One timer for all requests of the connection.
+    first_byte: RefCell<Pin<Box<Sleep>>>,
+    /// Set when client and replica have agreed to speak something else.
+    pub(crate) tunnel: RefCell<Option<Tunnel>>,
+    /// A refusal is the last answer of this connection.
+    closing: Cell<bool>,
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, peer: SocketAddr) {
+    // Without it the end of an answer could wait for the client's delayed acknowledgement.
+    let _ = tcp.set_nodelay(true);
+    let client = Rc::new(Client::new(worker.clone(), slot, peer));
+    let io = TokioIo::new(Watched::new(tcp, client.watch.clone()));
+    let service = service_fn(|request| client.answer(request));
+    let mut connection = Builder::new()
+        .writev(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        // Both waits for a head are limited in `stream`, together with all others.
+        .header_read_timeout(None)
+        .serve_connection(io, service);
+    let seat = worker.seat();
+    let ended = poll_fn(|cx| {
+        if seat.is_asked_to_end(cx) {
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        Pin::new(&mut connection).poll(cx)
+    })
+    .await;
+    if let Err(error) = ended {
+        trace!(%error, %peer, "connection of a client ended");
+    }
+    let parts = connection.into_parts();
+    let (io, early) = (parts.io.into_inner(), parts.read_buf);
+    if let Some(tunnel) = client.tunnel.take() {
+        client.watch.tunnel();
+        tunnel.run(io, &early).await;
+    } else if client.closing.get() {
+        linger(io).await;
+    }
+}
+
+/// Reads on for a moment: closing with unread bytes would reset the connection, and the client might never see why.
+async fn linger(mut io: Watched) {
+    let mut scrap = [0; 4096];
+    let read_to_end = async { while matches!(io.read(&mut scrap).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER_TIME, read_to_end).await;
+}
+
+impl Client {
+    fn new(worker: Rc<Worker>, slot: Rc<Slot>, peer: SocketAddr) -> Self {
+        let ip = peer.ip().to_canonical();
+        let address = HeaderValue::try_from(ip.to_string()).expect("an address fits a header");
+        let first_byte = tokio::time::sleep_until(worker.clock.coarse() + FIRST_BYTE_TIME);
+        Self {
+            watch: Rc::new(Watch::new(worker.clone())),
+            worker,
+            slot,
+            sender: Sender { address, local: ip.is_loopback() },
+            first_byte: RefCell::new(Box::pin(first_byte)),
+            tunnel: RefCell::new(None),
+            closing: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// Takes note that hyper has the whole answer.
+    pub(crate) fn answered(&self) {
+        self.watch.end();
+    }
+
+    /// Starts the wait for a first byte.
+    pub(crate) fn expect_by(&self, deadline: Instant) {
+        self.first_byte.borrow_mut().as_mut().reset(deadline);
+    }
+
+    /// Ready when the wait for a first byte is over.
+    pub(crate) fn poll_late(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.first_byte.borrow_mut().as_mut().poll(cx)
+    }
+
+    /// Everything up to the choice of a replica happens here at once, before the future is first polled: hyper reads
+    /// no further byte, and no table change comes between choosing a replica and counting the request as in flight.
+    fn answer(
+        self: &Rc<Self>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
+        let planned = self.plan(request);
+        let client = self.clone();
+        async move {
+            let answer = match planned {
+                Ok(exchange) => exchange.run().await,
+                Err(refusal) => Err(refusal),
+            };
+            Ok(answer.unwrap_or_else(|refusal| client.refuse(refusal)))
+        }
+    }
+
+    fn plan(self: &Rc<Self>, request: Request<Incoming>) -> Result<Exchange, Refusal> {
+        let now = self.worker.clock.exact();
+        self.watch.begin(&request).map_err(Refusal::bad_request)?;
+        let entry = self.slot.entry().ok_or(Refusal::NO_SERVICE)?;
+        let mut random = self.worker.random.borrow_mut();
+        let release = match entry.audience {
+            Audience::Users => entry.routes.by_weight(&mut random)?,
+            Audience::Preview => entry.routes.by_host(request.headers().get(HOST))?,
+        };
+        let chosen = entry.routes.release(release);
+        let replica = chosen.pick(&[], &mut random, now).ok_or(Refusal::NO_RELEASE)?;
+        let in_flight = InFlight::at(replica);
+        let tally = Tally::begin(chosen.counts.clone(), entry.audience, now);
+        let (request, upload, upgrade) = self.prepare(request, now);
+        Ok(Exchange::new(self.clone(), entry, release, in_flight, tally, request, upload, upgrade))
+    }
+
+    fn prepare(
+        &self,
+        request: Request<Incoming>,
+        now: Instant,
+    ) -> (Request<RequestBody>, Option<Rc<Upload>>, bool) {
+        let (mut parts, incoming) = request.into_parts();
+        // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
+        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>().is_some();
+        to_origin_form(&mut parts.uri);
+        parts.version = http::Version::HTTP_11;
+        prepare_request(&mut parts.headers, &self.sender, upgrade);
+        if incoming.is_end_stream() {
+            return (Request::from_parts(parts, RequestBody::Empty), None, upgrade);
+        }
+        let upload = Rc::new(Upload::begin(now));
+        (Request::from_parts(parts, RequestBody::Upload(incoming, upload.clone())), Some(upload), upgrade)
+    }
+
+    /// Answers in the proxy's own name.
+    fn refuse(self: &Rc<Self>, refusal: Refusal) -> Response<AnswerBody> {
+        self.worker.count_refused();
+        if refusal.close {
+            self.closing.set(true);
+        }
+        let (response, text) = refusal.response();
+        response.map(|()| AnswerBody::text(text, self.clone()))
+    }
+}
+

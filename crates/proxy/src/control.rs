@@ -1,0 +1,225 @@
+//! Carries out what the controller and the agent ask, one ask at a time.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evenkeel_core::ids::{ReplicaId, Revision, ServiceName};
+use evenkeel_core::table::RoutingTable;
+use evenkeel_wire::proxy::{Answer, InFlight, ReleaseReport, Report};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use crate::limits::{ADDRESSES_MAX, WORKER_TIME};
+use crate::saved;
+use crate::worker::{Command, WorkerReport};
+
+/// The proxy, as its operator's side sees it.
+pub(crate) struct Control {
+    directory: PathBuf,
+    workers: Vec<UnboundedSender<Command>>,
+    boot: u64,
+    state: Mutex<State>,
+}
+
+/// Held by whoever carries out an ask: asks never overlap.
+struct State {
+    table: RoutingTable,
+    /// The sockets as the agent sent them.
+    sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
+}
+
+impl Control {
+    /// Puts the saved table in force at all workers.
+    ///
+    /// # Errors
+    /// A worker has gone.
+    pub(crate) fn new(directory: PathBuf, workers: Vec<UnboundedSender<Command>>) -> io::Result<Self> {
+        let table = saved::load(&directory);
+        let boot = RandomState::new().build_hasher().finish();
+        let state = Mutex::new(State { table: table.clone(), sockets: BTreeMap::new() });
+        let control = Self { directory, workers, boot, state };
+        control.tell_all(|done| Command::Apply(Arc::new(table.clone()), done))?;
+        Ok(control)
+    }
+
+    /// Puts a table in force: on disk first, then everywhere.
+    ///
+    /// Where the disk fails, the table is put in force all the same, with a warning: moving traffic off a bad release
+    /// matters more than what a restart would find. The controller sends its table again after a restart.
+    pub(crate) fn apply(&self, table: RoutingTable) -> Answer {
+        let mut state = self.lock();
+        if let Err(why) = table.may_replace(state.table.generation, state.table.token) {
+            return Answer::Refused { why };
+        }
+        if let Err(error) = saved::store(&self.directory, &table) {
+            warn!(%error, "routing table is in force but not on disk");
+        }
+        let generation = table.generation;
+        state.table = table;
+        let shared = Arc::new(state.table.clone());
+        match self.tell_all(|done| Command::Apply(shared.clone(), done)) {
+            Ok(()) => Answer::Applied { generation },
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// The table in force.
+    pub(crate) fn table(&self) -> Answer {
+        Answer::Table { table: Box::new(self.lock().table.clone()) }
+    }
+
+    /// Adds up what the workers have counted.
+    pub(crate) fn report(&self) -> Answer {
+        let state = self.lock();
+        match self.ask_all(Command::Report) {
+            Ok(reports) => {
+                let generation = state.table.generation;
+                let empty = Report { boot: self.boot, pid: std::process::id(), generation, ..Report::default() };
+                Answer::Report(Box::new(merge(empty, reports)))
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Accepts on sockets of an address, dealt out to the workers in turn.
+    pub(crate) fn listen(&self, address: SocketAddr, descriptors: Vec<OwnedFd>) -> Answer {
+        let mut state = self.lock();
+        let sockets: Vec<TcpListener> = descriptors.into_iter().map(TcpListener::from).collect();
+        if let Err(why) = fits(&state.sockets, address, sockets.len()) {
+            return Answer::Failed { why };
+        }
+        match self.deal(address, &sockets) {
+            Ok(()) => {
+                info!(%address, sockets = sockets.len(), "listening");
+                state.sockets.insert(address, sockets);
+                Answer::Done
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// With fewer sockets than workers, several workers accept on one.
+    fn deal(&self, address: SocketAddr, sockets: &[TcpListener]) -> io::Result<()> {
+        let mut hands: Vec<Vec<TcpListener>> = self.workers.iter().map(|_| Vec::new()).collect();
+        for turn in 0..sockets.len().max(hands.len()) {
+            let player = turn % hands.len();
+            hands[player].push(sockets[turn % sockets.len()].try_clone()?);
+        }
+        let (answer, answers) = channel();
+        for (worker, hand) in self.workers.iter().zip(hands) {
+            send(worker, Command::Listen(address, hand, answer.clone()))?;
+        }
+        collect(&answers, self.workers.len()).map(drop)
+    }
+
+    /// Stops accepting on an address.
+    pub(crate) fn unlisten(&self, address: SocketAddr) -> Answer {
+        let mut state = self.lock();
+        match self.tell_all(|done| Command::Unlisten(address, done)) {
+            Ok(()) => {
+                state.sockets.remove(&address);
+                Answer::Done
+            }
+            Err(error) => failed(&error),
+        }
+    }
+
+    /// Lends the listening sockets: `with` gets the answer and the descriptors that belong behind it.
+    pub(crate) fn sockets<T>(&self, with: impl FnOnce(&Answer, &[BorrowedFd<'_>]) -> T) -> T {
+        let state = self.lock();
+        let descriptors: Vec<BorrowedFd<'_>> = state.sockets.values().flatten().map(AsFd::as_fd).collect();
+        let answer = Answer::Sockets {
+            addresses: state.sockets.keys().copied().collect(),
+            sockets: state.sockets.values().next().map_or(0, Vec::len),
+        };
+        with(&answer, &descriptors)
+    }
+
+    /// Asks every worker to finish what it has.
+    pub(crate) fn stop(&self, drain: Duration) {
+        let _state = self.lock();
+        let deadline = Instant::now() + drain;
+        for worker in &self.workers {
+            // One that has gone has stopped.
+            let _ = worker.send(Command::Stop(deadline));
+        }
+    }
+
+    fn tell_all(&self, command: impl Fn(Sender<()>) -> Command) -> io::Result<()> {
+        self.ask_all(command).map(drop)
+    }
+
+    /// Gives every worker a command, and waits for all of them.
+    fn ask_all<T>(&self, command: impl Fn(Sender<T>) -> Command) -> io::Result<Vec<T>> {
+        let (answer, answers) = channel();
+        for worker in &self.workers {
+            send(worker, command(answer.clone()))?;
+        }
+        collect(&answers, self.workers.len())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // Every ask leaves the state whole, so one that panicked does not take the others down.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn send(worker: &UnboundedSender<Command>, command: Command) -> io::Result<()> {
+    worker.send(command).map_err(|_| io::Error::other("a worker has stopped"))
+}
+
+fn collect<T>(answers: &Receiver<T>, count: usize) -> io::Result<Vec<T>> {
+    let waited = |_| io::Error::new(io::ErrorKind::TimedOut, "a worker did not answer in time");
+    (0..count).map(|_| answers.recv_timeout(WORKER_TIME).map_err(waited)).collect()
+}
+
+fn failed(error: &io::Error) -> Answer {
+    Answer::Failed { why: error.to_string() }
+}
+
+/// Every address has as many sockets as the others: that is how they are given back.
+fn fits(held: &BTreeMap<SocketAddr, Vec<TcpListener>>, address: SocketAddr, count: usize) -> Result<(), String> {
+    if count == 0 {
+        return Err("no sockets".into());
+    }
+    if held.len() >= ADDRESSES_MAX {
+        return Err(format!("more than {ADDRESSES_MAX} addresses"));
+    }
+    match held.iter().find(|(other, sockets)| **other != address && sockets.len() != count) {
+        Some((other, sockets)) => Err(format!("{count} sockets for {address}, but {} for {other}", sockets.len())),
+        None => Ok(()),
+    }
+}
+
+fn merge(mut whole: Report, workers: Vec<WorkerReport>) -> Report {
+    let mut releases: BTreeMap<(ServiceName, Revision), ReleaseReport> = BTreeMap::new();
+    let mut in_flight: BTreeMap<ReplicaId, u64> = BTreeMap::new();
+    for part in workers {
+        whole.refused += part.refused;
+        whole.connections += part.connections as u64;
+        for busy in part.in_flight {
+            *in_flight.entry(busy.replica).or_default() += busy.requests;
+        }
+        for release in part.releases {
+            let key = (release.service.clone(), release.revision);
+            match releases.get_mut(&key) {
+                Some(sum) => {
+                    sum.counts.merge(&release.counts);
+                    sum.preview.merge(&release.preview);
+                }
+                None => drop(releases.insert(key, release)),
+            }
+        }
+    }
+    whole.releases = releases.into_values().collect();
+    whole.in_flight = in_flight.into_iter().map(|(replica, requests)| InFlight { replica, requests }).collect();
+    whole
+}

@@ -1,0 +1,69 @@
+//! How much, and how long: every bound of the proxy in one place.
+
+use std::time::Duration;
+
+/// Longest head of a request, and hyper's buffer per connection: cookies and tokens fit, and 20 000 hostile clients
+/// cannot take more than about a gigabyte.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 << 10;
+
+/// Most fields in a head; hyper's own default, beyond which it answers 431.
+pub(crate) const HEAD_FIELDS_MAX: usize = 100;
+
+/// From the first byte of a head to its last: a slow sender cannot hold a connection for longer.
+pub(crate) const HEAD_TIME: Duration = Duration::from_secs(10);
+
+/// How long a client's connection may rest between requests; nginx's default, and longer than the 60 s after which
+/// common load balancers close theirs, so that they close first.
+pub(crate) const REST_TIME: Duration = Duration::from_secs(75);
+
+/// Longest gap within the body of a request.
+pub(crate) const BODY_GAP: Duration = Duration::from_secs(30);
+
+/// Longest time a client may refuse to take a single byte of its answer.
+pub(crate) const WRITE_GAP: Duration = Duration::from_secs(60);
+
+/// Clients' connections per worker; a further one is closed at once. About 0.5 GB at the measured 25 KB each.
+pub(crate) const CONNECTIONS_MAX: usize = 20_000;
+
+/// Time for a replica to accept a connection: on one machine or in one data centre this is a thousand times enough.
+pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// Wait for the first byte of an answer where the table names none.
+pub(crate) const FIRST_BYTE_TIME: Duration = Duration::from_secs(30);
+
+/// How long a connection to a replica may rest before it is closed: below the 5 s of Node.js, uvicorn and Apache, whose
+/// closing would cross our next request.
+pub(crate) const IDLE_TIME: Duration = Duration::from_secs(4);
+
+/// The same for a request that cannot be sent twice: below gunicorn's 2 s, with time for it to arrive.
+pub(crate) const IDLE_TIME_UNREPEATABLE: Duration = Duration::from_secs(1);
+
+/// Resting connections kept per replica and worker.
+pub(crate) const IDLE_MAX: usize = 1024;
+
+/// First pause for a replica that refused a connection; it doubles with every further refusal.
+pub(crate) const EJECTION_FIRST: Duration = Duration::from_secs(1);
+
+/// Longest pause for a replica that refuses connections.
+pub(crate) const EJECTION_LONGEST: Duration = Duration::from_secs(30);
+
+/// Releases per service whose counters are kept: beyond it, those out of the table with nothing in flight are dropped.
+pub(crate) const RELEASES_KEPT: usize = 64;
+
+/// How stale the coarse clock may be.
+pub(crate) const TICK: Duration = Duration::from_millis(100);
+
+/// How long the operator's side waits for a worker before it gives up; a worker answers within milliseconds.
+pub(crate) const WORKER_TIME: Duration = Duration::from_secs(5);
+
+/// Control connections at once; the controller and the agent use two.
+pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 32;
+
+/// Listening addresses at once, previews included.
+pub(crate) const ADDRESSES_MAX: usize = 4096;
+
+/// Drain after SIGTERM; below the 30 s that process managers give by default.
+pub(crate) const TERM_DRAIN: Duration = Duration::from_secs(15);
+
+/// How long a refused client is listened to after our last byte, so that the refusal reaches it before a reset does.
+pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);

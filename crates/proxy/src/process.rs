@@ -1,0 +1,73 @@
+//! The proxy's process: starts the parts, waits for the wish to stop, ends the parts.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_wire::frame;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tracing::info;
+
+use crate::control::Control;
+use crate::limits::TERM_DRAIN;
+use crate::{server, worker};
+
+/// Name of the control socket in the state directory.
+pub const SOCKET_NAME: &str = "proxy.sock";
+
+/// Where a proxy keeps its state, and how many cores it may use.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Holds the control socket `proxy.sock` and the saved table `table.json`.
+    pub state_directory: PathBuf,
+    /// Worker threads, one per core; at least one is started.
+    pub workers: usize,
+}
+
+/// Runs a proxy until it is asked to stop, by message or by SIGTERM, and all requests have ended or the time for that
+/// is over.
+///
+/// The saved table is in force at once; requests are served when listening sockets have been sent.
+///
+/// # Errors
+/// The control socket cannot be opened, or the machine gives no threads.
+pub fn run(options: Options) -> io::Result<()> {
+    let workers: Vec<worker::Handle> =
+        (0..options.workers.max(1)).map(|index| worker::start(index, random_seed())).collect::<io::Result<_>>()?;
+    let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
+    let control = Arc::new(Control::new(options.state_directory.clone(), commands)?);
+    let listener = Arc::new(frame::listen(&options.state_directory, SOCKET_NAME)?);
+    let (stop, stops) = unbounded_channel();
+    let server = std::thread::spawn({
+        let (listener, control) = (listener.clone(), control.clone());
+        move || server::serve(&listener, &control, &stop)
+    });
+    info!(workers = workers.len(), "proxy started");
+    let drain = tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(wish_to_stop(stops))?;
+    info!(?drain, "proxy stops");
+    control.stop(drain);
+    for worker in workers {
+        // A worker that panicked has stopped as well.
+        let _ = worker.thread.join();
+    }
+    rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both)?;
+    let _ = server.join();
+    Ok(())
+}
+
+/// How long to drain, once somebody wants the proxy to stop.
+async fn wish_to_stop(mut asked: UnboundedReceiver<Duration>) -> io::Result<Duration> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        _ = terminated.recv() => Ok(TERM_DRAIN),
+        drain = asked.recv() => Ok(drain.unwrap_or(TERM_DRAIN)),
+    }
+}
+
+/// The standard library seeds its hash maps from the operating system.
+fn random_seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,236 @@
+//! The routing table as a worker uses it: compiled once per table, read without search or allocation per request.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evenkeel_core::ids::Revision;
+use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
+use evenkeel_wire::proxy::InFlight as InFlightReport;
+use http::HeaderValue;
+use tokio::time::Instant;
+
+use crate::limits::FIRST_BYTE_TIME;
+use crate::refusal::Refusal;
+use crate::replica::Replica;
+use crate::tally::{Audience, Ledger, ReleaseCounts};
+
+/// One service's releases.
+pub(crate) struct Routes {
+    releases: Vec<Release>,
+    /// Longest wait for the first byte of an answer.
+    pub(crate) first_byte: Duration,
+}
+
+/// One release of a service.
+pub(crate) struct Release {
+    revision: Revision,
+    /// In units of 0.01 %.
+    weight: u32,
+    replicas: Vec<Rc<Replica>>,
+    pub(crate) counts: Rc<ReleaseCounts>,
+    /// Names the release in answers to previews.
+    pub(crate) label: HeaderValue,
+}
+
+/// What a listening address leads to.
+#[derive(Clone)]
+pub(crate) struct Entry {
+    pub(crate) routes: Rc<Routes>,
+    pub(crate) audience: Audience,
+}
+
+/// A place that connections hold on to and a new table fills anew.
+#[derive(Default)]
+pub(crate) struct Slot(RefCell<Option<Entry>>);
+
+impl Slot {
+    pub(crate) fn entry(&self) -> Option<Entry> {
+        self.0.borrow().clone()
+    }
+}
+
+impl Routes {
+    pub(crate) fn release(&self, index: usize) -> &Release {
+        &self.releases[index]
+    }
+
+    /// Chooses by weight: one independent draw per request, so that nothing but the coin decides.
+    pub(crate) fn by_weight(&self, random: &mut fastrand::Rng) -> Result<usize, Refusal> {
+        let mut left = random.u32(0..10_000);
+        for (index, release) in self.releases.iter().enumerate() {
+            if left < release.weight {
+                return Ok(index);
+            }
+            left -= release.weight;
+        }
+        Err(Refusal::NO_RELEASE)
+    }
+
+    /// Chooses by host: `r3.anything` is revision 3, any other the newest release with replicas.
+    pub(crate) fn by_host(&self, host: Option<&HeaderValue>) -> Result<usize, Refusal> {
+        let found = match host.and_then(|host| host.to_str().ok()).and_then(named_revision) {
+            Some(revision) => self.releases.iter().position(|r| r.revision == revision).ok_or(Refusal::NO_REVISION)?,
+            None => {
+                let reachable = self.releases.iter().enumerate().filter(|(_, r)| !r.replicas.is_empty());
+                reachable.max_by_key(|(_, r)| r.revision).map(|(index, _)| index).ok_or(Refusal::NO_RELEASE)?
+            }
+        };
+        if self.releases[found].replicas.is_empty() { Err(Refusal::NO_RELEASE) } else { Ok(found) }
+    }
+}
+
+fn named_revision(host: &str) -> Option<Revision> {
+    let (first, _) = host.split_once('.')?;
+    let digits = first.strip_prefix(['r', 'R'])?;
+    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok().map(Revision))?
+}
+
+impl Release {
+    /// Chooses the less busy of two random replicas, those that refuse connections last, none that was tried.
+    ///
+    /// Two choices spread load almost as well as asking all (Mitzenmacher 2001), and do not herd.
+    pub(crate) fn pick(
+        &self,
+        tried: &[Rc<Replica>],
+        random: &mut fastrand::Rng,
+        now: Instant,
+    ) -> Option<&Rc<Replica>> {
+        let count = self.replicas.len();
+        if count <= 1 {
+            return self.replicas.first().filter(|only| !was_tried(tried, only));
+        }
+        let first = random.usize(0..count);
+        let second = (first + random.usize(1..count)) % count;
+        let (first, second) = (&self.replicas[first], &self.replicas[second]);
+        let willing = |replica: &Rc<Replica>| !replica.is_out(now) && !was_tried(tried, replica);
+        match (willing(first), willing(second)) {
+            (true, true) if second.in_flight() < first.in_flight() => Some(second),
+            (true, _) => Some(first),
+            (false, true) => Some(second),
+            (false, false) => {
+                let any_willing = self.replicas.iter().find(|replica| willing(replica));
+                any_willing.or_else(|| self.replicas.iter().find(|replica| !was_tried(tried, replica)))
+            }
+        }
+    }
+}
+
+fn was_tried(tried: &[Rc<Replica>], replica: &Rc<Replica>) -> bool {
+    tried.iter().any(|other| Rc::ptr_eq(other, replica))
+}
+
+/// Everything a worker keeps from table to table.
+#[derive(Default)]
+pub(crate) struct Switchboard {
+    slots: BTreeMap<SocketAddr, Rc<Slot>>,
+    replicas: BTreeMap<Backend, Rc<Replica>>,
+    pub(crate) ledger: Ledger,
+}
+
+impl Switchboard {
+    /// The place of an address, filled or not yet.
+    pub(crate) fn slot(&mut self, address: SocketAddr) -> Rc<Slot> {
+        self.slots.entry(address).or_default().clone()
+    }
+
+    /// Puts a table in force: every request chosen after this call is chosen by it.
+    pub(crate) fn apply(&mut self, table: &RoutingTable) {
+        for replica in self.replicas.values() {
+            replica.set_listed(false);
+        }
+        for slot in self.slots.values() {
+            slot.0.take();
+        }
+        for service in &table.services {
+            let routes = Rc::new(self.compile(service));
+            let fill = |slot: Rc<Slot>, audience| *slot.0.borrow_mut() = Some(Entry { routes: routes.clone(), audience });
+            fill(self.slot(service.listen), Audience::Users);
+            if let Some(preview) = service.preview {
+                fill(self.slot(preview), Audience::Preview);
+            }
+        }
+        self.slots.retain(|_, slot| slot.0.borrow().is_some() || Rc::strong_count(slot) > 1);
+        self.replicas.retain(|_, replica| Rc::strong_count(replica) > 1);
+        self.ledger.forget_old();
+    }
+
+    fn compile(&mut self, service: &ServiceRoutes) -> Routes {
+        let releases = service.releases.iter().map(|release| Release {
+            revision: release.revision,
+            weight: u32::from(release.weight.get()),
+            replicas: release.backends.iter().map(|backend| self.replica(backend)).collect(),
+            counts: self.ledger.release(&service.service, release.revision),
+            label: HeaderValue::try_from(release.revision.to_string()).expect("`r` and digits fit a header"),
+        });
+        let first_byte = match service.first_byte_timeout_ms {
+            0 => FIRST_BYTE_TIME,
+            millis => Duration::from_millis(millis),
+        };
+        Routes { releases: releases.collect(), first_byte }
+    }
+
+    fn replica(&mut self, backend: &Backend) -> Rc<Replica> {
+        let known = self.replicas.entry(backend.clone()).or_insert_with(|| Rc::new(Replica::new(backend.clone())));
+        known.set_listed(true);
+        known.clone()
+    }
+
+    /// Closes what has rested too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        for replica in self.replicas.values() {
+            replica.sweep(now);
+        }
+    }
+
+    /// Replicas with requests in flight, in the table or not.
+    pub(crate) fn in_flight(&self) -> Vec<InFlightReport> {
+        let busy = self.replicas.values().filter(|replica| replica.in_flight() > 0);
+        busy.map(|r| InFlightReport { replica: r.backend.replica.clone(), requests: r.in_flight() }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(weights: &[u32]) -> Routes {
+        let releases = weights.iter().zip(1..).map(|(weight, revision)| Release {
+            revision: Revision(revision),
+            weight: *weight,
+            replicas: Vec::new(),
+            counts: Rc::default(),
+            label: HeaderValue::from_static("r"),
+        });
+        Routes { releases: releases.collect(), first_byte: FIRST_BYTE_TIME }
+    }
+
+    #[test]
+    fn weights_hold_over_a_hundred_thousand_draws() {
+        let routes = routes(&[9_450, 500, 50, 0]);
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut drawn = [0_i64; 4];
+        for _ in 0..100_000 {
+            drawn[routes.by_weight(&mut random).unwrap()] += 1;
+        }
+        // Four standard deviations of a binomial count: √(n·p·(1−p)) is 72, 69 and 22.
+        for ((count, expected), deviation) in drawn.into_iter().zip([94_500, 5_000, 500]).zip([72, 69, 22]) {
+            assert!((count - expected).abs() < 4 * deviation, "{drawn:?}");
+        }
+        assert_eq!(drawn[3], 0);
+    }
+
+    #[test]
+    fn no_weight_is_no_release() {
+        assert_eq!(routes(&[0, 0]).by_weight(&mut fastrand::Rng::with_seed(1)), Err(Refusal::NO_RELEASE));
+    }
+
+    #[test]
+    fn a_host_names_a_revision_only_as_its_first_label() {
+        let named = ["r3.web.local", "R12.x", "r.x", "r3", "rx.y", "web.r3", "r+3.x", "r99999999999.x"];
+        let expected = [Some(Revision(3)), Some(Revision(12)), None, None, None, None, None, None];
+        assert_eq!(named.map(named_revision), expected);
+    }
+}

@@ -1,0 +1,132 @@
+//! What is counted, per worker and without locks.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use evenkeel_analysis::{Counts, Outcome};
+use evenkeel_core::ids::{Revision, ServiceName};
+use evenkeel_wire::proxy::ReleaseReport;
+use tokio::time::Instant;
+
+use crate::limits::RELEASES_KEPT;
+
+/// One worker's counters of one release.
+#[derive(Debug, Default)]
+pub(crate) struct ReleaseCounts {
+    users: RefCell<Counts>,
+    preview: RefCell<Counts>,
+}
+
+/// Who sent a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// A user; the coin chose the release.
+    Users,
+    /// Somebody who asked for this release; says nothing about users.
+    Preview,
+}
+
+/// One worker's counters of all releases; they outlive their release's place in the table.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(BTreeMap<ServiceName, BTreeMap<Revision, Rc<ReleaseCounts>>>);
+
+impl Ledger {
+    /// The counters of a release, begun at zero the first time.
+    pub(crate) fn release(&mut self, service: &ServiceName, revision: Revision) -> Rc<ReleaseCounts> {
+        self.0.entry(service.clone()).or_default().entry(revision).or_default().clone()
+    }
+
+    /// Forgets the oldest releases that nobody holds, where a service has too many.
+    pub(crate) fn forget_old(&mut self) {
+        for releases in self.0.values_mut() {
+            let mut surplus = releases.len().saturating_sub(RELEASES_KEPT);
+            releases.retain(|_, counts| {
+                let drop = surplus > 0 && Rc::strong_count(counts) == 1;
+                surplus -= usize::from(drop);
+                !drop
+            });
+        }
+    }
+
+    /// Every release that had a request.
+    pub(crate) fn report(&self) -> Vec<ReleaseReport> {
+        let all = self.0.iter().flat_map(|(service, releases)| releases.iter().map(move |(r, c)| (service, *r, c)));
+        let reports = all.map(|(service, revision, counts)| ReleaseReport {
+            service: service.clone(),
+            revision,
+            counts: counts.users.borrow().clone(),
+            preview: counts.preview.borrow().clone(),
+        });
+        reports.filter(|r| r.counts != Counts::default() || r.preview != Counts::default()).collect()
+    }
+}
+
+/// Owes its release the outcome of one request. Dropped without one, the client has gone.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    counts: Rc<ReleaseCounts>,
+    audience: Audience,
+    started: Instant,
+    settled: Cell<bool>,
+}
+
+impl Tally {
+    pub(crate) fn begin(counts: Rc<ReleaseCounts>, audience: Audience, started: Instant) -> Self {
+        Self { counts, audience, started, settled: Cell::new(false) }
+    }
+
+    /// Counts the outcome, seen at `now`; only the first one counts.
+    pub(crate) fn settle(&self, outcome: Outcome, now: Instant) {
+        if !self.settled.replace(true) {
+            self.record(outcome, now.saturating_duration_since(self.started));
+        }
+    }
+
+    fn record(&self, outcome: Outcome, took: Duration) {
+        let counts = match self.audience {
+            Audience::Users => &self.counts.users,
+            Audience::Preview => &self.counts.preview,
+        };
+        counts.borrow_mut().record(outcome, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        if !self.settled.get() {
+            self.record(Outcome::ClientGone, Duration::ZERO);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_releases_are_forgotten_only_when_nobody_holds_them() {
+        let mut ledger = Ledger::default();
+        let web = ServiceName::new("web").unwrap();
+        let held = ledger.release(&web, Revision(1));
+        for revision in 2..100 {
+            Tally::begin(ledger.release(&web, Revision(revision)), Audience::Users, Instant::now());
+        }
+        Tally::begin(held.clone(), Audience::Preview, Instant::now());
+        ledger.forget_old();
+        let kept: Vec<u32> = ledger.report().iter().map(|r| r.revision.0).collect();
+        assert_eq!((kept.len(), kept[0], kept[1]), (RELEASES_KEPT, 1, 37));
+    }
+
+    #[test]
+    fn a_request_counts_once() {
+        let counts = Rc::new(ReleaseCounts::default());
+        let tally = Tally::begin(counts.clone(), Audience::Users, Instant::now());
+        tally.settle(Outcome::NoAnswer, Instant::now());
+        tally.settle(Outcome::Answered(200), Instant::now());
+        drop(tally);
+        let counts = counts.users.borrow();
+        assert_eq!((counts.requests(), counts.no_answer, counts.client_gone), (1, 1, 0));
+    }
+}

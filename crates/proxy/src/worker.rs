@@ -1,0 +1,181 @@
+//! One worker: a thread with a runtime, connections and counters of its own.
+//!
+//! Nothing on the way of a request is shared with other workers. The control side speaks to a worker through a channel,
+//! and a worker carries out one command after the other between requests.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+use evenkeel_core::table::RoutingTable;
+use evenkeel_wire::proxy::{InFlight, ReleaseReport};
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+
+use crate::accept::Acceptor;
+use crate::clock::Clock;
+use crate::limits::TICK;
+use crate::routes::Switchboard;
+use crate::seats::{Seat, Seats};
+
+/// What a worker is told. It answers on the channel in the command when it is done.
+pub(crate) enum Command {
+    /// Choose by this table from here on.
+    Apply(Arc<RoutingTable>, Sender<()>),
+    /// Accept on these sockets; earlier ones of this address are emptied and closed.
+    Listen(SocketAddr, Vec<TcpListener>, Sender<()>),
+    /// Empty and close the sockets of an address.
+    Unlisten(SocketAddr, Sender<()>),
+    /// Say what was counted.
+    Report(Sender<WorkerReport>),
+    /// Accept nothing more; end when all requests have, or at the deadline.
+    Stop(Instant),
+}
+
+/// What one worker has counted.
+pub(crate) struct WorkerReport {
+    pub(crate) releases: Vec<ReleaseReport>,
+    pub(crate) in_flight: Vec<InFlight>,
+    pub(crate) refused: u64,
+    pub(crate) connections: usize,
+}
+
+/// A started worker, seen from the control side.
+pub(crate) struct Handle {
+    pub(crate) commands: UnboundedSender<Command>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// What a worker's connections share.
+pub(crate) struct Worker {
+    pub(crate) clock: Clock,
+    pub(crate) random: RefCell<fastrand::Rng>,
+    pub(crate) switchboard: RefCell<Switchboard>,
+    seats: Rc<Seats>,
+    refused: Cell<u64>,
+}
+
+/// Starts a worker's thread.
+///
+/// # Errors
+/// The machine gives no thread or no runtime.
+pub(crate) fn start(index: usize, seed: u64) -> io::Result<Handle> {
+    // One command at a time is under way, so the channel holds a handful.
+    let (commands, inbox) = unbounded_channel();
+    // hyper polls many small tasks; looking for events after 200 of them measured best (61 is the default).
+    let runtime = move || Builder::new_current_thread().enable_all().event_interval(200).build_local(LocalOptions::default());
+    let (started, ready) = std::sync::mpsc::channel();
+    let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
+        Ok(runtime) => {
+            let _ = started.send(Ok(()));
+            runtime.block_on(Worker::run(seed, inbox));
+        }
+        Err(error) => drop(started.send(Err(error))),
+    })?;
+    ready.recv().map_err(io::Error::other)??;
+    Ok(Handle { commands, thread })
+}
+
+impl Worker {
+    async fn run(seed: u64, mut inbox: UnboundedReceiver<Command>) {
+        let worker = Rc::new(Self {
+            clock: Clock::new(),
+            random: RefCell::new(fastrand::Rng::with_seed(seed)),
+            switchboard: RefCell::default(),
+            seats: Rc::default(),
+            refused: Cell::new(0),
+        });
+        tokio::task::spawn_local(keep_time(worker.clone()));
+        let mut acceptors: BTreeMap<SocketAddr, Vec<Acceptor>> = BTreeMap::new();
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Apply(table, done) => {
+                    worker.switchboard.borrow_mut().apply(&table);
+                    let _ = done.send(());
+                }
+                Command::Listen(address, sockets, done) => {
+                    let slot = worker.switchboard.borrow_mut().slot(address);
+                    let fresh = sockets.into_iter().filter_map(|socket| Acceptor::start(&worker, &slot, socket));
+                    let old = acceptors.insert(address, fresh.collect());
+                    end_all(old.into_iter().flatten()).await;
+                    let _ = done.send(());
+                }
+                Command::Unlisten(address, done) => {
+                    end_all(acceptors.remove(&address).into_iter().flatten()).await;
+                    let _ = done.send(());
+                }
+                Command::Report(reply) => drop(reply.send(worker.report())),
+                Command::Stop(deadline) => {
+                    end_all(std::mem::take(&mut acceptors).into_values().flatten()).await;
+                    worker.seats.ask_to_end();
+                    return worker.drain(deadline, inbox).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for the last connection, still telling what is counted.
+    async fn drain(&self, deadline: Instant, mut inbox: UnboundedReceiver<Command>) {
+        let report_on = async {
+            while let Some(command) = inbox.recv().await {
+                if let Command::Report(reply) = command {
+                    let _ = reply.send(self.report());
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.seats.emptied() => {}
+            () = tokio::time::sleep_until(deadline) => {}
+            () = report_on => {}
+        }
+    }
+
+    fn report(&self) -> WorkerReport {
+        let switchboard = self.switchboard.borrow();
+        WorkerReport {
+            releases: switchboard.ledger.report(),
+            in_flight: switchboard.in_flight(),
+            refused: self.refused.get(),
+            connections: self.seats.taken(),
+        }
+    }
+
+    /// Counts a connection until the seat is dropped.
+    pub(crate) fn seat(&self) -> Seat {
+        self.seats.take()
+    }
+
+    /// Tells whether another connection would be one too many.
+    pub(crate) fn is_full(&self) -> bool {
+        self.seats.are_full()
+    }
+
+    /// Counts a request the proxy answered itself.
+    pub(crate) fn count_refused(&self) {
+        self.refused.set(self.refused.get() + 1);
+    }
+}
+
+async fn end_all(acceptors: impl Iterator<Item = Acceptor>) {
+    for acceptor in acceptors {
+        acceptor.end().await;
+    }
+}
+
+/// Moves the coarse clock on, and closes what has rested too long.
+async fn keep_time(worker: Rc<Worker>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let now = worker.clock.exact();
+        worker.switchboard.borrow().sweep(now);
+    }
+}
