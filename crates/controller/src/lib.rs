@@ -1,1 +1,24 @@
-//! (being written)
+//! The loop: observe → decide → commit → act.
+//!
+//! [`start`] recovers what the store knows and drives every service from one task; a [`Handle`] talks to it. The core
+//! decides, the store makes it durable, and only then the adapters act. One exception: moving traffic back to a stable
+//! release waits for nobody, and is recorded as soon as the store answers. Modules, in reading order:
+//!
+//! - [`handle`]: what can be asked of a running controller.
+//! - `run`: one turn of the loop, and recovery.
+//! - `keeper`: one service: its log, its fleet, its evidence.
+//! - [`evidence`]: what the counters say about the candidate of a rollout.
+//! - `hands`: carries out actions in order, again until they are done.
+//! - [`status`]: what people and programs are shown.
+//! - [`clock`]: the time, which never goes back.
+
+pub mod clock;
+pub mod evidence;
+pub mod handle;
+mod hands;
+mod keeper;
+mod run;
+pub mod status;
+
+pub use handle::{AskError, DeployRequest, Handle};
+pub use run::{Options, StartError, start};

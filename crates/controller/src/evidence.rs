@@ -1,0 +1,125 @@
+//! What the counters say about the candidate of a rollout.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_analysis::judge::judge;
+use evenkeel_analysis::{Counts, Verdict, Window};
+use evenkeel_core::ids::{Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::plan::Step;
+use evenkeel_core::ports::Report;
+use evenkeel_core::{Phase, Rollout};
+
+/// The requests of one service, per release: since the proxy started, lately, and since the step began.
+#[derive(Debug)]
+pub struct Evidence {
+    span: Duration,
+    boot: u64,
+    /// The counters as last reported, to tell what is new.
+    reported: BTreeMap<Revision, Counts>,
+    /// Everything counted since the controller started, whatever proxy counted it.
+    totals: BTreeMap<Revision, Counts>,
+    recent: BTreeMap<Revision, Window>,
+    /// The step that is judged.
+    step: Option<(RolloutId, usize)>,
+    step_recent: BTreeMap<Revision, Window>,
+    step_totals: BTreeMap<Revision, Counts>,
+}
+
+/// How far back the figures look that people are shown.
+const SHOWN: Duration = Duration::from_secs(10);
+
+impl Evidence {
+    /// Nothing counted yet; objectives look back `span`.
+    #[must_use]
+    pub fn new(span: Duration) -> Self {
+        Self {
+            span,
+            boot: 0,
+            reported: BTreeMap::new(),
+            totals: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            step: None,
+            step_recent: BTreeMap::new(),
+            step_totals: BTreeMap::new(),
+        }
+    }
+
+    /// Lets objectives look back `span` from the next step on.
+    pub fn look_back(&mut self, span: Duration) {
+        self.span = span;
+    }
+
+    /// Takes what a report counts beyond the last one. A proxy that started anew counts from zero.
+    pub fn take(&mut self, service: &ServiceName, report: &Report, now: Timestamp) {
+        let first = self.boot == 0;
+        if report.boot != self.boot {
+            self.boot = report.boot;
+            self.reported.clear();
+        }
+        for release in report.releases.iter().filter(|release| release.service == *service) {
+            let before = self.reported.insert(release.revision, release.counts.clone()).unwrap_or_default();
+            // What was counted before this controller looked belongs to no step of its own.
+            let fresh = if first { Counts::default() } else { release.counts.since(&before) };
+            self.totals.entry(release.revision).or_default().merge(&fresh);
+            self.recent.entry(release.revision).or_insert_with(|| Window::new(SHOWN)).push(now.0, fresh.clone());
+            if self.step.is_some() {
+                let window = self.step_recent.entry(release.revision).or_insert_with(|| Window::new(self.span));
+                window.push(now.0, fresh.clone());
+                self.step_totals.entry(release.revision).or_default().merge(&fresh);
+            }
+        }
+    }
+
+    /// Begins to count anew when the rollout holds another step, and forgets the step when there is none.
+    pub fn follow(&mut self, rollout: Option<&Rollout>) {
+        let Some(rollout) = rollout else {
+            self.step = None;
+            return;
+        };
+        let step = match rollout.phase {
+            Phase::Holding { step, .. } => Some((rollout.id, step)),
+            _ if self.step.is_some_and(|(id, _)| id == rollout.id) => self.step,
+            _ => None,
+        };
+        if step != self.step {
+            self.step = step;
+            self.step_recent.clear();
+            self.step_totals.clear();
+        }
+    }
+
+    /// What the step's counts say: a breach lately is a breach, and only the whole step is a pass.
+    #[must_use]
+    pub fn verdict(&self, rollout: &Rollout) -> Verdict {
+        let step: Option<&Step> = self.step.and_then(|(_, step)| rollout.plan.steps.get(step));
+        let Some(step) = step else {
+            return Verdict::NotEnough { have: 0, need: rollout.current_step().map_or(1, |s| s.minimum_requests) };
+        };
+        let nothing = Counts::default();
+        let recent = |revision| self.step_recent.get(&revision).map(Window::counts);
+        let total = |revision| self.step_totals.get(&revision);
+        let say = |candidate: Option<&Counts>, stable: Option<&Counts>| {
+            judge(&step.objectives, candidate.unwrap_or(&nothing), stable, step.minimum_requests)
+        };
+        let lately = say(recent(rollout.candidate), rollout.stable.and_then(recent));
+        match lately {
+            Verdict::Fail { .. } | Verdict::Shared { .. } => lately,
+            Verdict::Pass { .. } | Verdict::NotEnough { .. } => {
+                say(total(rollout.candidate), rollout.stable.and_then(total))
+            }
+        }
+    }
+
+    /// The counts of the last ten seconds of a release, for people.
+    #[must_use]
+    pub fn recent(&self, revision: Revision) -> Counts {
+        self.recent.get(&revision).map(|window| window.counts().clone()).unwrap_or_default()
+    }
+
+    /// Everything counted of a release since the controller started.
+    #[must_use]
+    pub fn total(&self, revision: Revision) -> Counts {
+        self.totals.get(&revision).cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,164 @@
+//! What can be asked of a running controller.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use evenkeel_core::ids::{Revision, ServiceName};
+use evenkeel_core::ports::{PlatformError, Recorded, StoreError};
+use evenkeel_core::release::Digest;
+use evenkeel_core::service::{Refused, Verb};
+use evenkeel_core::spec::Spec;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::status::{Overview, ServiceStatus, Told};
+
+/// A wish to deploy, before anything was kept of it.
+#[derive(Debug, Clone)]
+pub struct DeployRequest {
+    /// What people call the release.
+    pub version: String,
+    /// The spec, checked.
+    pub spec: Spec,
+    /// The spec's directory: where the artefact's files are.
+    pub directory: PathBuf,
+    /// Who asks.
+    pub by: String,
+    /// Try a release again that was rolled back.
+    pub again: bool,
+}
+
+/// Why a wish was not fulfilled. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// There is no such service.
+    #[error("there is no service `{0}`")]
+    NoService(String),
+    /// The core refuses it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The platform refuses or does not answer.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// The decision could not be made durable, so it was not taken.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The controller is ending.
+    #[error("the controller is shutting down")]
+    Ending,
+}
+
+/// Talks to a running controller; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    pub(crate) mailbox: mpsc::Sender<Request>,
+    pub(crate) overview: watch::Receiver<Arc<Overview>>,
+    pub(crate) told: broadcast::Sender<Told>,
+}
+
+/// What reaches the loop.
+#[derive(Debug)]
+pub(crate) enum Request {
+    Keep { directory: PathBuf, parts: Vec<PathBuf>, reply: oneshot::Sender<Result<Digest, PlatformError>> },
+    Deploy { request: Box<DeployRequest>, artefact: Option<Digest>, reply: Reply<Revision> },
+    Command { service: ServiceName, verb: Verb, by: String, reply: Reply<()> },
+    Log { service: ServiceName, revision: Option<Revision>, lines: usize, reply: Reply<Vec<String>> },
+    Events { service: ServiceName, from: u64, limit: u32, reply: Reply<Vec<Recorded>> },
+    /// Stop every replica, then answer; the loop ends.
+    Down { reply: oneshot::Sender<()> },
+}
+
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, AskError>>;
+
+/// What a deploy led to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Deployed {
+    /// The release.
+    pub revision: Revision,
+}
+
+impl Handle {
+    /// Keeps the artefact and begins a rollout; answers the revision once the decision is durable.
+    ///
+    /// # Errors
+    /// [`AskError`]: nothing was begun.
+    pub async fn deploy(&self, mut request: DeployRequest) -> Result<Revision, AskError> {
+        let fill = |part: &PathBuf| PathBuf::from(part.to_string_lossy().replace("{{version}}", &request.version));
+        request.spec.artefact = request.spec.artefact.iter().map(fill).collect();
+        let artefact = if request.spec.artefact.is_empty() {
+            None
+        } else {
+            let (directory, parts) = (request.directory.clone(), request.spec.artefact.clone());
+            let (reply, kept) = oneshot::channel();
+            self.send(Request::Keep { directory, parts, reply }).await?;
+            Some(kept.await.map_err(|_| AskError::Ending)??)
+        };
+        self.ask(|reply| Request::Deploy { request: Box::new(request), artefact, reply }).await
+    }
+
+    /// Asks something of a service or its rollout; answers once the decision is durable.
+    ///
+    /// # Errors
+    /// [`AskError`]: nothing has changed.
+    pub async fn command(&self, service: ServiceName, verb: Verb, by: String) -> Result<(), AskError> {
+        self.ask(|reply| Request::Command { service, verb, by, reply }).await
+    }
+
+    /// The last lines that the newest replica of a release wrote; of the candidate, or else the stable one, without a
+    /// revision.
+    ///
+    /// # Errors
+    /// [`AskError::NoService`].
+    pub async fn log(
+        &self,
+        service: ServiceName,
+        revision: Option<Revision>,
+        lines: usize,
+    ) -> Result<Vec<String>, AskError> {
+        self.ask(|reply| Request::Log { service, revision, lines, reply }).await
+    }
+
+    /// The recorded events of a service, from a version on.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn events(&self, service: ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, AskError> {
+        self.ask(|reply| Request::Events { service, from, limit, reply }).await
+    }
+
+    /// Stops every replica as it should be stopped, and ends the loop.
+    pub async fn down(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.send(Request::Down { reply }).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// Everything people are shown, as of the last turn of the loop.
+    #[must_use]
+    pub fn overview(&self) -> Arc<Overview> {
+        self.overview.borrow().clone()
+    }
+
+    /// One service, as of the last turn of the loop.
+    #[must_use]
+    pub fn status(&self, service: &ServiceName) -> Option<ServiceStatus> {
+        self.overview().services.iter().find(|status| status.service == *service).cloned()
+    }
+
+    /// What is decided from here on, as it happens; a slow reader misses the oldest.
+    #[must_use]
+    pub fn listen(&self) -> broadcast::Receiver<Told> {
+        self.told.subscribe()
+    }
+
+    async fn send(&self, request: Request) -> Result<(), AskError> {
+        self.mailbox.send(request).await.map_err(|_| AskError::Ending)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, AskError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(request(reply)).await?;
+        answer.await.map_err(|_| AskError::Ending)?
+    }
+}

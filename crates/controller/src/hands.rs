@@ -1,0 +1,70 @@
+//! Carries out actions in order, again until they are done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::ids::ReplicaId;
+use evenkeel_core::ports::{PlatformError, Workloads};
+use evenkeel_core::release::Release;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+/// Wait before an action is tried again while the platform does not answer.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// Something to be done to a replica.
+#[derive(Debug)]
+pub(crate) enum Deed {
+    /// Start it.
+    Start { replica: ReplicaId, release: Box<Release>, log_bytes_max: u64 },
+    /// SIGTERM.
+    Terminate(ReplicaId),
+    /// SIGKILL.
+    Kill(ReplicaId),
+    /// Drop its record.
+    Forget(ReplicaId),
+}
+
+/// What became of the hands' work that the loop must know of.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// A newer controller has taken over.
+    Superseded(PlatformError),
+}
+
+/// Carries out deeds one after the other until the sender is dropped.
+///
+/// A deed that meets a silent platform is repeated; every deed may be. One that is refused is logged: the platform's
+/// list tells the loop what is, whatever was asked.
+pub(crate) async fn work<W: Workloads>(
+    workloads: Arc<W>,
+    mut deeds: mpsc::UnboundedReceiver<Deed>,
+    told: mpsc::UnboundedSender<Told>,
+) {
+    while let Some(deed) = deeds.recv().await {
+        loop {
+            match carry_out(&*workloads, &deed).await {
+                Ok(()) => break,
+                Err(PlatformError::Unavailable(_)) => tokio::time::sleep(AGAIN).await,
+                Err(gone @ PlatformError::Superseded(_)) => {
+                    let _ = told.send(Told::Superseded(gone));
+                    return;
+                }
+                Err(PlatformError::Refused(why)) => {
+                    warn!(?deed, why, "the platform refused");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+async fn carry_out<W: Workloads>(workloads: &W, deed: &Deed) -> Result<(), PlatformError> {
+    match deed {
+        Deed::Start { replica, release, log_bytes_max } => workloads.start(replica, release, *log_bytes_max).await,
+        Deed::Terminate(replica) => workloads.terminate(replica).await,
+        Deed::Kill(replica) => workloads.kill(replica).await,
+        Deed::Forget(replica) => workloads.forget(replica).await,
+    }
+}
+

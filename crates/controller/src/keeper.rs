@@ -1,0 +1,268 @@
+//! One service: its log, its fleet, its evidence.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use evenkeel_core::fleet::{Action, Fleet, World};
+use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ports::{Append, Replica, Store, StoreError, Stored};
+use evenkeel_core::rollout::Health;
+use evenkeel_core::service::Refused;
+use evenkeel_core::table::ServiceRoutes;
+use evenkeel_core::{Event, Observation, Phase, Service};
+use tracing::{info, warn};
+
+use crate::evidence::Evidence;
+use crate::status::{ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, Told};
+
+/// A snapshot is stored after this many events.
+const SNAPSHOT_EVERY: u64 = 50;
+/// How far back objectives look before a spec says so.
+const LOOK_BACK: Duration = Duration::from_secs(30);
+
+/// One service as the controller keeps it.
+pub(crate) struct Keeper {
+    pub(crate) service: Service,
+    pub(crate) fleet: Fleet,
+    pub(crate) evidence: Evidence,
+    /// Events in the store.
+    version: u64,
+    /// Decided and acted on, but not durable yet: ways back to stable while the store did not answer.
+    unsaved: VecDeque<(Timestamp, Event)>,
+    /// How the smoke checks of a rollout ended.
+    pub(crate) smoked: Option<(RolloutId, Result<(), String>)>,
+    /// The rollout whose smoke checks are under way.
+    pub(crate) smoking: Option<RolloutId>,
+}
+
+/// What the world looks like to one service.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sight<'a> {
+    pub(crate) replicas: Option<&'a [Replica]>,
+    pub(crate) in_force: Option<&'a ServiceRoutes>,
+    pub(crate) in_flight: Option<&'a BTreeMap<ReplicaId, u64>>,
+    /// Whether the proxy has confirmed any table to this controller.
+    pub(crate) table_known: bool,
+}
+
+impl Keeper {
+    /// A service that was never deployed.
+    pub(crate) fn new(name: ServiceName) -> Self {
+        Self {
+            fleet: Fleet::new(name.clone()),
+            service: Service::new(name),
+            evidence: Evidence::new(LOOK_BACK),
+            version: 0,
+            unsaved: VecDeque::new(),
+            smoked: None,
+            smoking: None,
+        }
+    }
+
+    /// A service as its log tells it: the same events through the same step give the same state.
+    ///
+    /// Answers the time of its newest event too.
+    pub(crate) fn recover(stored: Stored) -> (Self, Timestamp) {
+        let mut keeper = Self::new(stored.service);
+        let mut newest = Timestamp::default();
+        if let Some((version, service)) = stored.snapshot {
+            newest = service.rollout.as_ref().and_then(|r| r.moments.last()).map_or(newest, |moment| moment.at);
+            (keeper.version, keeper.service) = (version, service);
+        }
+        for recorded in stored.events {
+            newest = newest.max(recorded.at);
+            keeper.version = recorded.version;
+            match keeper.service.step(&recorded.event, recorded.at) {
+                Ok(Some(step)) => keeper.service = step.next,
+                Ok(None) => {}
+                Err(refused) => warn!(service = %keeper.service.name, version = recorded.version, %refused, "an event of the log is not legal any more"),
+            }
+        }
+        keeper.follow();
+        (keeper, newest)
+    }
+
+    /// Decides what an event means, makes it durable, and takes it over. Answers what there is to tell.
+    ///
+    /// # Errors
+    /// The core's refusal, or the store's failure: then nothing has changed.
+    pub(crate) async fn happen<S: Store>(
+        &mut self,
+        store: &S,
+        event: Event,
+        now: Timestamp,
+    ) -> Result<Vec<Told>, Unhappened> {
+        self.save_unsaved(store).await?;
+        let Some(step) = self.service.step(&event, now)? else { return Ok(Vec::new()) };
+        if let Err(error) = self.append(store, &event, now, &step.next).await {
+            if !is_way_back(&event, &step.next) || matches!(error, StoreError::Conflict { .. }) {
+                return Err(error.into());
+            }
+            // Traffic goes back to stable without anybody's permission, and is recorded afterwards.
+            warn!(service = %self.service.name, %error, "going back before it could be recorded");
+            self.unsaved.push_back((now, event));
+        }
+        let told = news(&self.service, &step.next);
+        self.service = step.next;
+        self.follow();
+        for news in &told {
+            info!(service = %news.service, rollout = %news.rollout, text = news.moment.text, "decided");
+        }
+        Ok(told)
+    }
+
+    async fn save_unsaved<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
+        while let Some((at, event)) = self.unsaved.front().cloned() {
+            let append =
+                Append { service: &self.service.name, after: self.version, at, event: &event, snapshot: None };
+            store.append(append).await?;
+            self.version += 1;
+            self.unsaved.pop_front();
+        }
+        Ok(())
+    }
+
+    async fn append<S: Store>(
+        &mut self,
+        store: &S,
+        event: &Event,
+        at: Timestamp,
+        next: &Service,
+    ) -> Result<(), StoreError> {
+        let due = (self.version + 1).is_multiple_of(SNAPSHOT_EVERY);
+        let snapshot = due.then_some(next);
+        store.append(Append { service: &self.service.name, after: self.version, at, event, snapshot }).await?;
+        self.version += 1;
+        Ok(())
+    }
+
+    fn follow(&mut self) {
+        if let Some(spec) = &self.service.spec {
+            self.evidence.look_back(spec.window);
+        }
+        self.evidence.follow(self.service.in_flight());
+        let current = self.service.in_flight().filter(|r| matches!(r.phase, Phase::Smoking { .. })).map(|r| r.id);
+        if current.is_none() {
+            (self.smoking, self.smoked) = (None, None);
+        }
+    }
+
+    /// The world as the rollout in flight needs to know it; `None` when there is none.
+    ///
+    /// While the platform does not answer, the fleet's last knowledge stands.
+    pub(crate) fn observe(&self, sight: &Sight<'_>) -> Option<Observation> {
+        let rollout = self.service.in_flight()?;
+        let health = |revision: Option<Revision>| revision.map_or_else(Health::default, |r| self.fleet.health(r));
+        let weight = || sight.in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(rollout.candidate));
+        Some(Observation {
+            candidate: health(Some(rollout.candidate)),
+            stable: health(rollout.stable),
+            weight: sight.table_known.then(weight),
+            verdict: self.evidence.verdict(rollout),
+            smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
+        })
+    }
+
+    /// Lets the fleet look at the world and say what is to be done.
+    pub(crate) fn reconcile(&mut self, sight: &Sight<'_>, now: Timestamp) -> Vec<Action> {
+        let wanted = self.service.wanted();
+        self.fleet.step(&world(&wanted, &self.service, sight), now)
+    }
+
+    /// The routes the proxy shall have now; `None` before the first deploy.
+    pub(crate) fn routes(&self, sight: &Sight<'_>) -> Option<ServiceRoutes> {
+        let spec = self.service.spec.as_ref()?;
+        let wanted = self.service.wanted();
+        Some(ServiceRoutes {
+            service: self.service.name.clone(),
+            listen: spec.listen,
+            preview: spec.preview,
+            releases: self.fleet.releases(&world(&wanted, &self.service, sight)),
+            first_byte_timeout_ms: u64::try_from(spec.first_byte_timeout.as_millis()).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The service as people are shown it.
+    pub(crate) fn status(&self, in_force: Option<&ServiceRoutes>) -> ServiceStatus {
+        let service = &self.service;
+        let version = |revision: Revision| service.releases.get(&revision).map_or("?", |r| &r.version).to_owned();
+        let wanted = service.wanted();
+        let releases = service.releases.values().rev().map(|release| {
+            let revision = release.revision;
+            let own = self.fleet.list().filter(|(id, ..)| id.revision == revision);
+            let replicas = own.map(|(id, port, state, detail)| ReplicaStatus {
+                name: id.to_string(),
+                port,
+                state: state.to_owned(),
+                detail: detail.to_owned(),
+            });
+            ReleaseStatus {
+                revision,
+                version: release.version.clone(),
+                standing: release.standing.clone(),
+                created: release.created,
+                artefact: release.content.artefact.as_ref().map(|digest| digest.short().to_owned()),
+                weight: in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(revision)),
+                wanted: wanted.replicas.get(&revision).copied().unwrap_or(0),
+                ready: self.fleet.health(revision).ready,
+                replicas: replicas.collect(),
+                recent: self.evidence.recent(revision),
+                total: self.evidence.total(revision),
+            }
+        });
+        let rollout = service.rollout.as_ref();
+        ServiceStatus {
+            service: service.name.clone(),
+            environment: service.spec.as_ref().map_or_else(String::new, |spec| spec.environment.clone()),
+            listen: service.spec.as_ref().map(|spec| spec.listen),
+            preview: service.spec.as_ref().and_then(|spec| spec.preview),
+            stable: service.stable,
+            releases: releases.collect(),
+            rollout: rollout.map(|r| RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))),
+            history: service.past.iter().rev().map(|r| RolloutStatus::of(r, version(r.candidate), None)).collect(),
+        }
+    }
+}
+
+/// Why an event did not happen.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unhappened {
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+fn world<'a>(
+    wanted: &'a evenkeel_core::Wanted,
+    service: &'a Service,
+    sight: &Sight<'a>,
+) -> World<'a> {
+    let Sight { replicas, in_force, in_flight, .. } = *sight;
+    World { wanted, releases: &service.releases, replicas, in_force, in_flight }
+}
+
+/// Whether a step is the one that waits for nobody: what was seen moves traffic back to stable.
+fn is_way_back(event: &Event, next: &Service) -> bool {
+    let goes_back = next.in_flight().is_some_and(|rollout| matches!(rollout.phase, Phase::RollingBack { .. }));
+    matches!(event, Event::Seen(_)) && goes_back
+}
+
+/// The moments that `after` has and `before` had not.
+fn news(before: &Service, after: &Service) -> Vec<Told> {
+    let known = |id: RolloutId| {
+        let rollouts = before.past.iter().chain(&before.rollout);
+        rollouts.filter(|rollout| rollout.id == id).map(|rollout| rollout.moments.len()).max().unwrap_or(0)
+    };
+    let rollouts = after.past.iter().rev().take(1).chain(&after.rollout);
+    let told = rollouts.flat_map(|rollout| {
+        rollout.moments.iter().skip(known(rollout.id)).map(|moment| Told {
+            service: after.name.clone(),
+            rollout: rollout.id,
+            candidate: rollout.candidate,
+            state: rollout.phase.name().to_owned(),
+            moment: moment.clone(),
+        })
+    });
+    told.collect()
+}

@@ -1,0 +1,659 @@
+//! One turn of the loop, and recovery.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evenkeel_core::fleet::Action;
+use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, ServiceName};
+use evenkeel_core::ports::{
+    Answered, Clock, PlatformError, Replicas, Report, Store, StoreError, Traffic, TrafficError, Workloads,
+};
+use evenkeel_core::probe::ProbeKind;
+use evenkeel_core::release::{Deploy, Digest, Release};
+use evenkeel_core::rollout::RolloutEvent;
+use evenkeel_core::service::{Effect, Verb};
+use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
+use evenkeel_core::{Event, Phase};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tracing::{error, info, warn};
+
+use crate::handle::{AskError, DeployRequest, Handle, Request};
+use crate::hands::{self, Deed};
+use crate::keeper::{Keeper, Sight, Unhappened};
+use crate::status::{Overview, Told};
+
+/// The loop turns at least this often; counters come up as often.
+const TICK: Duration = Duration::from_millis(100);
+/// Longest wait for a change of the replicas before asking again.
+const WATCH: Duration = Duration::from_secs(5);
+/// Wait before a silent adapter is asked again.
+const AGAIN: Duration = Duration::from_millis(100);
+/// The listening addresses are asked for again this often, which also revives a dead agent or proxy.
+const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// Decisions of one service in one turn; more would mean that two of them undo each other.
+const DECISIONS_PER_TURN: usize = 8;
+/// Rounds of deciding and moving traffic in one turn.
+const ROUNDS_PER_TURN: usize = 4;
+
+/// What a controller runs with.
+#[derive(Debug)]
+pub struct Options<S, W, T, C> {
+    /// Keeps what was decided.
+    pub store: S,
+    /// Starts and stops replicas.
+    pub workloads: W,
+    /// Moves traffic.
+    pub traffic: T,
+    /// Tells the time.
+    pub clock: C,
+}
+
+/// Why a controller could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The platform cannot be used.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+}
+
+/// Recovers what the store knows, takes over the machine, and drives every service until told to end.
+///
+/// Answers a handle, and a future that ends when the controller was told to go down (`Ok`) or another one took over.
+///
+/// # Errors
+/// [`StartError`]: nothing was touched.
+pub async fn start<S, W, T, C>(
+    options: Options<S, W, T, C>,
+) -> Result<(Handle, impl Future<Output = Result<(), PlatformError>>), StartError>
+where
+    S: Store + 'static,
+    W: Workloads + 'static,
+    T: Traffic + 'static,
+    C: Clock + 'static,
+{
+    let Options { store, workloads, traffic, clock } = options;
+    let mut keepers = BTreeMap::new();
+    for stored in store.load().await? {
+        let (keeper, newest) = Keeper::recover(stored);
+        clock.not_before(newest);
+        keepers.insert(keeper.service.name.clone(), keeper);
+    }
+    let token = store.next_token().await?;
+    workloads.hello(token).await?;
+
+    let (mailbox, requests) = mpsc::channel(64);
+    let (overview_in, overview) = watch::channel(Arc::new(Overview::default()));
+    let (told, _) = broadcast::channel(1_024);
+    let handle = Handle { mailbox, overview, told: told.clone() };
+    let (workloads, traffic) = (Arc::new(workloads), Arc::new(traffic));
+    let controller = Controller {
+        store,
+        workloads,
+        traffic,
+        clock,
+        token,
+        keepers,
+        replicas: None,
+        report: None,
+        in_flight: None,
+        table: None,
+        overview: overview_in,
+        told,
+        troubles: BTreeMap::new(),
+        answers: mpsc::unbounded_channel(),
+        going_down: None,
+        refused_table: None,
+        has_taken_stock: false,
+    };
+    Ok((handle, controller.run(requests)))
+}
+
+struct Controller<S, W, T, C> {
+    store: S,
+    workloads: Arc<W>,
+    traffic: Arc<T>,
+    clock: C,
+    token: FencingToken,
+    keepers: BTreeMap<ServiceName, Keeper>,
+    replicas: Option<Replicas>,
+    report: Option<Report>,
+    in_flight: Option<BTreeMap<ReplicaId, u64>>,
+    /// The table in force as the proxy confirmed it.
+    table: Option<RoutingTable>,
+    overview: watch::Sender<Arc<Overview>>,
+    told: broadcast::Sender<Told>,
+    /// What does not answer, by who it is.
+    troubles: BTreeMap<&'static str, String>,
+    answers: (mpsc::UnboundedSender<Found>, mpsc::UnboundedReceiver<Found>),
+    going_down: Option<oneshot::Sender<()>>,
+    refused_table: Option<TableRefused>,
+    /// Whether the platform has ever told which replicas run: before, nothing is known that could be acted on.
+    has_taken_stock: bool,
+}
+
+/// What a task beside the loop has found out.
+#[derive(Debug)]
+enum Found {
+    Probe { replica: ReplicaId, kind: ProbeKind, answer: Answered },
+    Smoke { service: ServiceName, rollout: evenkeel_core::ids::RolloutId, result: Result<(), String> },
+    Superseded(PlatformError),
+    Listening(Result<(), PlatformError>),
+}
+
+impl<S, W, T, C> Controller<S, W, T, C>
+where
+    S: Store,
+    W: Workloads + 'static,
+    T: Traffic + 'static,
+    C: Clock,
+{
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> Result<(), PlatformError> {
+        let (deeds, deeds_out) = mpsc::unbounded_channel();
+        let (hands_told, mut hands_heard) = mpsc::unbounded_channel();
+        let (addresses, addresses_out) = watch::channel(self.addresses());
+        let (reports_in, mut reports) = watch::channel(None);
+        let (replicas_in, mut replicas) = watch::channel(None);
+        // Aborted with the loop: whatever ends it, nothing of it goes on acting.
+        let mut beside = tokio::task::JoinSet::new();
+        beside.spawn(hands::work(self.workloads.clone(), deeds_out, hands_told));
+        beside.spawn(keep_listening(self.workloads.clone(), addresses_out, self.answers.0.clone()));
+        beside.spawn(watch_traffic(self.traffic.clone(), reports_in));
+        beside.spawn(watch_replicas(self.workloads.clone(), replicas_in, self.answers.0.clone()));
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                Some(hands::Told::Superseded(gone)) = hands_heard.recv() => return Err(gone),
+                Some(request) = requests.recv() => self.take_request(request, &mut beside).await,
+                Some(found) = self.answers.1.recv() => self.take_found(found)?,
+                Ok(()) = replicas.changed() => self.replicas.clone_from(&*replicas.borrow_and_update()),
+                Ok(()) = reports.changed() => {
+                    let report = reports.borrow_and_update().clone();
+                    self.take_report(report);
+                }
+                _ = tick.tick() => {}
+            }
+            self.turn(&deeds, &mut beside).await?;
+            addresses.send_if_modified(|known| {
+                let wanted = self.addresses();
+                let differs = *known != wanted;
+                *known = wanted;
+                differs
+            });
+            if self.is_down() {
+                if let Some(reply) = self.going_down.take() {
+                    let _ = reply.send(());
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Decides, moves traffic, and has replicas started and stopped, until nothing changes any more.
+    async fn turn(
+        &mut self,
+        deeds: &mpsc::UnboundedSender<Deed>,
+        beside: &mut tokio::task::JoinSet<()>,
+    ) -> Result<(), PlatformError> {
+        self.learn_table().await;
+        for _ in 0..ROUNDS_PER_TURN {
+            self.decide().await;
+            self.act(deeds, beside);
+            if !self.move_traffic().await? {
+                break;
+            }
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Shows every rollout the world, and makes durable what it decides.
+    async fn decide(&mut self) {
+        if !self.has_taken_stock || self.going_down.is_some() {
+            return;
+        }
+        let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
+        for name in names {
+            for _ in 0..DECISIONS_PER_TURN {
+                let Some(keeper) = self.keepers.get(&name) else { break };
+                let Some(seen) = keeper.observe(&self.sight(&name)) else { break };
+                // Most looks at the world change nothing: only those that do are recorded.
+                let rollout = keeper.service.in_flight();
+                let now = self.clock.now();
+                if !rollout.is_some_and(|r| matches!(r.step(&RolloutEvent::Seen(seen.clone()), now), Ok(Some(_)))) {
+                    break;
+                }
+                if self.happen(&name, Event::Seen(Box::new(seen))).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn happen(&mut self, name: &ServiceName, event: Event) -> Result<(), Unhappened> {
+        let now = self.clock.now();
+        let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
+        let outcome = keeper.happen(&self.store, event, now).await;
+        match outcome {
+            Ok(told) => {
+                self.troubles.remove("store");
+                for news in told {
+                    let _ = self.told.send(news);
+                }
+                Ok(())
+            }
+            Err(unhappened) => {
+                if let Unhappened::Store(error) = &unhappened {
+                    self.trouble("store", error.to_string());
+                }
+                Err(unhappened)
+            }
+        }
+    }
+
+    /// Lets every fleet look at the world, and passes on what is to be done.
+    fn act(&mut self, deeds: &mpsc::UnboundedSender<Deed>, beside: &mut tokio::task::JoinSet<()>) {
+        let now = self.clock.now();
+        let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
+        while beside.try_join_next().is_some() {}
+        for name in names {
+            let (table, replicas, in_flight) = (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
+            let sight = sight(table, replicas, in_flight, &name);
+            let Some(keeper) = self.keepers.get_mut(&name) else { continue };
+            let actions = if self.going_down.is_some() {
+                keeper.fleet.step(&nothing_wanted(&sight, &keeper.service.releases), now)
+            } else {
+                keeper.reconcile(&sight, now)
+            };
+            let releases = &keeper.service.releases;
+            let log_bytes_max = keeper.service.spec.as_ref().map_or(10 << 20, |spec| spec.log_bytes_max);
+            for action in actions {
+                match deed(action, releases, log_bytes_max) {
+                    Ok(Some(deed)) => drop(deeds.send(deed)),
+                    Ok(None) => {}
+                    Err(probe) => {
+                        beside.spawn(probe.send(self.workloads.clone(), self.answers.0.clone()));
+                    }
+                }
+            }
+            smoke(keeper, &self.workloads, &self.answers.0, beside);
+        }
+        self.has_taken_stock |= self.replicas.is_some();
+    }
+
+    /// Puts the table in force that the services want; tells whether a new one is in force now.
+    async fn move_traffic(&mut self) -> Result<bool, PlatformError> {
+        let Some(in_force) = self.table.as_ref().filter(|_| self.has_taken_stock) else { return Ok(false) };
+        let services = self.wanted_routes();
+        if services == in_force.services {
+            return Ok(false);
+        }
+        let generation = Generation(in_force.generation.0 + 1);
+        let table = RoutingTable { generation, token: self.token, services };
+        match self.traffic.apply(&table).await {
+            Ok(()) => {
+                self.troubles.remove("proxy");
+                self.refused_table = None;
+                self.table = Some(table);
+                Ok(true)
+            }
+            Err(TrafficError::Refused(TableRefused::OldToken { highest, .. })) => {
+                Err(PlatformError::Superseded(highest))
+            }
+            Err(TrafficError::Refused(refused)) => {
+                if self.refused_table.as_ref() != Some(&refused) {
+                    error!(%refused, "the proxy refuses the table");
+                    self.refused_table = Some(refused);
+                }
+                // Whatever is in force there is the truth.
+                self.table = None;
+                Ok(false)
+            }
+            Err(TrafficError::Unavailable(why)) => {
+                self.trouble("proxy", why);
+                // It may be in force or not.
+                self.table = None;
+                Ok(false)
+            }
+        }
+    }
+
+    fn wanted_routes(&self) -> Vec<ServiceRoutes> {
+        let routes = self.keepers.iter().filter_map(|(name, keeper)| {
+            let mut routes = keeper.routes(&self.sight(name))?;
+            if self.going_down.is_some() {
+                routes.releases.clear();
+            }
+            Some(routes)
+        });
+        routes.collect()
+    }
+
+    /// Learns which table is in force when that is not known: at the start, and after the proxy did not answer.
+    async fn learn_table(&mut self) {
+        if self.table.is_some() {
+            return;
+        }
+        match self.traffic.table().await {
+            Ok(table) => {
+                self.troubles.remove("proxy");
+                self.table = Some(table);
+            }
+            Err(error) => self.trouble("proxy", error.to_string()),
+        }
+    }
+
+    fn take_report(&mut self, report: Option<Report>) {
+        let now = self.clock.now();
+        if let Some(report) = &report {
+            for (name, keeper) in &mut self.keepers {
+                keeper.evidence.take(name, report, now);
+            }
+            // A proxy that lost its table must be given it again.
+            if self.table.as_ref().is_some_and(|table| table.generation > report.generation) {
+                self.table = None;
+            }
+        }
+        self.in_flight = report
+            .as_ref()
+            .map(|report| report.in_flight.iter().map(|busy| (busy.replica.clone(), busy.requests)).collect());
+        self.report = report;
+    }
+
+    fn take_found(&mut self, found: Found) -> Result<(), PlatformError> {
+        let now = self.clock.now();
+        match found {
+            Found::Probe { replica, kind, answer } => {
+                if let Some(keeper) = self.keepers.get_mut(&replica.service) {
+                    keeper.fleet.answered(&replica, kind, &answer, now);
+                }
+            }
+            Found::Smoke { service, rollout, result } => {
+                if let Some(keeper) = self.keepers.get_mut(&service) {
+                    keeper.smoked = Some((rollout, result));
+                }
+            }
+            Found::Listening(Ok(())) => drop(self.troubles.remove("agent")),
+            Found::Listening(Err(error)) => self.trouble("agent", error.to_string()),
+            Found::Superseded(gone) => return Err(gone),
+        }
+        Ok(())
+    }
+
+    async fn take_request(&mut self, request: Request, beside: &mut tokio::task::JoinSet<()>) {
+        match request {
+            Request::Keep { directory, parts, reply } => {
+                let workloads = self.workloads.clone();
+                beside.spawn(async move {
+                    let _ = reply.send(workloads.keep(&directory, &parts).await);
+                });
+            }
+            Request::Deploy { request, artefact, reply } => {
+                let _ = reply.send(self.deploy(*request, artefact).await);
+            }
+            Request::Command { service, verb, by, reply } => {
+                let _ = reply.send(self.command(&service, verb, by).await);
+            }
+            Request::Log { service, revision, lines, reply } => {
+                let newest = self.keepers.get(&service).map(|keeper| {
+                    let candidate = keeper.service.rollout.as_ref().map(|rollout| rollout.candidate);
+                    let revision = revision.or(candidate).or(keeper.service.stable);
+                    revision.and_then(|revision| keeper.fleet.newest_launch(revision))
+                });
+                let workloads = self.workloads.clone();
+                beside.spawn(async move {
+                    let answer = match newest {
+                        None => Err(AskError::NoService(service.to_string())),
+                        Some(None) => Ok(Vec::new()),
+                        Some(Some(replica)) => Ok(workloads.log_tail(&replica, lines).await),
+                    };
+                    let _ = reply.send(answer);
+                });
+            }
+            Request::Events { service, from, limit, reply } => {
+                let _ = reply.send(self.store.events(&service, from, limit).await.map_err(AskError::from));
+            }
+            Request::Down { reply } => self.going_down = Some(reply),
+        }
+    }
+
+    async fn deploy(&mut self, request: DeployRequest, artefact: Option<Digest>) -> Result<Revision, AskError> {
+        let DeployRequest { version, spec, directory, by, again } = request;
+        let name = spec.service.clone();
+        self.check_addresses(&name, &spec).await?;
+        let fresh = !self.keepers.contains_key(&name);
+        self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone()));
+        let directory = directory.to_string_lossy().into_owned();
+        let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };
+        let content = deploy.content();
+        let happened = self.happen(&name, Event::Deploy(Box::new(deploy))).await;
+        if happened.is_err() && fresh {
+            self.keepers.remove(&name);
+        }
+        happened.map_err(AskError::from)?;
+        let releases = self.keepers.get(&name).map(|keeper| &keeper.service.releases);
+        let revision = releases.and_then(|releases| releases.values().rev().find(|r| r.content == content));
+        Ok(revision.map_or(Revision(0), |release| release.revision))
+    }
+
+    /// The user's address must be free before anything begins.
+    async fn check_addresses(&self, name: &ServiceName, spec: &evenkeel_core::spec::Spec) -> Result<(), AskError> {
+        let others = self.keepers.values().filter(|keeper| keeper.service.name != *name);
+        let taken = others.filter_map(|keeper| keeper.service.spec.as_deref()).find_map(|other| {
+            let theirs = [Some(other.listen), other.preview];
+            let mine = std::iter::once(spec.listen).chain(spec.preview);
+            mine.into_iter().find(|address| theirs.contains(&Some(*address))).map(|address| (address, other))
+        });
+        if let Some((address, other)) = taken {
+            let why = format!("{address} belongs to the service `{}` already", other.service);
+            return Err(PlatformError::Refused(why).into());
+        }
+        let mut addresses = self.addresses();
+        addresses.extend(std::iter::once(spec.listen).chain(spec.preview));
+        Ok(self.workloads.listen(addresses.into_iter().collect()).await?)
+    }
+
+    async fn command(&mut self, name: &ServiceName, verb: Verb, by: String) -> Result<(), AskError> {
+        if !self.keepers.contains_key(name) {
+            return Err(AskError::NoService(name.to_string()));
+        }
+        Ok(self.happen(name, Event::Command { verb, by }).await?)
+    }
+
+    fn addresses(&self) -> BTreeSet<SocketAddr> {
+        let specs = self.keepers.values().filter_map(|keeper| keeper.service.spec.as_deref());
+        specs.flat_map(|spec| std::iter::once(spec.listen).chain(spec.preview)).collect()
+    }
+
+    fn sight(&self, name: &ServiceName) -> Sight<'_> {
+        sight(self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref(), name)
+    }
+
+    /// Whether everything that had to be stopped is gone.
+    fn is_down(&self) -> bool {
+        let gone = |keeper: &Keeper| keeper.fleet.list().next().is_none();
+        self.going_down.is_some() && self.replicas.is_some() && self.keepers.values().all(gone)
+    }
+
+    fn trouble(&mut self, who: &'static str, what: String) {
+        if self.troubles.get(who) != Some(&what) {
+            warn!(who, what, "does not answer");
+            self.troubles.insert(who, what);
+        }
+    }
+
+    fn show(&self) {
+        let in_force = |name: &ServiceName| {
+            self.table.as_ref().and_then(|table| table.services.iter().find(|routes| routes.service == *name))
+        };
+        let overview = Overview {
+            at: self.clock.now(),
+            generation: self.table.as_ref().map_or(Generation(0), |table| table.generation),
+            troubles: self.troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect(),
+            services: self.keepers.iter().map(|(name, keeper)| keeper.status(in_force(name))).collect(),
+        };
+        self.overview.send_replace(Arc::new(overview));
+    }
+}
+
+impl From<Unhappened> for AskError {
+    fn from(unhappened: Unhappened) -> Self {
+        match unhappened {
+            Unhappened::Refused(refused) => Self::Refused(refused),
+            Unhappened::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+fn sight<'a>(
+    table: Option<&'a RoutingTable>,
+    replicas: Option<&'a Replicas>,
+    in_flight: Option<&'a BTreeMap<ReplicaId, u64>>,
+    name: &ServiceName,
+) -> Sight<'a> {
+    Sight {
+        replicas: replicas.map(|replicas| replicas.replicas.as_slice()),
+        in_force: table.and_then(|table| table.services.iter().find(|routes| routes.service == *name)),
+        in_flight,
+        table_known: table.is_some(),
+    }
+}
+
+/// The world of a service that shall have no replica.
+fn nothing_wanted<'a>(
+    sight: &Sight<'a>,
+    releases: &'a BTreeMap<Revision, Release>,
+) -> evenkeel_core::fleet::World<'a> {
+    static NOTHING: evenkeel_core::Wanted =
+        evenkeel_core::Wanted { replicas: BTreeMap::new(), stable: None, candidate: None };
+    let Sight { replicas, in_force, in_flight, .. } = *sight;
+    evenkeel_core::fleet::World { wanted: &NOTHING, releases, replicas, in_force, in_flight }
+}
+
+/// A probe to be sent.
+struct Probing {
+    replica: ReplicaId,
+    port: u16,
+    kind: ProbeKind,
+    probe: evenkeel_core::spec::Probe,
+}
+
+impl Probing {
+    async fn send<W: Workloads>(self, workloads: Arc<W>, found: mpsc::UnboundedSender<Found>) {
+        let answer = workloads.probe(self.port, &self.probe.check, self.probe.timeout).await;
+        let _ = found.send(Found::Probe { replica: self.replica, kind: self.kind, answer });
+    }
+}
+
+/// What the hands have to do for an action; a probe is sent beside them.
+fn deed(action: Action, releases: &BTreeMap<Revision, Release>, log_bytes_max: u64) -> Result<Option<Deed>, Probing> {
+    match action {
+        Action::Start(replica) => Ok(releases.get(&replica.revision).map(|release| Deed::Start {
+            replica,
+            release: Box::new(release.clone()),
+            log_bytes_max,
+        })),
+        Action::Terminate(replica) => Ok(Some(Deed::Terminate(replica))),
+        Action::Kill(replica) => Ok(Some(Deed::Kill(replica))),
+        Action::Forget(replica) => Ok(Some(Deed::Forget(replica))),
+        Action::Probe { replica, port, kind, probe } => Err(Probing { replica, port, kind, probe }),
+    }
+}
+
+/// Begins the smoke checks that a service's rollout asks for, once.
+fn smoke<W: Workloads + 'static>(
+    keeper: &mut Keeper,
+    workloads: &Arc<W>,
+    found: &mpsc::UnboundedSender<Found>,
+    beside: &mut tokio::task::JoinSet<()>,
+) {
+    let effects = keeper.service.effects();
+    let wanted = effects.iter().find_map(|effect| match effect {
+        Effect::Smoke { rollout, revision } => Some((*rollout, *revision)),
+        Effect::Reconcile(_) => None,
+    });
+    let Some((rollout, revision)) = wanted.filter(|(rollout, _)| keeper.smoking != Some(*rollout)) else { return };
+    let Some(current) = keeper.service.in_flight().filter(|r| matches!(r.phase, Phase::Smoking { .. })) else { return };
+    let (checks, ports) = (current.plan.smoke.clone(), keeper.fleet.ready(revision));
+    keeper.smoking = Some(rollout);
+    let (service, workloads, found) = (keeper.service.name.clone(), workloads.clone(), found.clone());
+    beside.spawn(async move {
+        let mut result = if ports.is_empty() { Err("no replica is ready".to_owned()) } else { Ok(()) };
+        'all: for (replica, port) in ports {
+            for check in &checks {
+                let answer = workloads.smoke(port, check).await;
+                if !answer.good {
+                    result = Err(format!("{replica}: {}", answer.detail));
+                    break 'all;
+                }
+            }
+        }
+        info!(%service, %rollout, ?result, "smoke checks ended");
+        let _ = found.send(Found::Smoke { service, rollout, result });
+    });
+}
+
+/// Asks for the listening addresses whenever they change, and again every second.
+async fn keep_listening<W: Workloads>(
+    workloads: Arc<W>,
+    mut addresses: watch::Receiver<BTreeSet<SocketAddr>>,
+    found: mpsc::UnboundedSender<Found>,
+) {
+    loop {
+        let wanted: Vec<SocketAddr> = addresses.borrow_and_update().iter().copied().collect();
+        let answer = workloads.listen(wanted).await;
+        let superseded = matches!(answer, Err(PlatformError::Superseded(_)));
+        let _ = match answer {
+            Err(gone) if superseded => found.send(Found::Superseded(gone)),
+            answer => found.send(Found::Listening(answer)),
+        };
+        if let Ok(Err(_)) = tokio::time::timeout(LISTEN_AGAIN, addresses.changed()).await {
+            return;
+        }
+    }
+}
+
+/// Asks the proxy for its counters ten times a second; `None` while it does not answer.
+async fn watch_traffic<T: Traffic>(traffic: Arc<T>, reports: watch::Sender<Option<Report>>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while !reports.is_closed() {
+        tick.tick().await;
+        let report = traffic.report().await.ok();
+        reports.send_replace(report);
+    }
+}
+
+/// Follows the platform's list of replicas; `None` while it does not answer.
+async fn watch_replicas<W: Workloads>(
+    workloads: Arc<W>,
+    replicas: watch::Sender<Option<Replicas>>,
+    found: mpsc::UnboundedSender<Found>,
+) {
+    let mut seen = 0;
+    while !replicas.is_closed() {
+        match workloads.watch(seen, WATCH).await {
+            Ok(list) => {
+                if list.version != seen || replicas.borrow().is_none() {
+                    seen = list.version;
+                    replicas.send_replace(Some(list));
+                }
+            }
+            Err(gone @ PlatformError::Superseded(_)) => {
+                let _ = found.send(Found::Superseded(gone));
+                return;
+            }
+            Err(_) => {
+                seen = 0;
+                replicas.send_replace(None);
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    }
+}

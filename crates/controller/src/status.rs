@@ -1,0 +1,190 @@
+//! What people and programs are shown.
+
+use std::net::SocketAddr;
+
+use evenkeel_analysis::{Counts, Verdict};
+use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::release::Standing;
+use evenkeel_core::rollout::{Kind, Moment, Waiting};
+use evenkeel_core::{Outcome, Phase, Rollout};
+use serde::{Deserialize, Serialize};
+
+/// Everything a controller shows.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Overview {
+    /// When this was true.
+    pub at: Timestamp,
+    /// Generation of the table in force.
+    pub generation: Generation,
+    /// What does not answer right now, in words; empty when all is well.
+    pub troubles: Vec<String>,
+    /// Its services.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub service: ServiceName,
+    /// Where it is deployed.
+    pub environment: String,
+    /// Where users connect; `None` before the first deploy.
+    pub listen: Option<SocketAddr>,
+    /// Where previews are reached.
+    pub preview: Option<SocketAddr>,
+    /// The release that has the traffic outside a rollout.
+    pub stable: Option<Revision>,
+    /// The releases that run or have run, the newest first.
+    pub releases: Vec<ReleaseStatus>,
+    /// The rollout in flight, or the last one.
+    pub rollout: Option<RolloutStatus>,
+    /// Ended rollouts, the newest first.
+    pub history: Vec<RolloutStatus>,
+}
+
+/// One release.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReleaseStatus {
+    /// Counts up within the service.
+    pub revision: Revision,
+    /// What people call it.
+    pub version: String,
+    /// What is known of it.
+    pub standing: Standing,
+    /// When it was deployed first.
+    pub created: Timestamp,
+    /// What was kept of its artefact.
+    pub artefact: Option<String>,
+    /// Its share in the table in force.
+    pub weight: BasisPoints,
+    /// Replicas it shall have now.
+    pub wanted: u32,
+    /// Replicas that may have traffic.
+    pub ready: u32,
+    /// Its replicas.
+    pub replicas: Vec<ReplicaStatus>,
+    /// Requests of the last ten seconds.
+    pub recent: Counts,
+    /// Requests since the controller started.
+    pub total: Counts,
+}
+
+/// One replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    /// Its name.
+    pub name: String,
+    /// Its port on the loopback address.
+    pub port: u16,
+    /// `launching`, `starting`, `ready`, `draining` or `stopping`.
+    pub state: String,
+    /// The last bad probe answer; empty when there was none.
+    pub detail: String,
+}
+
+/// One rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RolloutStatus {
+    /// Counts up within the service.
+    pub id: RolloutId,
+    /// Whether it tries something new or goes back.
+    pub kind: Kind,
+    /// The release that shall become stable.
+    pub candidate: Revision,
+    /// Its version.
+    pub version: String,
+    /// The release that was stable when it started.
+    pub stable: Option<Revision>,
+    /// Who asked.
+    pub by: String,
+    /// When it started.
+    pub started: Timestamp,
+    /// Where it is, in a word or two.
+    pub state: String,
+    /// How it ended; `None` while it is in flight.
+    pub outcome: Option<Outcome>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// The share of each step, and how long it is held.
+    pub steps: Vec<StepStatus>,
+    /// The step being taken or held.
+    pub step: Option<usize>,
+    /// When the share in force was confirmed, while it is held.
+    pub held_since: Option<Timestamp>,
+    /// What it waits for.
+    pub waiting: Option<Waiting>,
+    /// What the counts of the step say right now; `None` when it is over.
+    pub verdict: Option<Verdict>,
+    /// What it did, oldest first.
+    pub moments: Vec<Moment>,
+}
+
+/// One step of a rollout.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepStatus {
+    /// The candidate's share.
+    pub weight: BasisPoints,
+    /// How long it is held, in milliseconds; `None`: until somebody promotes.
+    pub hold_ms: Option<u64>,
+    /// What must hold meanwhile.
+    pub objectives: Vec<String>,
+}
+
+/// Something that was decided, as it happens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Told {
+    /// The service.
+    pub service: ServiceName,
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Its candidate.
+    pub candidate: Revision,
+    /// Where the rollout is now.
+    pub state: String,
+    /// What was decided, when and on what.
+    pub moment: Moment,
+}
+
+impl RolloutStatus {
+    /// A rollout as people are shown it; `verdict` is what the counts say right now.
+    #[must_use]
+    pub fn of(rollout: &Rollout, version: String, verdict: Option<Verdict>) -> Self {
+        let (outcome, ended) = match &rollout.phase {
+            Phase::Done { outcome, at } => (Some(outcome.clone()), Some(*at)),
+            _ => (None, None),
+        };
+        let held_since = match rollout.phase {
+            Phase::Holding { since, .. } => Some(since),
+            _ => None,
+        };
+        Self {
+            id: rollout.id,
+            kind: rollout.kind,
+            candidate: rollout.candidate,
+            version,
+            stable: rollout.stable,
+            by: rollout.by.clone(),
+            started: rollout.started,
+            state: rollout.phase.name().to_owned(),
+            outcome,
+            ended,
+            steps: rollout.plan.steps.iter().map(StepStatus::of).collect(),
+            step: rollout.at_step(),
+            held_since,
+            waiting: rollout.waiting(),
+            verdict: verdict.filter(|_| !rollout.is_done()),
+            moments: rollout.moments.clone(),
+        }
+    }
+}
+
+impl StepStatus {
+    fn of(step: &evenkeel_core::plan::Step) -> Self {
+        let hold_ms = match step.hold {
+            evenkeel_core::spec::Hold::For(time) => Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+            evenkeel_core::spec::Hold::UntilPromoted => None,
+        };
+        Self { weight: step.weight, hold_ms, objectives: step.objectives.iter().map(ToString::to_string).collect() }
+    }
+}
