@@ -58,7 +58,7 @@ fn few<'a>(value: &Value<'_>, items: Vec<Value<'a>>, problems: &mut Problems) ->
     if items.len() <= ITEMS_MAX {
         return Some(items);
     }
-    let message = format!("the list `{}` has {} items", value.name, items.len());
+    let message = format!("{} has {} items", value.name, items.len());
     problems.add(Mistake::new(Code::OutOfRange, value.at(), message).help(format!("write at most {ITEMS_MAX}")));
     None
 }
@@ -114,7 +114,7 @@ fn path(value: &Value<'_>, problems: &mut Problems) -> Option<PathBuf> {
     match below(&text) {
         Ok(path) => Some(path),
         Err(why) => {
-            value.bad(format!("`{}`: `{}` {why}", value.name, short(&text)), ARTEFACT_HELP, problems);
+            value.bad(format!("{}: `{}` {why}", value.name, short(&text)), ARTEFACT_HELP, problems);
             None
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::problem::{Code, Mistake, Problems};
 use crate::values::short;
-use crate::yaml::{Kind, Node, QUOTE_BRACES};
+use crate::yaml::{Kind, Node};
 
 /// The keys of one kind of mapping.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct Section {
 /// A value and what it is called where it stands.
 #[derive(Debug, Clone)]
 pub(crate) struct Value<'a> {
-    /// Its key, or that of the list it is in.
+    /// What people are told it is: "`replicas`", "an item of `command`".
     pub(crate) name: String,
     /// The value.
     pub(crate) node: &'a Node,
@@ -35,11 +35,13 @@ impl<'a> Value<'a> {
 
     /// A mistake: something else than `wanted` stands here.
     pub(crate) fn wrong_type(&self, wanted: &str, help: &str, problems: &mut Problems) {
-        let written = problems.text().get(self.node.at.start..).unwrap_or_default();
-        let braces = matches!(self.node.kind, Kind::Map(_)) && written.starts_with("{{");
+        // Unquoted double braces have been told where they were read.
+        if problems.text().get(self.node.at.start..).is_some_and(|written| written.starts_with("{{")) {
+            return;
+        }
         let found = self.node.describe();
-        let mistake = Mistake::new(Code::WrongType, self.at(), format!("`{}` takes {wanted}, not {found}", self.name));
-        problems.add(mistake.label(format!("this is {found}")).help(if braces { QUOTE_BRACES } else { help }));
+        let mistake = Mistake::new(Code::WrongType, self.at(), format!("{} takes {wanted}, not {found}", self.name));
+        problems.add(mistake.label(format!("this is {found}")).help(help));
     }
 
     /// A mistake: the value has the right type and cannot be used.
@@ -56,10 +58,10 @@ impl<'a> Value<'a> {
             return None;
         };
         if items.is_empty() {
-            self.bad(format!("the list `{}` is empty", self.name), help, problems);
+            self.bad(format!("{} is an empty list", self.name), help, problems);
             return None;
         }
-        Some(items.iter().map(|node| Value { name: self.name.clone(), node }).collect())
+        Some(items.iter().map(|node| Value { name: format!("an item of {}", self.name), node }).collect())
     }
 }
 
@@ -85,7 +87,7 @@ impl<'a> Fields<'a> {
         let mut fields = Self { section, at, entries: BTreeMap::new(), advice: Vec::new() };
         for (key, node) in pairs {
             if section.keys.contains(&key.text.as_str()) {
-                let value = Value { name: key.text.clone(), node };
+                let value = Value { name: format!("`{}`", short(&key.text)), node };
                 fields.entries.insert(&key.text, (key.at.clone(), value));
             } else {
                 fields.unknown(&key.text, key.at.clone(), problems);
@@ -113,6 +115,11 @@ impl<'a> Fields<'a> {
         !self.advice.is_empty()
     }
 
+    /// Tells whether somebody who wrote an unknown key was told to write this one.
+    pub(crate) fn advises(&self, key: &str) -> bool {
+        self.advice.iter().any(|advice| advice.contains(&format!("write `{key}")))
+    }
+
     /// Where the mapping begins.
     pub(crate) fn at(&self) -> Range<usize> {
         self.at.clone()
@@ -129,9 +136,10 @@ impl<'a> Fields<'a> {
         let (at, value) = self.entries.get(key)?;
         if value.node.is_null() {
             let mistake = Mistake::new(Code::WrongType, at.clone(), format!("`{key}` has no value"));
-            problems.add(
-                mistake.help(format!("write a value, or leave `{key}` out; for all defaults, write `{key}: {{}}`")),
-            );
+            let strategy = matches!(key, "canary" | "blueGreen");
+            let instead =
+                if strategy { format!("write `{key}: {{}}` for its defaults") } else { format!("leave `{key}` out") };
+            problems.add(mistake.help(format!("write a value, or {instead}")));
             return None;
         }
         Some(value.clone())
@@ -169,8 +177,7 @@ impl<'a> Fields<'a> {
         problems: &mut Problems,
         read: impl FnOnce(&Value<'a>, &mut Problems) -> Option<T>,
     ) -> Option<T> {
-        let advised = self.advice.iter().any(|advice| advice.contains(&format!("write `{key}")));
-        if !self.entries.contains_key(key) && !advised {
+        if !self.entries.contains_key(key) && !self.advises(key) {
             let message = format!("{} needs the key `{key}`", self.section.what);
             let mistake = Mistake::new(Code::MissingKey, self.at(), message).label(format!("`{key}` is missing"));
             problems.add(mistake.help(format!("add `{example}`")));

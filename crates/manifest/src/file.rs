@@ -7,7 +7,7 @@ use std::ops::Range;
 use evenkeel_core::spec::Spec;
 
 use crate::problem::{Code, Mistake, Problems};
-use crate::service::{Service, service};
+use crate::service::{BEGINNING, Service, service};
 use crate::yaml;
 
 /// What a file without mistakes says.
@@ -28,7 +28,7 @@ pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
     let mut problems = Problems::none(name, text);
     let documents = yaml::documents(&mut problems);
     if documents.is_empty() && problems.is_empty() {
-        problems.add(no_service());
+        problems.add(Mistake::new(Code::NoService, 0..0, "this file describes no service").help(BEGINNING));
     }
     let services: Vec<Service> = documents.iter().filter_map(|document| service(document, &mut problems)).collect();
     check_names(&services, &mut problems);
@@ -38,11 +38,6 @@ pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
         return Err(problems);
     }
     Ok(Read { specs: services.into_iter().map(|service| service.spec).collect(), warnings: problems })
-}
-
-fn no_service() -> Mistake {
-    Mistake::new(Code::NoService, 0..0, "this file describes no service")
-        .help("begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`")
 }
 
 fn check_names(services: &[Service], problems: &mut Problems) {

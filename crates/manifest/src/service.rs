@@ -14,9 +14,12 @@ use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
 use crate::strategy::{objectives, strategy};
-use crate::values::{address, count, duration, name, number, size, written};
+use crate::values::{address, count, duration, name, number, short, size, written};
 use crate::yaml::{Kind, Node};
 
+/// How a file of one service begins.
+pub(crate) const BEGINNING: &str =
+    "begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`";
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -88,7 +91,12 @@ pub(crate) struct Service {
 
 /// Reads one document. What cannot be used is told, and the default stands in for it so that the rest is read too.
 pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
-    let document = Value { name: "the document".into(), node };
+    if !matches!(node.kind, Kind::Map(_)) {
+        let message = format!("a service is a mapping of keys to values, not {}", node.describe());
+        problems.add(Mistake::new(Code::NoService, node.at.clone(), message).help(BEGINNING));
+        return None;
+    }
+    let document = Value { name: "a service".into(), node };
     let fields = Fields::open(&document, &SERVICE, problems)?;
     let service = fields.required("service", "service: web", problems, name);
     let command = fields.required("command", "command: [python3, app.py]", problems, command::command);
@@ -146,7 +154,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
     fields.set("window", &mut spec.window, problems, duration(SECOND..=HOUR));
     fields.set("notEnough", &mut spec.not_enough, problems, not_enough);
-    if fields.key_at("objectives").is_none() && !has_step_objectives(spec) {
+    if fields.key_at("objectives").is_none() && !fields.advises("objectives") && !has_step_objectives(spec) {
         let mistake =
             Mistake::new(Code::NothingJudged, fields.at(), "no objectives: only probes can stop a bad release");
         problems.add(
@@ -213,7 +221,7 @@ fn env(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, St
             let mistake = Mistake::new(Code::BadValue, key.at.clone(), "this is no name of an environment variable");
             problems.add(mistake.help("use letters, digits and `_`, such as `LOG_LEVEL`"));
         }
-        let value = Value { name: key.text.clone(), node };
+        let value = Value { name: format!("`{}`", short(&key.text)), node };
         if let Some(text) = written(&value, problems) {
             let text = placeholder::check(&value, &text, &[placeholder::VERSION, placeholder::PORT], problems);
             env.insert(key.text.clone(), text);

@@ -75,7 +75,7 @@ pub(crate) fn written(value: &Value<'_>, problems: &mut Problems) -> Option<Stri
 fn without_nul(value: &Value<'_>, scalar: &Scalar, problems: &mut Problems) -> Option<String> {
     if scalar.text.contains('\0') {
         value.bad(
-            format!("`{}` holds a NUL character", value.name),
+            format!("{} holds a NUL character", value.name),
             "no program can be given one; leave it out",
             problems,
         );
@@ -89,6 +89,8 @@ pub(crate) fn number(bounds: RangeInclusive<u64>) -> impl Fn(&Value<'_>, &mut Pr
     move |value, problems| {
         let example = format!("write a whole number such as `{}`", bounds.start().max(&1));
         let Some(scalar) = value.scalar().filter(|scalar| scalar.sort == Sort::Integer) else {
+            let quoted = value.scalar().filter(|scalar| scalar.text.parse::<u64>().is_ok());
+            let example = quoted.map_or(example, |scalar| format!("leave the quotes out: `{}`", scalar.text));
             value.wrong_type("a whole number", &example, problems);
             return None;
         };
@@ -131,7 +133,7 @@ pub(crate) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&Value<'_>, 
         let Some(duration) = parse_duration(text) else {
             let unitless = matches!(scalar.sort, Sort::Integer | Sort::Decimal);
             let what = if unitless { "has no unit of time" } else { "is no duration" };
-            value.bad(format!("`{}`: `{}` {what}", value.name, short(text)), DURATION_HELP, problems);
+            value.bad(format!("{}: `{}` {what}", value.name, short(text)), DURATION_HELP, problems);
             return None;
         };
         if !bounds.contains(&duration) {
@@ -151,13 +153,13 @@ pub(crate) fn percentage(value: &Value<'_>, problems: &mut Problems) -> Option<B
     let text = scalar.text.trim();
     let number = text.strip_suffix('%').map_or(text, str::trim_end);
     let Some(hundredths) = parse_hundredths(number) else {
-        value.bad(format!("`{}`: `{}` is no percentage", value.name, short(text)), PERCENTAGE_HELP, problems);
+        value.bad(format!("{}: `{}` is no percentage", value.name, short(text)), PERCENTAGE_HELP, problems);
         return None;
     };
     if number.len() == text.len() && (1..100).contains(&hundredths) {
         let help =
             format!("write `{number}%`, or `{}%` if you meant that share of one", show_hundredths(hundredths * 100));
-        value.bad(format!("`{}`: `{text}` could mean two shares", value.name), help, problems);
+        value.bad(format!("{}: `{text}` could mean two shares", value.name), help, problems);
         return None;
     }
     let share = u16::try_from(hundredths).ok().filter(|share| *share > 0).and_then(BasisPoints::new);
@@ -175,7 +177,7 @@ pub(crate) fn size(bounds: RangeInclusive<u64>) -> impl Fn(&Value<'_>, &mut Prob
             return None;
         };
         let Some(bytes) = parse_size(&scalar.text) else {
-            value.bad(format!("`{}`: `{}` is no size", value.name, short(&scalar.text)), SIZE_HELP, problems);
+            value.bad(format!("{}: `{}` is no size", value.name, short(&scalar.text)), SIZE_HELP, problems);
             return None;
         };
         if !bounds.contains(&bytes) {
@@ -196,14 +198,13 @@ pub(crate) fn address(value: &Value<'_>, problems: &mut Problems) -> Option<Sock
     let local = |port: &str| port.parse().ok().map(|port: u16| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
     let port_alone = text.strip_prefix("localhost:").or((scalar.sort == Sort::Integer).then_some(text));
     let Some(address) = port_alone.map_or_else(|| text.parse().ok(), local) else {
-        value.bad(format!("`{}`: `{}` is no address to listen on", value.name, short(text)), ADDRESS_HELP, problems);
+        value.bad(format!("{}: `{}` is no address to listen on", value.name, short(text)), ADDRESS_HELP, problems);
         return None;
     };
     if address.port() == 0 {
         let help = "write a port from 1 to 65535: users must know it";
-        problems.add(
-            Mistake::new(Code::OutOfRange, value.at(), format!("`{}`: port 0 is any port", value.name)).help(help),
-        );
+        problems
+            .add(Mistake::new(Code::OutOfRange, value.at(), format!("{}: port 0 is any port", value.name)).help(help));
         return None;
     }
     Some(address)
@@ -215,7 +216,7 @@ pub(crate) fn name(value: &Value<'_>, problems: &mut Problems) -> Option<Service
     let name = ServiceName::new(text.as_str()).ok();
     if name.is_none() {
         let help = "use 1 to 63 lower-case letters, digits and dashes, beginning and ending with a letter or digit";
-        value.bad(format!("`{}`: `{}` is no name", value.name, short(&text)), help, problems);
+        value.bad(format!("{}: `{}` is no name", value.name, short(&text)), help, problems);
     }
     name
 }
@@ -225,14 +226,14 @@ pub(crate) fn url_path(value: &Value<'_>, problems: &mut Problems) -> Option<Str
     let path = text(value, problems)?;
     if !path.starts_with('/') || path.contains(|c: char| !c.is_ascii_graphic() || c == '#') {
         let help = "write it with its leading slash and without spaces: `/health`; anything beyond ASCII as `%C3%A9`";
-        value.bad(format!("`{}`: `{}` is no path", value.name, short(&path)), help, problems);
+        value.bad(format!("{}: `{}` is no path", value.name, short(&path)), help, problems);
         return None;
     }
     Some(path)
 }
 
 fn out_of_range(value: &Value<'_>, text: &str, low: &str, high: &str, problems: &mut Problems) {
-    let message = format!("`{}`: `{}` is out of range", value.name, short(text));
+    let message = format!("{}: `{}` is out of range", value.name, short(text));
     problems
         .add(Mistake::new(Code::OutOfRange, value.at(), message).help(format!("write a value from {low} to {high}")));
 }

@@ -254,14 +254,20 @@ impl<'a> Builder<'a> {
         match &key.kind {
             Kind::Scalar(scalar) if scalar.sort != Sort::Null => Some(scalar.text.clone()),
             Kind::Scalar(_) | Kind::List(_) | Kind::Map(_) => {
-                let written = self.text.get(key.at.start.saturating_sub(1)..).unwrap_or_default();
-                let help =
-                    if written.starts_with("{{") { QUOTE_BRACES } else { "write `key: value` with text as the key" };
-                let message = format!("a key must be text, but this is {}", key.describe());
-                self.problems.add(Mistake::new(Code::WrongType, key.at.clone(), message).help(help));
+                let mistake = self.wrong_key(key);
+                self.problems.add(mistake);
                 None
             }
         }
+    }
+
+    fn wrong_key(&self, key: &Node) -> Mistake {
+        let outer = key.at.start.saturating_sub(1)..key.at.end;
+        if self.text.get(outer.clone()).is_some_and(|written| written.starts_with("{{")) {
+            return Mistake::new(Code::WrongType, outer, "braces without quotes are a mapping").help(QUOTE_BRACES);
+        }
+        Mistake::new(Code::WrongType, key.at.clone(), format!("a key must be text, but this is {}", key.describe()))
+            .help("write `key: value` with text as the key")
     }
 
     fn sort(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, at: &Range<usize>) -> Sort {
@@ -285,6 +291,8 @@ impl<'a> Builder<'a> {
             "indent with spaces: YAML allows no tabs there"
         } else if line.contains("{{") {
             QUOTE_BRACES
+        } else if error.info().contains("unknown anchor") {
+            "an alias `*name` stands for a value that was marked `&name` further up in the same document"
         } else {
             "check the indentation, and the colons, quotes and brackets up to this place"
         };
@@ -308,8 +316,8 @@ impl<'a> Builder<'a> {
     }
 }
 
-pub(crate) const QUOTE_BRACES: &str =
-    "put quotes around it, \"{{version}}\": without them YAML takes a brace for a mapping";
+/// What to say to somebody who wrote a placeholder without quotes.
+const QUOTE_BRACES: &str = "put quotes around it, \"{{version}}\": without them YAML takes a brace for a mapping";
 
 fn duplicate_key(text: &str, key: &Node, first: Range<usize>) -> Mistake {
     Mistake::new(Code::DuplicateKey, key.at.clone(), format!("`{text}` is written twice"))

@@ -169,7 +169,7 @@ fn a_program_below_the_folder_is_kept_without_being_named() {
     let kept = |command: &str| one(&format!("service: web\nlisten: 1\ncommand: {command}")).artefact;
     assert_eq!(kept("[./bin/web, --fast]"), [PathBuf::from("bin/web")]);
     for not_kept in ["[/opt/web]", "['builds/{{version}}/web']", "[python3, app.py]", "[../web]", "[sh, -c, x]"] {
-        assert_eq!(kept(not_kept), [PathBuf::new(); 0], "{not_kept}");
+        assert!(kept(not_kept).is_empty(), "{not_kept}");
     }
 }
 

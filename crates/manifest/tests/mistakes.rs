@@ -1,0 +1,878 @@
+//! Files with mistakes, and what people are told.
+
+use std::fmt::Write as _;
+
+use evenkeel_manifest::{Problems, read};
+
+const BASE: &str = "service: web\ncommand: [bin/web]\nlisten: 8080\nobjectives: [\"error_rate < 1%\"]\n";
+
+fn problems(text: &str) -> Problems {
+    match read("evenkeel.yaml", text) {
+        Ok(read) => read.warnings,
+        Err(problems) => problems,
+    }
+}
+
+/// Each text on a line, and below it what is told: place, code, message; then the help.
+fn told<'a>(texts: impl IntoIterator<Item = &'a str>, whole: impl Fn(&str) -> String) -> String {
+    let mut out = String::new();
+    for text in texts {
+        writeln!(out, "{}", text.replace('\n', "⏎").replace('\t', "→")).expect("a String takes everything");
+        for problem in problems(&whole(text)).iter() {
+            let ((line, column), code) = (problem.line_and_column(), problem.code().as_str());
+            writeln!(out, "  {line}:{column} {code} {problem}\n    {}", problem.help())
+                .expect("a String takes everything");
+        }
+    }
+    out
+}
+
+/// As [`told`], for lines added to a service that has all it needs.
+fn told_of_lines<'a>(lines: impl IntoIterator<Item = &'a str>) -> String {
+    told(lines, |line| format!("{BASE}{line}\n"))
+}
+
+/// As [`told`], for what replaces a line of a service.
+fn told_instead_of<'a>(key: &str, lines: impl IntoIterator<Item = &'a str>) -> String {
+    let kept: String = BASE.lines().filter(|line| !line.starts_with(key)).map(|line| format!("{line}\n")).collect();
+    told(lines, |line| format!("{kept}{line}\n"))
+}
+
+#[test]
+fn all_mistakes_of_a_file_are_shown_at_once_with_their_places() {
+    let text = r#"# Größe → 日本
+service: web
+enviroment: production
+command: python3 app.py --port {{port}}
+artefact: ../app.py
+replicas: 0
+listen: :8080
+env: { GREETING: "日本 {{portt}}", EMPTY: }
+probes:
+  liveness: { http: health, periodSeconds: 0, successThreshold: 2 }
+strategy:
+  canary:
+    steps:
+      - { weight: 50%, hold: 10 }
+      - { weight: 20%, hold: 20m, objectives: ["latency.p99 < 500"] }
+replicas: 3
+minimumRequests: 0
+"#;
+    insta::assert_snapshot!(problems(text).render(90, false), @r#"
+    spec::nothing_judged
+
+      ⚠ no objectives: only probes can stop a bad release
+       ╭─[evenkeel.yaml:2:1]
+     1 │ # Größe → 日本
+     2 │ service: web
+       · ──────┬─────
+       ·       ╰── this service
+     3 │ enviroment: production
+       ╰────
+      help: add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
+
+    spec::unknown_key
+
+      × a service has no key `enviroment`
+       ╭─[evenkeel.yaml:3:1]
+     2 │ service: web
+     3 │ enviroment: production
+       · ─────┬────
+       ·      ╰── did you mean `environment`?
+     4 │ command: python3 app.py --port {{port}}
+       ╰────
+      help: write `environment`
+
+    spec::wrong_type
+
+      × `command` takes a list, not text
+       ╭─[evenkeel.yaml:4:10]
+     3 │ enviroment: production
+     4 │ command: python3 app.py --port {{port}}
+       ·          ───────────────┬──────────────
+       ·                         ╰── this is text
+     5 │ artefact: ../app.py
+       ╰────
+      help: no shell reads this; write a list: `[python3, app.py, --port, "{{port}}"]`
+
+    spec::bad_value
+
+      × `artefact`: `../app.py` leaves the folder of this file
+       ╭─[evenkeel.yaml:5:11]
+     4 │ command: python3 app.py --port {{port}}
+     5 │ artefact: ../app.py
+       ·           ─────────
+     6 │ replicas: 0
+       ╰────
+      help: name files or folders below the one of this file: `artefact: [app.py,
+            templates]`
+
+    spec::out_of_range
+
+      × `replicas`: `0` is out of range
+       ╭─[evenkeel.yaml:6:11]
+     5 │ artefact: ../app.py
+     6 │ replicas: 0
+       ·           ─
+     7 │ listen: :8080
+       ╰────
+      help: write a value from 1 to 1000
+
+    spec::bad_value
+
+      × `listen`: `:8080` is no address to listen on
+       ╭─[evenkeel.yaml:7:9]
+     6 │ replicas: 0
+     7 │ listen: :8080
+       ·         ─────
+     8 │ env: { GREETING: "日本 {{portt}}", EMPTY: }
+       ╰────
+      help: write `127.0.0.1:8080` for this machine only, `0.0.0.0:8080` for everyone
+
+    spec::unknown_placeholder
+
+      × nothing is known to fill in for `{{portt}}`
+       ╭─[evenkeel.yaml:8:22]
+     7 │ listen: :8080
+     8 │ env: { GREETING: "日本 {{portt}}", EMPTY: }
+       ·                        ───────
+     9 │ probes:
+       ╰────
+      help: here `{{version}}` and `{{port}}` can be filled in
+
+    spec::wrong_type
+
+      × `EMPTY` takes text or a number, not an empty value
+       ╭─[evenkeel.yaml:8:39]
+     7 │ listen: :8080
+     8 │ env: { GREETING: "日本 {{portt}}", EMPTY: }
+       ·                                         ▲
+       ·                                         ╰── this is an empty value
+     9 │ probes:
+       ╰────
+      help: write one value; nothing at all is written as ""
+
+    spec::bad_value
+
+      × `http`: `health` is no path
+        ╭─[evenkeel.yaml:10:21]
+      9 │ probes:
+     10 │   liveness: { http: health, periodSeconds: 0, successThreshold: 2 }
+        ·                     ──────
+     11 │ strategy:
+        ╰────
+      help: write it with its leading slash and without spaces: `/health`; anything beyond
+            ASCII as `%C3%A9`
+
+    spec::out_of_range
+
+      × `periodSeconds`: `0` is out of range
+        ╭─[evenkeel.yaml:10:44]
+      9 │ probes:
+     10 │   liveness: { http: health, periodSeconds: 0, successThreshold: 2 }
+        ·                                            ─
+     11 │ strategy:
+        ╰────
+      help: write a value from 1 to 86400
+
+    spec::out_of_range
+
+      × `successThreshold` is 2, but only a readiness probe may want more than one success
+        ╭─[evenkeel.yaml:10:65]
+      9 │ probes:
+     10 │   liveness: { http: health, periodSeconds: 0, successThreshold: 2 }
+        ·                                                                 ─
+     11 │ strategy:
+        ╰────
+      help: write `1`, or leave it out
+
+    spec::bad_value
+
+      × `hold`: `10` has no unit of time
+        ╭─[evenkeel.yaml:14:30]
+     13 │     steps:
+     14 │       - { weight: 50%, hold: 10 }
+        ·                              ──
+     15 │       - { weight: 20%, hold: 20m, objectives: ["latency.p99 < 500"] }
+        ╰────
+      help: write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together:
+            `1h30m`
+
+    spec::bad_value
+
+      × `latency.p99 < 500` is no objective: `500` has no unit of time
+        ╭─[evenkeel.yaml:15:63]
+     14 │       - { weight: 50%, hold: 10 }
+     15 │       - { weight: 20%, hold: 20m, objectives: ["latency.p99 < 500"] }
+        ·                                                               ───
+     16 │ replicas: 3
+        ╰────
+      help: write `500ms` or `2s`
+
+    spec::duplicate_key
+
+      × `replicas` is written twice
+       ╭─[evenkeel.yaml:6:1]
+     5 │ artefact: ../app.py
+     6 │ replicas: 0
+       · ────┬───
+       ·     ╰── first here
+     7 │ listen: :8080
+       ╰────
+        ╭─[evenkeel.yaml:16:1]
+     15 │       - { weight: 20%, hold: 20m, objectives: ["latency.p99 < 500"] }
+     16 │ replicas: 3
+        · ────┬───
+        ·     ╰── again here
+     17 │ minimumRequests: 0
+        ╰────
+      help: keep one of the two; another service begins with a line of `---`
+
+    spec::out_of_range
+
+      × `minimumRequests`: `0` is out of range
+        ╭─[evenkeel.yaml:17:18]
+     16 │ replicas: 3
+     17 │ minimumRequests: 0
+        ·                  ─
+        ╰────
+      help: write a value from 1 to 1000000000
+
+    evenkeel.yaml: 14 mistakes, 1 warning
+    "#);
+}
+
+#[test]
+fn programs_get_the_same_as_a_list() {
+    insta::assert_snapshot!(problems("# 日本\nservice: \"日本\"\n").to_json().to_string().replace("},{", "},\n{"), @r#"
+    [{"code":"spec::missing_key","column":1,"file":"evenkeel.yaml","help":"add `command: [python3, app.py]`","line":2,"message":"a service needs the key `command`","severity":"error"},
+    {"code":"spec::missing_key","column":1,"file":"evenkeel.yaml","help":"add `listen: 127.0.0.1:8080`","line":2,"message":"a service needs the key `listen`","severity":"error"},
+    {"code":"spec::nothing_judged","column":1,"file":"evenkeel.yaml","help":"add `objectives: [\"error_rate < 1%\", \"latency.p99 < 500ms\"]`","line":2,"message":"no objectives: only probes can stop a bad release","severity":"warning"},
+    {"code":"spec::bad_value","column":10,"file":"evenkeel.yaml","help":"use 1 to 63 lower-case letters, digits and dashes, beginning and ending with a letter or digit","line":2,"message":"`service`: `日本` is no name","severity":"error"}]
+    "#);
+}
+
+#[test]
+fn keys_that_nobody_reads_or_that_are_missing_are_told() {
+    insta::assert_snapshot!(told_of_lines([
+        "replica: 3",
+        "minimum_requests: 50",
+        "volumes: [a]",
+        "image: nginx",
+        "replicas: 3\nreplicas: 4",
+        "stop: { drian: 5s }",
+        "logs: {}",
+        "probes: { readiness: { exec: { command: [x] } } }",
+        "probes: { readiness: { periodSeconds: 1 } }",
+        "probes: { readiness: { http: /a, tcp: true } }",
+        "strategy: {}",
+        "strategy: { canary: { steps: [{ weight: 5% }, { hold: 5m }, { setWeight: 5 }] } }",
+        "<<: *base",
+        "1: 2",
+        "[a]: b",
+        "~: b",
+    ]), @r#"
+    replica: 3
+      5:1 spec::unknown_key a service has no key `replica`
+        write `replicas`
+    minimum_requests: 50
+      5:1 spec::unknown_key a service has no key `minimum_requests`
+        write `minimumRequests`
+    volumes: [a]
+      5:1 spec::unknown_key a service has no key `volumes`
+        the keys here are: service, environment, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, stop, logs
+    image: nginx
+      5:1 spec::unknown_key a service has no key `image`
+        containers are not supported: write `command: [program, argument]`
+    replicas: 3⏎replicas: 4
+      6:1 spec::duplicate_key `replicas` is written twice
+        keep one of the two; another service begins with a line of `---`
+    stop: { drian: 5s }
+      5:9 spec::unknown_key the mapping `stop` has no key `drian`
+        write `drain`
+    logs: {}
+      5:7 spec::missing_key the mapping `logs` needs the key `maxSize`
+        add `maxSize: 10MiB`
+    probes: { readiness: { exec: { command: [x] } } }
+      5:24 spec::unknown_key a probe has no key `exec`
+        exec probes are not supported: ask over HTTP or TCP
+    probes: { readiness: { periodSeconds: 1 } }
+      5:22 spec::missing_key this probe asks nothing
+        add `http: /health` or `tcp: true`
+    probes: { readiness: { http: /a, tcp: true } }
+      5:34 spec::conflict `http` and `tcp` exclude each other
+        keep one of them
+    strategy: {}
+      5:11 spec::missing_key `strategy` names no strategy
+        write `canary:` or `blueGreen:` below it, or leave `strategy` out
+    strategy: { canary: { steps: [{ weight: 5% }, { hold: 5m }, { setWeight: 5 }] } }
+      5:31 spec::missing_key a canary step needs the key `hold`
+        add `hold: 10m` or `hold: manual`
+      5:47 spec::missing_key a canary step needs the key `weight`
+        add `weight: 5%`
+      5:61 spec::missing_key a canary step needs the key `weight`
+        add `weight: 5%`
+      5:61 spec::missing_key a canary step needs the key `hold`
+        add `hold: 10m` or `hold: manual`
+      5:63 spec::unknown_key a canary step has no key `setWeight`
+        write `{ weight: 5%, hold: 10m }`
+    <<: *base
+      5:5 spec::syntax this is no YAML: while parsing node, found unknown anchor
+        an alias `*name` stands for a value that was marked `&name` further up in the same document
+    1: 2
+      5:1 spec::unknown_key a service has no key `1`
+        the keys here are: service, environment, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, stop, logs
+    [a]: b
+      5:1 spec::wrong_type a key must be text, but this is a list
+        write `key: value` with text as the key
+    ~: b
+      5:1 spec::wrong_type a key must be text, but this is an empty value
+        write `key: value` with text as the key
+    "#);
+}
+
+#[test]
+fn a_service_without_name_command_or_address_is_told() {
+    insta::assert_snapshot!(told(["{}", "name: web", "{ servce: web, cmd: [a], ports: [80] }"], str::to_owned), @r#"
+    {}
+      1:1 spec::missing_key a service needs the key `service`
+        add `service: web`
+      1:1 spec::missing_key a service needs the key `command`
+        add `command: [python3, app.py]`
+      1:1 spec::missing_key a service needs the key `listen`
+        add `listen: 127.0.0.1:8080`
+      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+        add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
+    name: web
+      1:1 spec::unknown_key a service has no key `name`
+        write `service`
+      1:1 spec::missing_key a service needs the key `command`
+        add `command: [python3, app.py]`
+      1:1 spec::missing_key a service needs the key `listen`
+        add `listen: 127.0.0.1:8080`
+      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+        add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
+    { servce: web, cmd: [a], ports: [80] }
+      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+        add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
+      1:3 spec::unknown_key a service has no key `servce`
+        write `service`
+      1:16 spec::unknown_key a service has no key `cmd`
+        write `command`
+      1:26 spec::unknown_key a service has no key `ports`
+        write `listen: 127.0.0.1:8080`; the program finds its own port in `{{port}}` or $PORT
+    "#);
+}
+
+#[test]
+fn values_of_the_wrong_type_are_told_with_what_they_are() {
+    insta::assert_snapshot!(told_of_lines([
+        "replicas: \"3\"",
+        "replicas: three",
+        "replicas: 1.5",
+        "replicas: [3]",
+        "replicas:",
+        "replicas: yes",
+        "environment: 1",
+        "env: [A=b]",
+        "env: { A: ~ }",
+        "env: { A: {{version}} }",
+        "artefact: {{version}}",
+        "artefact: { a: b }",
+        "probes: /health",
+        "probes: { readiness: /health }",
+        "probes: { readiness: { tcp: 8080 } }",
+        "probes: { readiness: { httpGet: { port: http } } }",
+        "strategy: canary",
+        "strategy: { blueGreen: }",
+        "window: true",
+        "window: !seconds 5",
+        "notEnough: []",
+    ]), @r#"
+    replicas: "3"
+      5:11 spec::wrong_type `replicas` takes a whole number, not text
+        leave the quotes out: `3`
+    replicas: three
+      5:11 spec::wrong_type `replicas` takes a whole number, not text
+        write a whole number such as `1`
+    replicas: 1.5
+      5:11 spec::wrong_type `replicas` takes a whole number, not a decimal number
+        write a whole number such as `1`
+    replicas: [3]
+      5:11 spec::wrong_type `replicas` takes a whole number, not a list
+        write a whole number such as `1`
+    replicas:
+      5:1 spec::wrong_type `replicas` has no value
+        write a value, or leave `replicas` out
+    replicas: yes
+      5:11 spec::wrong_type `replicas` takes a whole number, not text
+        write a whole number such as `1`
+    environment: 1
+      5:14 spec::wrong_type `environment` takes text, not a whole number
+        put quotes around it: "1"
+    env: [A=b]
+      5:6 spec::wrong_type `env` takes a mapping of names to values, not a list
+        write `env: { NAME: value }`, or one `NAME: value` a line
+    env: { A: ~ }
+      5:11 spec::wrong_type `A` takes text or a number, not an empty value
+        write one value; nothing at all is written as ""
+    env: { A: {{version}} }
+      5:11 spec::wrong_type braces without quotes are a mapping
+        put quotes around it, "{{version}}": without them YAML takes a brace for a mapping
+    artefact: {{version}}
+      5:11 spec::wrong_type braces without quotes are a mapping
+        put quotes around it, "{{version}}": without them YAML takes a brace for a mapping
+    artefact: { a: b }
+      5:11 spec::wrong_type `artefact` takes a path or a list of paths, not a mapping
+        name files or folders below the one of this file: `artefact: [app.py, templates]`
+    probes: /health
+      5:9 spec::wrong_type `probes` takes a mapping, not text
+        the mapping `probes` has these keys: startup, liveness, readiness
+    probes: { readiness: /health }
+      5:22 spec::wrong_type `readiness` takes a mapping, not text
+        a probe has these keys: http, tcp, httpGet, tcpSocket, initialDelaySeconds, periodSeconds, timeoutSeconds, successThreshold, failureThreshold
+    probes: { readiness: { tcp: 8080 } }
+      5:29 spec::wrong_type `tcp` takes `true`, not a whole number
+        write `tcp: true`, or `tcpSocket: { port: 9000 }` for another port
+    probes: { readiness: { httpGet: { port: http } } }
+      5:41 spec::wrong_type `port` takes a port number, not text
+        ports have no names here: write the number, or leave it out for the replica's own
+    strategy: canary
+      5:11 spec::wrong_type `strategy` takes a mapping, not text
+        the mapping `strategy` has these keys: canary, blueGreen
+    strategy: { blueGreen: }
+      5:13 spec::wrong_type `blueGreen` has no value
+        write a value, or write `blueGreen: {}` for its defaults
+    window: true
+      5:9 spec::wrong_type `window` takes a duration, not true or false
+        write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
+    window: !seconds 5
+      5:9 spec::wrong_type the tag `!seconds` means nothing here
+        leave the tag out
+      5:9 spec::bad_value `window`: `5` has no unit of time
+        write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
+    notEnough: []
+      5:12 spec::wrong_type `notEnough` takes `hold` or `fail`, not a list
+        write `hold`, `fail`, or `{ hold: 2h }`
+    "#);
+}
+
+#[test]
+fn values_that_cannot_be_are_told_with_what_could_be() {
+    insta::assert_snapshot!(told_of_lines([
+        "replicas: 0",
+        "replicas: 1001",
+        "replicas: -1",
+        "window: 30",
+        "window: 0.5s",
+        "window: half an hour",
+        "minimumRequests: 0",
+        "notEnough: pass",
+        "startupLimit: 0",
+        "firstByteTimeout: 2h",
+        "stop: { grace: 2h }",
+        "logs: { maxSize: 10M }",
+        "logs: { maxSize: 1KiB }",
+        "preview: :8081",
+        "preview: 127.0.0.1:0",
+        "preview: 8080",
+        "preview: 0.0.0.0:8080",
+        "preview: 70000",
+        "environment: Production",
+        "env: { A=B: c }",
+        "env: { A: \"\\0\" }",
+        "objectives2: []",
+        "artefact: /opt/app",
+        "artefact: [a, ../b, \"\"]",
+        "artefact: \"{{port}}\"",
+        "env: { A: \"{{portt}} {{version}\" }",
+    ]), @r#"
+    replicas: 0
+      5:11 spec::out_of_range `replicas`: `0` is out of range
+        write a value from 1 to 1000
+    replicas: 1001
+      5:11 spec::out_of_range `replicas`: `1001` is out of range
+        write a value from 1 to 1000
+    replicas: -1
+      5:11 spec::out_of_range `replicas`: `-1` is out of range
+        write a value from 1 to 1000
+    window: 30
+      5:9 spec::bad_value `window`: `30` has no unit of time
+        write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
+    window: 0.5s
+      5:9 spec::out_of_range `window`: `0.5s` is out of range
+        write a value from 1s to 1h
+    window: half an hour
+      5:9 spec::bad_value `window`: `half an hour` is no duration
+        write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
+    minimumRequests: 0
+      5:18 spec::out_of_range `minimumRequests`: `0` is out of range
+        write a value from 1 to 1000000000
+    notEnough: pass
+      5:12 spec::bad_value `notEnough` takes `hold` or `fail`: too few requests are never a pass
+        write `hold`, `fail`, or `{ hold: 2h }`
+    startupLimit: 0
+      5:15 spec::out_of_range `startupLimit`: `0` is out of range
+        write a value from 1s to 1d
+    firstByteTimeout: 2h
+      5:19 spec::out_of_range `firstByteTimeout`: `2h` is out of range
+        write a value from 1ms to 1h
+    stop: { grace: 2h }
+      5:16 spec::out_of_range `grace`: `2h` is out of range
+        write a value from 0 to 1h
+    logs: { maxSize: 10M }
+      5:18 spec::bad_value `maxSize`: `10M` is no size
+        write a whole number with a unit: `512KiB`, `10MiB`, `1GiB`
+    logs: { maxSize: 1KiB }
+      5:18 spec::out_of_range `maxSize`: `1KiB` is out of range
+        write a value from 64KiB to 10GiB
+    preview: :8081
+      5:10 spec::bad_value `preview`: `:8081` is no address to listen on
+        write `127.0.0.1:8080` for this machine only, `0.0.0.0:8080` for everyone
+    preview: 127.0.0.1:0
+      5:10 spec::out_of_range `preview`: port 0 is any port
+        write a port from 1 to 65535: users must know it
+    preview: 8080
+      5:10 spec::address_taken the address 127.0.0.1:8080 is taken
+        give each `listen` and each `preview` an address of its own
+    preview: 0.0.0.0:8080
+      5:10 spec::address_taken the address 0.0.0.0:8080 is taken
+        give each `listen` and each `preview` an address of its own
+    preview: 70000
+      5:10 spec::bad_value `preview`: `70000` is no address to listen on
+        write `127.0.0.1:8080` for this machine only, `0.0.0.0:8080` for everyone
+    environment: Production
+      5:14 spec::bad_value `environment`: `Production` is no name
+        use 1 to 63 lower-case letters, digits and dashes, beginning and ending with a letter or digit
+    env: { A=B: c }
+      5:8 spec::bad_value this is no name of an environment variable
+        use letters, digits and `_`, such as `LOG_LEVEL`
+    env: { A: "\0" }
+      5:11 spec::bad_value `A` holds a NUL character
+        no program can be given one; leave it out
+    objectives2: []
+      5:1 spec::unknown_key a service has no key `objectives2`
+        write `objectives`
+    artefact: /opt/app
+      5:11 spec::bad_value `artefact`: `/opt/app` is absolute
+        name files or folders below the one of this file: `artefact: [app.py, templates]`
+    artefact: [a, ../b, ""]
+      5:15 spec::bad_value an item of `artefact`: `../b` leaves the folder of this file
+        name files or folders below the one of this file: `artefact: [app.py, templates]`
+      5:21 spec::bad_value an item of `artefact`: `` names nothing
+        name files or folders below the one of this file: `artefact: [app.py, templates]`
+    artefact: "{{port}}"
+      5:12 spec::unknown_placeholder nothing is known to fill in for `{{port}}`
+        here `{{version}}` can be filled in
+    env: { A: "{{portt}} {{version}" }
+      5:12 spec::unknown_placeholder nothing is known to fill in for `{{portt}}`
+        here `{{version}}` and `{{port}}` can be filled in
+      5:22 spec::unknown_placeholder `{{version` is not closed
+        write `{{version}}`
+    "#);
+}
+
+#[test]
+fn a_command_is_a_list_because_no_shell_reads_it() {
+    insta::assert_snapshot!(told_instead_of("command", [
+        "command: python3 app.py --port {{port}}",
+        "command: []",
+        "command: [\"\"]",
+        "command: [a, [b]]",
+        "command: [a, ~]",
+        "command: [bin/{{version}}]",
+    ]), @r#"
+    command: python3 app.py --port {{port}}
+      4:10 spec::wrong_type `command` takes a list, not text
+        no shell reads this; write a list: `[python3, app.py, --port, "{{port}}"]`
+    command: []
+      4:10 spec::bad_value `command` is an empty list
+        write program and arguments as a list: `[python3, app.py]`
+    command: [""]
+      4:10 spec::bad_value the program of `command` has no name
+        write it as the first item: `[python3, app.py]`
+    command: [a, [b]]
+      4:14 spec::wrong_type an item of `command` takes text or a number, not a list
+        write one value; nothing at all is written as ""
+    command: [a, ~]
+      4:14 spec::wrong_type an item of `command` takes text or a number, not an empty value
+        write one value; nothing at all is written as ""
+    command: [bin/{{version}}]
+      4:15 spec::syntax this is no YAML: while parsing a flow sequence, expected ',' or ']'
+        put quotes around it, "{{version}}": without them YAML takes a brace for a mapping
+    "#);
+}
+
+#[test]
+fn probes_keep_to_the_rules_of_kubernetes() {
+    insta::assert_snapshot!(told_of_lines([
+        "probes: { liveness: { tcp: true, successThreshold: 2 } }",
+        "probes: { startup: { tcp: true, successThreshold: 2, failureThreshold: 0 } }",
+        "probes: { readiness: { tcp: true, periodSeconds: 0, timeoutSeconds: 0, initialDelaySeconds: -1 } }",
+        "probes: { readiness: { tcp: true, periodSeconds: 5s } }",
+        "probes: { readiness: { http: health } }",
+        "probes: { readiness: { httpGet: { scheme: HTTPS, host: a } } }",
+        "probes: { readiness: { httpGet: { httpHeaders: [{ name: \"a b\", value: \"c\\nd\" }, { nam: a }] } } }",
+        "probes: { readiness: { tcpSocket: { port: 0 } } }",
+        "livenessProbe: { tcpSocket: { port: 1 } }",
+    ]), @r#"
+    probes: { liveness: { tcp: true, successThreshold: 2 } }
+      5:52 spec::out_of_range `successThreshold` is 2, but only a readiness probe may want more than one success
+        write `1`, or leave it out
+    probes: { startup: { tcp: true, successThreshold: 2, failureThreshold: 0 } }
+      5:51 spec::out_of_range `successThreshold` is 2, but only a readiness probe may want more than one success
+        write `1`, or leave it out
+      5:72 spec::out_of_range `failureThreshold`: `0` is out of range
+        write a value from 1 to 1000
+    probes: { readiness: { tcp: true, periodSeconds: 0, timeoutSeconds: 0, initialDelaySeconds: -1 } }
+      5:50 spec::out_of_range `periodSeconds`: `0` is out of range
+        write a value from 1 to 86400
+      5:69 spec::out_of_range `timeoutSeconds`: `0` is out of range
+        write a value from 1 to 86400
+      5:93 spec::out_of_range `initialDelaySeconds`: `-1` is out of range
+        write a value from 0 to 86400
+    probes: { readiness: { tcp: true, periodSeconds: 5s } }
+      5:50 spec::wrong_type `periodSeconds` takes a whole number, not text
+        write a whole number such as `1`
+    probes: { readiness: { http: health } }
+      5:30 spec::bad_value `http`: `health` is no path
+        write it with its leading slash and without spaces: `/health`; anything beyond ASCII as `%C3%A9`
+    probes: { readiness: { httpGet: { scheme: HTTPS, host: a } } }
+      5:43 spec::bad_value replicas are not probed over HTTPS
+        write `HTTP`, or leave it out
+      5:50 spec::unknown_key the mapping `httpGet` has no key `host`
+        leave it out: a replica is asked where it runs; for another Host, write it under `httpHeaders`
+    probes: { readiness: { httpGet: { httpHeaders: [{ name: "a b", value: "c\nd" }, { nam: a }] } } }
+      5:57 spec::bad_value this is no name of a header
+        use letters, digits and dashes: `X-Probe`
+      5:71 spec::bad_value the value of a header is one line
+        leave out line breaks and control characters
+      5:81 spec::missing_key an item of `httpHeaders` needs the key `value`
+        add `value: yes`
+      5:83 spec::unknown_key an item of `httpHeaders` has no key `nam`
+        write `name`
+    probes: { readiness: { tcpSocket: { port: 0 } } }
+      5:43 spec::out_of_range `port`: `0` is out of range
+        write a value from 1 to 65535
+    livenessProbe: { tcpSocket: { port: 1 } }
+      5:1 spec::unknown_key a service has no key `livenessProbe`
+        write it as `liveness` under `probes`
+    "#);
+}
+
+#[test]
+fn the_shares_of_a_canary_rise_to_all_traffic() {
+    let canaries = [
+        "steps: [{ weight: 5%, hold: 1m }, { weight: 5%, hold: 1m }]",
+        "steps: [{ weight: 100%, hold: 1m }, { weight: 5%, hold: 1m }]",
+        "steps: [{ weight: 0%, hold: 1m }]",
+        "steps: [{ weight: 101%, hold: 1m }]",
+        "steps: [{ weight: 0.05, hold: 1m }]",
+        "steps: [{ weight: 0.001%, hold: 1m }]",
+        "steps: [{ weight: half, hold: soon }]",
+        "steps: [{ weight: 100%, hold: 1m }], bake: 5m",
+        "steps: []",
+        "steps: { weight: 5% }",
+        "steps: [{ weight: 5%, hold: 1m, objectives: [] }]",
+        "steps: [{ weight: 5%, hold: 1m, objectives: [\"error_rate = 1\", 5] }]",
+        "steps: [{ weight: 5%, hold: 1m, objectives: \"error_rate < 1%\" }]",
+    ];
+    insta::assert_snapshot!(told(canaries, |canary| format!("{BASE}strategy:\n  canary: {{ {canary} }}\n")), @r#"
+    steps: [{ weight: 5%, hold: 1m }, { weight: 5%, hold: 1m }]
+      6:57 spec::weights_must_rise shares must rise, but 5 % is followed by 5 %
+        sort the steps by weight; two of the same weight are one with a longer hold
+    steps: [{ weight: 100%, hold: 1m }, { weight: 5%, hold: 1m }]
+      6:59 spec::weights_must_rise shares must rise, but 100 % is followed by 5 %
+        sort the steps by weight; two of the same weight are one with a longer hold
+    steps: [{ weight: 0%, hold: 1m }]
+      6:31 spec::out_of_range `weight`: `0%` is out of range
+        write a value from 0.01% to 100%
+    steps: [{ weight: 101%, hold: 1m }]
+      6:31 spec::out_of_range `weight`: `101%` is out of range
+        write a value from 0.01% to 100%
+    steps: [{ weight: 0.05, hold: 1m }]
+      6:31 spec::bad_value `weight`: `0.05` could mean two shares
+        write `0.05%`, or `5%` if you meant that share of one
+    steps: [{ weight: 0.001%, hold: 1m }]
+      6:31 spec::bad_value `weight`: `0.001%` is no percentage
+        write a percentage with at most two decimals: `5%`, `0.01%`
+    steps: [{ weight: half, hold: soon }]
+      6:31 spec::bad_value `weight`: `half` is no percentage
+        write a percentage with at most two decimals: `5%`, `0.01%`
+      6:43 spec::bad_value `hold`: `soon` is no duration
+        write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
+    steps: [{ weight: 100%, hold: 1m }], bake: 5m
+      6:50 spec::conflict the hold of the step at 100 % is the bake, and `bake` is written too
+        leave `bake` out, or that `hold`
+    steps: []
+      6:20 spec::bad_value `steps` is an empty list
+        write one step a line: `- { weight: 5%, hold: 10m }`
+    steps: { weight: 5% }
+      6:20 spec::wrong_type `steps` takes a list, not a mapping
+        write one step a line: `- { weight: 5%, hold: 10m }`
+    steps: [{ weight: 5%, hold: 1m, objectives: [] }]
+      6:57 spec::bad_value `objectives` is an empty list
+        write a list: `["error_rate < 1%", "latency.p99 < 500ms"]`
+    steps: [{ weight: 5%, hold: 1m, objectives: ["error_rate = 1", 5] }]
+      6:59 spec::bad_value `error_rate = 1` is no objective: no comparison
+        write it as `error_rate < 1%`
+      6:76 spec::wrong_type an item of `objectives` takes text, not a whole number
+        put quotes around it: "5"
+    steps: [{ weight: 5%, hold: 1m, objectives: "error_rate < 1%" }]
+      6:57 spec::wrong_type `objectives` takes a list, not text
+        write a list: `["error_rate < 1%", "latency.p99 < 500ms"]`
+    "#);
+}
+
+#[test]
+fn blue_green_is_checked_and_excludes_a_canary() {
+    insta::assert_snapshot!(told_of_lines([
+        "strategy: { blueGreen: {}, canary: {} }",
+        "strategy: { blueGreen: { smoke: [{ status: 99 }, { path: a b }, /health], watch: 1 } }",
+    ]), @r#"
+    strategy: { blueGreen: {}, canary: {} }
+      5:13 spec::conflict `canary` and `blueGreen` exclude each other
+        a release takes over in one way: keep one of them
+    strategy: { blueGreen: { smoke: [{ status: 99 }, { path: a b }, /health], watch: 1 } }
+      5:34 spec::missing_key a smoke check needs the key `path`
+        add `path: /health`
+      5:44 spec::out_of_range `status`: `99` is out of range
+        write a value from 200 to 599
+      5:58 spec::bad_value `path`: `a b` is no path
+        write it with its leading slash and without spaces: `/health`; anything beyond ASCII as `%C3%A9`
+      5:65 spec::wrong_type an item of `smoke` takes a mapping, not text
+        a smoke check has these keys: path, status, contains, timeout
+      5:82 spec::bad_value `watch`: `1` has no unit of time
+        write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
+    "#);
+}
+
+#[test]
+fn services_of_one_file_may_not_get_in_one_anothers_way() {
+    let texts = [
+        "service: web\ncommand: [a/b]\nlisten: 1",
+        "service: web\nenvironment: staging\ncommand: [a/b]\nlisten: 0.0.0.0:8080",
+        "service: api\ncommand: [a/b]\nlisten: 2\npreview: \"[::]:8080\"",
+    ];
+    let whole = |text: &str| format!("{BASE}---\n{text}\nobjectives: [\"error_rate < 1%\"]\n");
+    insta::assert_snapshot!(told(texts, whole), @r#"
+    service: web⏎command: [a/b]⏎listen: 1
+      6:1 spec::duplicate_service `web` in production is described twice
+        give one of them another `service` or `environment`
+    service: web⏎environment: staging⏎command: [a/b]⏎listen: 0.0.0.0:8080
+      9:9 spec::address_taken the address 0.0.0.0:8080 is taken
+        give each `listen` and each `preview` an address of its own
+    service: api⏎command: [a/b]⏎listen: 2⏎preview: "[::]:8080"
+      9:10 spec::address_taken the address [::]:8080 is taken
+        give each `listen` and each `preview` an address of its own
+    "#);
+}
+
+#[test]
+fn what_is_no_yaml_is_told_with_its_place() {
+    let texts = [
+        "",
+        "# nothing\n---\n",
+        "just text",
+        "- a",
+        "service: web\n\treplicas: 3",
+        "service: wéb\ncommand: [a, b",
+        "service: web\n  listen: 5",
+        "service: \"web",
+        "service: *nobody",
+        "service: &a [*a]",
+        "a: b: c",
+        "@",
+        "service: web\n---\n[",
+    ];
+    insta::assert_snapshot!(told(texts, str::to_owned), @r#"
+      1:1 spec::no_service this file describes no service
+        begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`
+    # nothing⏎---⏎
+      1:1 spec::no_service this file describes no service
+        begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`
+    just text
+      1:1 spec::no_service a service is a mapping of keys to values, not text
+        begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`
+    - a
+      1:1 spec::no_service a service is a mapping of keys to values, not a list
+        begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`
+    service: web⏎→replicas: 3
+      1:10 spec::syntax this is no YAML: while scanning a plain scalar, found a tab
+        indent with spaces: YAML allows no tabs there
+    service: wéb⏎command: [a, b
+      2:15 spec::syntax this is no YAML: while parsing a flow sequence, expected ',' or ']'
+        check the indentation, and the colons, quotes and brackets up to this place
+    service: web⏎  listen: 5
+      2:9 spec::syntax this is no YAML: mapping values are not allowed in this context
+        check the indentation, and the colons, quotes and brackets up to this place
+    service: "web
+      1:10 spec::syntax this is no YAML: while scanning a quoted scalar, found unexpected end of stream
+        check the indentation, and the colons, quotes and brackets up to this place
+    service: *nobody
+      1:10 spec::syntax this is no YAML: while parsing node, found unknown anchor
+        an alias `*name` stands for a value that was marked `&name` further up in the same document
+    service: &a [*a]
+      1:14 spec::syntax this alias stands inside what it stands for
+        write the value out: a value cannot hold itself
+    a: b: c
+      1:5 spec::syntax this is no YAML: mapping values are not allowed in this context
+        check the indentation, and the colons, quotes and brackets up to this place
+    @
+      1:1 spec::syntax this is no YAML: unexpected character: `@'
+        check the indentation, and the colons, quotes and brackets up to this place
+    service: web⏎---⏎[
+      1:1 spec::missing_key a service needs the key `command`
+        add `command: [python3, app.py]`
+      1:1 spec::missing_key a service needs the key `listen`
+        add `listen: 127.0.0.1:8080`
+      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+        add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
+      3:2 spec::syntax this is no YAML: while parsing a node, did not find expected node content
+        check the indentation, and the colons, quotes and brackets up to this place
+    "#);
+}
+
+#[test]
+fn what_is_odd_but_usable_is_a_warning() {
+    let texts = [
+        "command: [python3, app.py]\nobjectives: [\"error_rate < 1%\"]",
+        "command: [bin/web]",
+        "command: [bin/web]\nstrategy: { canary: { steps: [{ weight: 5%, hold: 1m, objectives: [\"error_rate < 1%\"] }] } }",
+    ];
+    let whole = |text: &str| format!("service: web\nlisten: 8080\n{text}\n");
+    insta::assert_snapshot!(told(texts, whole), @r#"
+    command: [python3, app.py]⏎objectives: ["error_rate < 1%"]
+      3:10 spec::nothing_kept nothing of this release is kept: a rollback starts what is on disk by then
+        add `artefact: [app.py]`, or write `artefact: []` if that is what you want
+    command: [bin/web]
+      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+        add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
+    command: [bin/web]⏎strategy: { canary: { steps: [{ weight: 5%, hold: 1m, objectives: ["error_rate < 1%"] }] } }
+    "#);
+    let read = read("evenkeel.yaml", &whole(texts[0])).unwrap();
+    insta::assert_snapshot!(read.warnings.render(80, false), @r#"
+    spec::nothing_kept
+
+      ⚠ nothing of this release is kept: a rollback starts what is on disk by then
+       ╭─[evenkeel.yaml:3:10]
+     2 │ listen: 8080
+     3 │ command: [python3, app.py]
+       ·          ────────┬────────
+       ·                  ╰── only names what is on disk
+     4 │ objectives: ["error_rate < 1%"]
+       ╰────
+      help: add `artefact: [app.py]`, or write `artefact: []` if that is what you
+            want
+
+    evenkeel.yaml: 1 warning
+    "#);
+}
+
+#[test]
+fn of_very_many_mistakes_the_first_hundred_are_kept_and_the_rest_counted() {
+    let text: String = (0..150).map(|n| format!("unknown{n}: 1\n")).collect();
+    let problems = problems(&format!("{BASE}{text}"));
+    assert_eq!((problems.iter().count(), problems.errors()), (100, 150));
+    assert_eq!(problems.to_string(), "evenkeel.yaml: 150 mistakes (50 not shown)");
+}
