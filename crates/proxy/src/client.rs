@@ -67,6 +67,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, pe
     })
     .await;
     if let Err(error) = ended {
+        if error.is_parse() {
+            // hyper has answered 400 or 431 itself.
+            worker.count_refused();
+        }
         trace!(%error, %peer, "connection of a client ended");
     }
     let parts = connection.into_parts();
@@ -155,11 +159,7 @@ impl Client {
         Ok(Exchange::new(self.clone(), entry, release, in_flight, tally, request, upload, upgrade))
     }
 
-    fn prepare(
-        &self,
-        request: Request<Incoming>,
-        now: Instant,
-    ) -> (Request<RequestBody>, Option<Rc<Upload>>, bool) {
+    fn prepare(&self, request: Request<Incoming>, now: Instant) -> (Request<RequestBody>, Option<Rc<Upload>>, bool) {
         let (mut parts, incoming) = request.into_parts();
         // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
         let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>().is_some();
@@ -183,4 +183,3 @@ impl Client {
         response.map(|()| AnswerBody::text(text, self.clone()))
     }
 }
-

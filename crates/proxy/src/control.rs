@@ -117,6 +117,7 @@ impl Control {
         for (worker, hand) in self.workers.iter().zip(hands) {
             send(worker, Command::Listen(address, hand, answer.clone()))?;
         }
+        drop(answer);
         collect(&answers, self.workers.len()).map(drop)
     }
 
@@ -143,13 +144,21 @@ impl Control {
         with(&answer, &descriptors)
     }
 
-    /// Asks every worker to finish what it has.
+    /// Has every worker finish what it has, and waits for that or for the end of the time given.
     pub(crate) fn stop(&self, drain: Duration) {
-        let _state = self.lock();
         let deadline = Instant::now() + drain;
+        let (done, finished) = channel();
+        let mut state = self.lock();
         for worker in &self.workers {
             // One that has gone has stopped.
-            let _ = worker.send(Command::Stop(deadline));
+            let _ = worker.send(Command::Stop(deadline, done.clone()));
+        }
+        state.sockets.clear();
+        // Reports and the like go on during the wait.
+        drop((state, done));
+        while finished.recv().is_ok() {}
+        for worker in &self.workers {
+            let _ = worker.send(Command::End);
         }
     }
 
@@ -163,6 +172,7 @@ impl Control {
         for worker in &self.workers {
             send(worker, command(answer.clone()))?;
         }
+        drop(answer);
         collect(&answers, self.workers.len())
     }
 
@@ -177,7 +187,7 @@ fn send(worker: &UnboundedSender<Command>, command: Command) -> io::Result<()> {
 }
 
 fn collect<T>(answers: &Receiver<T>, count: usize) -> io::Result<Vec<T>> {
-    let waited = |_| io::Error::new(io::ErrorKind::TimedOut, "a worker did not answer in time");
+    let waited = |error| io::Error::other(format!("a worker did not answer: {error}"));
     (0..count).map(|_| answers.recv_timeout(WORKER_TIME).map_err(waited)).collect()
 }
 

@@ -266,7 +266,8 @@ mod tests {
     #[test]
     fn the_next_head_is_found_behind_bodies_however_the_bytes_are_cut() {
         let sized = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n\r\n\r\n";
-        let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\n\r\n\r\r\n0\r\na: b\r\n\r\n";
+        let chunked =
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3;x=y\r\n\r\n\r\r\n0\r\na: b\r\n\r\n";
         let twice = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n";
         let whole = format!("{sized}{chunked}{twice}");
         let heads = [0, sized.len(), sized.len() + chunked.len()];

@@ -134,7 +134,8 @@ mod tests {
         ]);
         let from = Sender { address: HeaderValue::from_static("192.0.2.1"), local: false };
         prepare_request(&mut request, &from, false);
-        let expected = "content-length: 3; host: a; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; x-forwarded-proto: http";
+        let expected =
+            "content-length: 3; host: a; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; x-forwarded-proto: http";
         assert_eq!(shown(&request), expected);
     }
 

@@ -92,12 +92,7 @@ impl Release {
     /// Chooses the less busy of two random replicas, those that refuse connections last, none that was tried.
     ///
     /// Two choices spread load almost as well as asking all (Mitzenmacher 2001), and do not herd.
-    pub(crate) fn pick(
-        &self,
-        tried: &[Rc<Replica>],
-        random: &mut fastrand::Rng,
-        now: Instant,
-    ) -> Option<&Rc<Replica>> {
+    pub(crate) fn pick(&self, tried: &[Rc<Replica>], random: &mut fastrand::Rng, now: Instant) -> Option<&Rc<Replica>> {
         let count = self.replicas.len();
         if count <= 1 {
             return self.replicas.first().filter(|only| !was_tried(tried, only));
@@ -146,7 +141,8 @@ impl Switchboard {
         }
         for service in &table.services {
             let routes = Rc::new(self.compile(service));
-            let fill = |slot: Rc<Slot>, audience| *slot.0.borrow_mut() = Some(Entry { routes: routes.clone(), audience });
+            let fill =
+                |slot: Rc<Slot>, audience| *slot.0.borrow_mut() = Some(Entry { routes: routes.clone(), audience });
             fill(self.slot(service.listen), Audience::Users);
             if let Some(preview) = service.preview {
                 fill(self.slot(preview), Audience::Preview);

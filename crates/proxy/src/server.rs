@@ -74,12 +74,7 @@ fn converse(mut stream: UnixStream, control: &Control, stop: &UnboundedSender<Du
     Ok(())
 }
 
-fn listen(
-    stream: &UnixStream,
-    control: &Control,
-    address: std::net::SocketAddr,
-    sockets: usize,
-) -> io::Result<Answer> {
+fn listen(stream: &UnixStream, control: &Control, address: std::net::SocketAddr, sockets: usize) -> io::Result<Answer> {
     // More than any machine has cores: a lying number must not take the memory away.
     const SOCKETS_MAX: usize = 1024;
     if sockets > SOCKETS_MAX {

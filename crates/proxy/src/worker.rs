@@ -34,8 +34,10 @@ pub(crate) enum Command {
     Unlisten(SocketAddr, Sender<()>),
     /// Say what was counted.
     Report(Sender<WorkerReport>),
-    /// Accept nothing more; end when all requests have, or at the deadline.
-    Stop(Instant),
+    /// Accept nothing more; done when all requests have ended, or at the deadline. Reports are still given.
+    Stop(Instant, Sender<()>),
+    /// Give up the thread.
+    End,
 }
 
 /// What one worker has counted.
@@ -69,7 +71,8 @@ pub(crate) fn start(index: usize, seed: u64) -> io::Result<Handle> {
     // One command at a time is under way, so the channel holds a handful.
     let (commands, inbox) = unbounded_channel();
     // hyper polls many small tasks; looking for events after 200 of them measured best (61 is the default).
-    let runtime = move || Builder::new_current_thread().enable_all().event_interval(200).build_local(LocalOptions::default());
+    let runtime =
+        move || Builder::new_current_thread().enable_all().event_interval(200).build_local(LocalOptions::default());
     let (started, ready) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
         Ok(runtime) => {
@@ -111,29 +114,13 @@ impl Worker {
                     let _ = done.send(());
                 }
                 Command::Report(reply) => drop(reply.send(worker.report())),
-                Command::Stop(deadline) => {
+                Command::Stop(deadline, done) => {
                     end_all(std::mem::take(&mut acceptors).into_values().flatten()).await;
                     worker.seats.ask_to_end();
-                    return worker.drain(deadline, inbox).await;
+                    tokio::task::spawn_local(drain(worker.seats.clone(), deadline, done));
                 }
+                Command::End => return,
             }
-        }
-    }
-
-    /// Waits for the last connection, still telling what is counted.
-    async fn drain(&self, deadline: Instant, mut inbox: UnboundedReceiver<Command>) {
-        let report_on = async {
-            while let Some(command) = inbox.recv().await {
-                if let Command::Report(reply) = command {
-                    let _ = reply.send(self.report());
-                }
-            }
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = self.seats.emptied() => {}
-            () = tokio::time::sleep_until(deadline) => {}
-            () = report_on => {}
         }
     }
 
@@ -161,6 +148,12 @@ impl Worker {
     pub(crate) fn count_refused(&self) {
         self.refused.set(self.refused.get() + 1);
     }
+}
+
+/// Waits for the last connection.
+async fn drain(seats: Rc<Seats>, deadline: Instant, done: Sender<()>) {
+    let _ = tokio::time::timeout_at(deadline, seats.emptied()).await;
+    let _ = done.send(());
 }
 
 async fn end_all(acceptors: impl Iterator<Item = Acceptor>) {

@@ -1,0 +1,74 @@
+//! A proxy without agent and controller: opens the sockets, applies one table, serves until SIGTERM. For `bench/`.
+//!
+//! `standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT…`, weights in units of 0.01 %.
+
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a tool for benchmarks; it says what is wrong and ends")]
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use evenkeel_core::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
+use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
+use evenkeel_proxy::{Options, SOCKET_NAME, run};
+use evenkeel_wire::frame;
+use evenkeel_wire::proxy::{Answer, Ask};
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::io::Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [directory, listen, workers, upstreams @ ..] = arguments.as_slice() else {
+        eprintln!("usage: standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT…");
+        std::process::exit(2);
+    };
+    let (listen, workers) = (listen.parse().unwrap(), workers.parse().unwrap());
+    std::fs::create_dir_all(directory)?;
+    let _ = std::fs::remove_file(std::path::Path::new(directory).join(SOCKET_NAME));
+    let options = Options { state_directory: directory.into(), workers };
+    let proxy = std::thread::spawn(move || run(options));
+    let mut control = loop {
+        match frame::connect(directory.as_ref(), SOCKET_NAME) {
+            Ok(control) => break control,
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    frame::write(&mut control, &Ask::Apply { table: Box::new(table(listen, upstreams)) })?;
+    eprintln!("{:?}", frame::read::<Answer>(&mut control)?);
+    let sockets = (0..workers).map(|_| socket(listen)).collect::<std::io::Result<Vec<OwnedFd>>>()?;
+    let lent: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
+    frame::write(&mut control, &Ask::Listen { address: listen, sockets: workers })?;
+    frame::send_descriptors(&control, &lent)?;
+    eprintln!("{:?}", frame::read::<Answer>(&mut control)?);
+    drop(sockets);
+    proxy.join().unwrap()
+}
+
+fn socket(address: SocketAddr) -> std::io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    sockopt::set_socket_reuseport(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, 4096)?;
+    Ok(socket)
+}
+
+fn table(listen: SocketAddr, upstreams: &[String]) -> RoutingTable {
+    let service = ServiceName::new("bench").unwrap();
+    let releases = upstreams.iter().zip(1..).map(|(upstream, revision)| {
+        let (address, weight) = upstream.split_once('=').expect("UPSTREAM=WEIGHT");
+        let replica = ReplicaId { service: service.clone(), revision: Revision(revision), launch: 1 };
+        ReleaseRoutes {
+            revision: Revision(revision),
+            version: format!("v{revision}"),
+            weight: BasisPoints::new(weight.parse().unwrap()).unwrap(),
+            backends: vec![Backend { replica, address: address.parse().unwrap() }],
+        }
+    });
+    let releases = releases.collect();
+    let routes = ServiceRoutes { service: service.clone(), listen, preview: None, releases, first_byte_timeout_ms: 0 };
+    RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
+}
