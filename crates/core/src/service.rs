@@ -299,6 +299,9 @@ impl Service {
         } else if self.stable == Some(release.revision) && self.in_flight().is_none_or(Rollout::is_promoted) {
             return nothing(format!("{called} is live already, with identical content"));
         }
+        if self.next.as_ref().is_some_and(|next| next.revision == release.revision) {
+            return nothing(format!("{called} begins already as soon as the rollout in flight is out of its way"));
+        }
         match &release.standing {
             Standing::Bad { why } if !again => Err(Refused::RolledBackBefore {
                 revision: release.revision,
@@ -326,13 +329,10 @@ impl Service {
     fn ask(&self, ask: Ask, name: &str, now: Timestamp) -> Result<Option<Self>, Refused> {
         let none = || Refused::NoRollout { service: self.name.clone(), ask: name.to_owned() };
         let rollout = self.in_flight().ok_or_else(none)?;
-        let next = rollout.step(&RolloutEvent::Asked(ask), now)?;
+        let next = rollout.step(&RolloutEvent::Asked(ask.clone()), now)?.unwrap_or_else(|| rollout.clone());
         // Whoever goes back does not want what waits behind it either.
-        let goes_back = |next: &Rollout| matches!(next.phase, Phase::RollingBack { .. });
-        Ok(next.map(|next| {
-            let waiting = if goes_back(&next) { None } else { self.next.clone() };
-            Self { rollout: Some(next), next: waiting, ..self.clone() }
-        }))
+        let waiting = if let Ask::Back { .. } = ask { None } else { self.next.clone() };
+        Ok(Some(Self { rollout: Some(next), next: waiting, ..self.clone() }))
     }
 
     fn retried(&self, by: &str, now: Timestamp) -> Result<Self, Refused> {
@@ -343,7 +343,9 @@ impl Service {
         let last = last.ok_or_else(|| Refused::NoRelease {
             what: "the last rollout did not go back: there is nothing to retry".into(),
         })?;
-        self.clone().queue(Kind::Deploy, last.candidate, last.plan.clone(), by, now)
+        // The plan of the last attempt may have been cut short by `promote --full`.
+        let plan = self.plan_for(last.candidate).unwrap_or_else(|| last.plan.clone());
+        self.clone().queue(last.kind, last.candidate, plan, by, now)
     }
 
     fn rolled_back(&self, to: Option<Revision>, by: String, now: Timestamp) -> Result<Option<Self>, Refused> {
@@ -372,9 +374,14 @@ impl Service {
         if release.standing != Standing::Good {
             return Err(no(&format!("{} was never live: deploy it instead", self.called(to))));
         }
-        let spec = self.spec.as_ref().ok_or_else(|| no("the service was never deployed"))?;
-        let plan = Plan::of(&Spec { replicas: release.replicas, ..(**spec).clone() });
+        let plan = self.plan_for(to).ok_or_else(|| no("the service was never deployed"))?;
         self.clone().queue(Kind::Back, to, plan, by, now)
+    }
+
+    /// The newest spec's plan for a release that was deployed before, with that release's replicas.
+    fn plan_for(&self, revision: Revision) -> Option<Plan> {
+        let spec = self.spec.as_ref()?;
+        Some(Plan::of(&Spec { replicas: self.full_replicas(revision), ..(**spec).clone() }))
     }
 
     fn add_release(&mut self, deploy: &Deploy, now: Timestamp) -> Revision {
@@ -407,11 +414,23 @@ impl Service {
     /// Takes note of what the rollout has become, and begins the next one when its way is free.
     fn settled(mut self, now: Timestamp) -> Self {
         self.take_note();
+        self.unblock(now);
         let free = self.rollout.as_ref().is_none_or(|r| matches!(r.phase, Phase::Done { .. } | Phase::Stopping { .. }));
         if free && self.next.is_some() {
             self.begin_next(now);
         }
         self
+    }
+
+    /// A way back that there is none of does not keep the next release from its turn.
+    fn unblock(&mut self, now: Timestamp) {
+        let Some(Next { revision, .. }) = self.next else { return };
+        let Some(rollout) = self.rollout.as_ref().filter(|r| matches!(r.phase, Phase::Stuck { .. })) else { return };
+        let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
+        if let Ok(Some(ended)) = rollout.step(&away, now) {
+            self.rollout = Some(ended);
+            self.take_note();
+        }
     }
 
     fn take_note(&mut self) {
@@ -435,7 +454,11 @@ impl Service {
         | Phase::Done { outcome: Outcome::RolledBack { why } | Outcome::Stopped { why }, .. } = &rollout.phase
         {
             let standing = standing_after(why, rollout.kind);
-            self.set_standing(candidate, standing);
+            let was_bad = self.releases.get(&candidate).is_some_and(|r| matches!(r.standing, Standing::Bad { .. }));
+            // An attempt that was cut short does not clear its name.
+            if !(was_bad && standing == Standing::Unjudged) {
+                self.set_standing(candidate, standing);
+            }
         }
     }
 
@@ -447,6 +470,10 @@ impl Service {
 
     fn begin_next(&mut self, now: Timestamp) {
         let Some(Next { kind, revision, plan, by }) = self.next.take() else { return };
+        // It has the traffic already: all there was to do was to get the rollout in flight out of its way.
+        if self.stable == Some(revision) {
+            return;
+        }
         if let Some(mut last) = self.rollout.take() {
             if let Phase::Stopping { .. } = last.phase {
                 let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
