@@ -18,6 +18,8 @@ mod file;
 mod placeholder;
 mod probes;
 mod problem;
+#[cfg(test)]
+mod reference;
 mod service;
 mod strategy;
 mod values;

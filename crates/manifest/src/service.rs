@@ -224,6 +224,10 @@ fn env(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, St
         let value = Value { name: format!("`{}`", short(&key.text)), node };
         if let Some(text) = written(&value, problems) {
             let text = placeholder::check(&value, &text, &[placeholder::VERSION, placeholder::PORT], problems);
+            if key.text == "PORT" && text != "{{port}}" {
+                let mistake = Mistake::new(Code::Conflict, key.at.clone(), "`PORT` is always the replica's own port");
+                problems.add(mistake.help("leave it out: a replica must listen on the port it is given"));
+            }
             env.insert(key.text.clone(), text);
         }
     }

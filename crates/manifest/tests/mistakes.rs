@@ -480,6 +480,7 @@ fn values_that_cannot_be_are_told_with_what_could_be() {
         "preview: 70000",
         "environment: Production",
         "env: { A=B: c }",
+        "env: { PORT: 80 }",
         "env: { A: \"\\0\" }",
         "objectives2: []",
         "artefact: /opt/app",
@@ -547,6 +548,9 @@ fn values_that_cannot_be_are_told_with_what_could_be() {
     env: { A=B: c }
       5:8 spec::bad_value this is no name of an environment variable
         use letters, digits and `_`, such as `LOG_LEVEL`
+    env: { PORT: 80 }
+      5:8 spec::conflict `PORT` is always the replica's own port
+        leave it out: a replica must listen on the port it is given
     env: { A: "\0" }
       5:11 spec::bad_value `A` holds a NUL character
         no program can be given one; leave it out

@@ -1,0 +1,115 @@
+//! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
+
+use crate::fields::Section;
+use crate::{Code, probes, read, service, strategy};
+
+const REFERENCE: &str = include_str!("../../../docs/spec.md");
+
+/// How an example of a section becomes a whole spec: what stands around it, and what must stand beside it.
+struct Place {
+    section: &'static Section,
+    around: (&'static str, &'static str),
+    beside: &'static [(&'static str, &'static str)],
+}
+
+const NONE: &[(&str, &str)] = &[];
+
+fn places() -> Vec<Place> {
+    let place = |section, around, beside| Place { section, around, beside };
+    let required: &[(&str, &str)] =
+        &[("service", "service: web"), ("command", "command: [bin/web]"), ("listen", "listen: 1")];
+    vec![
+        place(&service::SERVICE, ("", ""), required),
+        place(&service::STOP, ("stop: {", "}"), NONE),
+        place(&service::LOGS, ("logs: {", "}"), NONE),
+        place(&service::NOT_ENOUGH, ("notEnough: {", "}"), NONE),
+        place(&probes::PROBES, ("probes: {", "}"), NONE),
+        place(&probes::PROBE, ("probes: { readiness: {", "}}"), &[("http tcp httpGet tcpSocket", "tcp: true")]),
+        place(&probes::HTTP_GET, ("probes: { readiness: { httpGet: {", "}}}"), NONE),
+        place(
+            &probes::HTTP_HEADER,
+            ("probes: { readiness: { httpGet: { httpHeaders: [{", "}]}}}"),
+            &[("name", "name: a"), ("value", "value: b")],
+        ),
+        place(&probes::TCP_SOCKET, ("probes: { readiness: { tcpSocket: {", "}}}"), NONE),
+        place(&strategy::STRATEGY, ("strategy: {", "}"), NONE),
+        place(&strategy::CANARY, ("strategy: { canary: {", "}}"), NONE),
+        place(
+            &strategy::STEP,
+            ("strategy: { canary: { steps: [{", "}]}}"),
+            &[("weight", "weight: 5%"), ("hold", "hold: 1m")],
+        ),
+        place(&strategy::BLUE_GREEN, ("strategy: { blueGreen: {", "}}"), NONE),
+        place(&strategy::SMOKE, ("strategy: { blueGreen: { smoke: [{", "}]}}"), &[("path", "path: /")]),
+    ]
+}
+
+/// The rows of the table below the heading of a section, cell by cell.
+fn rows(section: &Section) -> Vec<Vec<&'static str>> {
+    let mut lines = REFERENCE.lines().skip_while(|line| {
+        let heading = line.strip_prefix("## ").unwrap_or_default();
+        !heading.eq_ignore_ascii_case(section.what)
+    });
+    assert!(lines.next().is_some(), "docs/spec.md has no heading for {}", section.what);
+    let table = lines.take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `"));
+    table.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()).collect()
+}
+
+fn whole(place: &Place, key: &str, example: &str) -> String {
+    let beside = |around: &[(&str, &str)], key: &str| -> String {
+        let missing = around.iter().filter(|(keys, _)| !keys.split(' ').any(|known| known == key));
+        missing.map(|(_, text)| format!("{text}, ")).collect()
+    };
+    let inner = format!("{}{} {example} {}", place.around.0, beside(place.beside, key), place.around.1);
+    match place.around.0 {
+        "" => format!("{{ {inner} }}"),
+        _ => format!("{{ service: web, command: [bin/web], listen: 1, {inner} }}"),
+    }
+}
+
+#[test]
+fn every_key_has_a_row_in_the_reference_and_no_row_is_of_a_key_that_nobody_reads() {
+    for Place { section, .. } in places() {
+        let told: Vec<&str> = rows(section).into_iter().map(|row| row[0]).collect();
+        let mut known = section.keys.to_vec();
+        let mut sorted = told.clone();
+        known.sort_unstable();
+        sorted.sort_unstable();
+        assert_eq!(sorted, known, "the table below `{}` in docs/spec.md", section.what);
+    }
+}
+
+#[test]
+fn every_example_of_the_reference_is_a_good_spec() {
+    for place in places() {
+        for row in rows(place.section) {
+            let [key, _type, _default, _range, meaning, example] = row[..] else { panic!("six cells: {row:?}") };
+            assert!(!meaning.is_empty() && example.starts_with(key), "{row:?}");
+            let text = whole(&place, key, example);
+            assert!(
+                read("docs/spec.md", &text).is_ok(),
+                "{}",
+                read("docs/spec.md", &text).unwrap_err().render(100, false)
+            );
+        }
+    }
+    let blocks: Vec<&str> = REFERENCE.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(blocks.len() >= 3);
+    for block in blocks {
+        assert!(read("docs/spec.md", block).is_ok(), "{}", read("docs/spec.md", block).unwrap_err().render(100, false));
+    }
+}
+
+#[test]
+fn every_code_is_in_the_reference() {
+    for code in Code::ALL {
+        assert!(REFERENCE.contains(&format!("| `{}` | ", code.as_str())), "{code:?}");
+    }
+}
+
+#[test]
+fn every_section_of_the_reader_is_looked_at_here() {
+    let sources = [include_str!("probes.rs"), include_str!("service.rs"), include_str!("strategy.rs")];
+    let written: usize = sources.iter().map(|source| source.matches(": Section =").count()).sum();
+    assert_eq!(places().len(), written);
+}
