@@ -12,6 +12,8 @@ use serde::Serialize;
 
 /// Problems beyond this many are counted, not kept.
 const KEPT_MAX: usize = 100;
+/// A place is shown with its lines unless they are longer than this, in bytes: a file may be one line of 1 MiB.
+const SHOWN_BYTES_MAX: usize = 4_000;
 
 /// What kind of problem it is; stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -193,6 +195,16 @@ impl Problem {
     pub fn help(&self) -> &str {
         &self.mistake.help
     }
+
+    /// Tells whether the lines of its places, with one before and one after, are short enough to be shown.
+    fn can_be_shown(&self) -> bool {
+        let also = self.mistake.also.as_ref().map(|(at, _)| at);
+        also.into_iter().chain([&self.mistake.at]).all(|at| {
+            let before = self.file.text.get(..at.start).unwrap_or_default().rsplit('\n').take(2);
+            let after = self.file.text.get(at.start..).unwrap_or_default().split('\n').take(2);
+            before.chain(after).map(str::len).sum::<usize>() <= SHOWN_BYTES_MAX
+        })
+    }
 }
 
 impl fmt::Display for Problem {
@@ -218,7 +230,7 @@ impl Diagnostic for Problem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&self.file)
+        self.can_be_shown().then_some(&self.file as &dyn SourceCode)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -311,6 +323,10 @@ impl Problems {
             // Writing into a String cannot fail; a report that cannot be drawn is still told in one line.
             if handler.render_report(&mut out, problem).is_err() {
                 out.push_str(&problem.mistake.message);
+            }
+            if !problem.can_be_shown() {
+                let (line, column) = problem.line_and_column();
+                out.push_str(&format!("  at {}:{line}:{column}\n", self.file.name));
             }
             out.push('\n');
         }

@@ -880,3 +880,17 @@ fn of_very_many_mistakes_the_first_hundred_are_kept_and_the_rest_counted() {
     assert_eq!((problems.iter().count(), problems.errors()), (100, 150));
     assert_eq!(problems.to_string(), "evenkeel.yaml: 150 mistakes (50 not shown)");
 }
+
+#[test]
+fn a_line_too_long_to_be_shown_is_told_by_its_place() {
+    let text = format!("{BASE}env: {{ A: \"{}\", B: ~ }}\n", "x".repeat(5_000));
+    insta::assert_snapshot!(problems(&text).render(80, false), @r#"
+    spec::wrong_type
+
+      × `B` takes text or a number, not an empty value
+      help: write one value; nothing at all is written as ""
+      at evenkeel.yaml:5:5018
+
+    evenkeel.yaml: 1 mistake
+    "#);
+}
