@@ -5,6 +5,7 @@
 //! grace → SIGKILL. It never ends a replica that the table in force still names, a failed liveness probe excepted,
 //! and never gives or raises a share to a release that cannot carry it.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,6 +27,9 @@ const BACKOFF_MAX: Duration = Duration::from_secs(300);
 const BACKOFF_RESET: Duration = Duration::from_secs(600);
 /// Time between two SIGKILLs of something that does not die.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
+/// A replica counts as idle only after it has been out of the table in force this long: the proxy's counts of requests
+/// in flight may be some reports old.
+const SETTLE: Duration = Duration::from_millis(500);
 /// A launch that the platform does not list after this long is taken as lost.
 const LAUNCH_LOST: Duration = Duration::from_secs(30);
 
@@ -77,7 +81,8 @@ pub struct World<'a> {
     pub releases: &'a BTreeMap<Revision, Release>,
     /// What the platform lists; `None` while it does not answer.
     pub replicas: Option<&'a [Replica]>,
-    /// The table in force as the proxy confirmed it; `None` before the first.
+    /// The table in force as the proxy confirmed it; `None` before the first, and as long as it is not known whether
+    /// a table that was sent has come into force.
     pub in_force: Option<&'a ServiceRoutes>,
     /// Requests in flight per replica; `None` while the proxy does not answer.
     pub in_flight: Option<&'a BTreeMap<ReplicaId, u64>>,
@@ -123,11 +128,11 @@ impl Fleet {
     /// Looks at the world and says what is to be done next.
     pub fn step(&mut self, world: &World<'_>, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.learn(world);
         if let Some(replicas) = world.replicas {
             self.take_stock(replicas, world, now, &mut actions);
         }
-        let weights = self.weights(world);
-        self.let_go(world, &weights);
+        self.let_go(world);
         self.stop(world, now, &mut actions);
         self.fill(world, now, &mut actions);
         self.probe(now, &mut actions);
@@ -223,10 +228,26 @@ impl Fleet {
         }
     }
 
+    /// Takes from the table in force which ids are used up, and which replicas an earlier controller found ready.
+    fn learn(&mut self, world: &World<'_>) {
+        let releases = world.in_force.into_iter().flat_map(|table| &table.releases);
+        for Backend { replica, address } in releases.flat_map(|release| &release.backends) {
+            let newest = self.launches.entry(replica.revision).or_default();
+            *newest = (*newest).max(replica.launch);
+            if let Some(member) = self.members.get_mut(replica).filter(|member| local(member.port) == *address) {
+                member.book.trust();
+            }
+        }
+    }
+
     /// Matches the platform's list with ours.
     fn take_stock(&mut self, replicas: &[Replica], world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
         let service = self.service.clone();
-        for replica in replicas.iter().filter(|replica| replica.replica.service == service) {
+        let mut ours: Vec<&Replica> = replicas.iter().filter(|replica| replica.replica.service == service).collect();
+        // Where slots are short, who has traffic gets one first, then the newest.
+        let in_traffic = |id: &ReplicaId| world.in_force.is_some_and(|table| table.has_backend(id));
+        ours.sort_by_key(|replica| (!in_traffic(&replica.replica), Reverse(replica.replica.launch)));
+        for replica in ours {
             match &replica.exit {
                 Some(exit) => self.exited(replica, exit, world, now, actions),
                 None => self.runs(replica, world, now),
@@ -290,25 +311,32 @@ impl Fleet {
         }
         let Some(slot) = member.slot.and_then(|slot| self.slots.get_mut(&slot)) else { return };
         slot.filled = false;
-        if let Stage::Running { since } = member.stage
-            && now.since(since) >= BACKOFF_RESET
-        {
-            slot.crashes = 0;
+        if let Stage::Running { since } = member.stage {
+            slot.forgive(since, now);
         }
         slot.retry_at = now.after(backoff(slot.crashes));
         slot.crashes += 1;
     }
 
-    /// Marks what is not wanted any more, as long as it has no share to carry.
-    fn let_go(&mut self, world: &World<'_>, weights: &BTreeMap<Revision, BasisPoints>) {
-        for (id, member) in &mut self.members {
-            let count = world.wanted.replicas.get(&id.revision).copied().unwrap_or(0);
-            let surplus = member.slot.is_none_or(|(_, n)| n >= count);
-            let last_resort = count == 0 && weights.get(&id.revision).is_some_and(|w| *w > BasisPoints::NONE);
-            if surplus && !last_resort && matches!(member.stage, Stage::Launching { .. } | Stage::Running { .. }) {
-                member.stage = Stage::Leaving { since: None };
-                if let Some(slot) = member.slot.take().and_then(|slot| self.slots.get_mut(&slot)) {
-                    slot.filled = false;
+    /// Marks what is not wanted any more. While a release has more than its wanted share, because nobody else can carry
+    /// it or the proxy has not confirmed, its replicas stay.
+    fn let_go(&mut self, world: &World<'_>) {
+        // Without a confirmed table nobody knows who has a share.
+        if world.in_force.is_some() {
+            let (before, next) = (weights_of(world.in_force), self.weights(world));
+            let wanted = wanted_weights(world.wanted);
+            let share =
+                |weights: &BTreeMap<_, BasisPoints>, revision| weights.get(revision).copied().unwrap_or_default();
+            for (id, member) in &mut self.members {
+                let revision = &id.revision;
+                let count = world.wanted.replicas.get(revision).copied().unwrap_or(0);
+                let surplus = member.slot.is_none_or(|(_, n)| n >= count);
+                let carries = share(&before, revision).max(share(&next, revision)) > share(&wanted, revision);
+                if surplus && !carries && matches!(member.stage, Stage::Launching { .. } | Stage::Running { .. }) {
+                    member.stage = Stage::Leaving { since: None };
+                    if let Some(slot) = member.slot.take().and_then(|slot| self.slots.get_mut(&slot)) {
+                        slot.filled = false;
+                    }
                 }
             }
         }
@@ -323,7 +351,10 @@ impl Fleet {
         for (id, member) in &mut self.members {
             let stop = world.releases.get(&id.revision).map_or_else(Stop::default, |release| release.content.stop);
             match member.stage {
-                Stage::Running { .. } if member.book.must_restart(now) => {
+                Stage::Running { since } if member.book.must_restart(now) => {
+                    if let Some(slot) = member.slot.and_then(|slot| self.slots.get_mut(&slot)) {
+                        slot.forgive(since, now);
+                    }
                     member.stage = Stage::Terminating { kill_at: now.after(stop.grace) };
                     actions.push(Action::Terminate(id.clone()));
                 }
@@ -337,7 +368,7 @@ impl Fleet {
                     let since = since.unwrap_or(now);
                     member.stage = Stage::Leaving { since: Some(since) };
                     let idle = world.in_flight.is_some_and(|in_flight| !in_flight.contains_key(id));
-                    if idle || now >= since.after(stop.drain) {
+                    if (idle && now >= since.after(SETTLE)) || now >= since.after(stop.drain) {
                         member.stage = Stage::Terminating { kill_at: now.after(stop.grace) };
                         actions.push(Action::Terminate(id.clone()));
                     }
@@ -385,6 +416,15 @@ impl Fleet {
                 let due = member.book.due(now).into_iter();
                 actions.extend(due.map(|(kind, probe)| Action::Probe { replica: id.clone(), port, kind, probe }));
             }
+        }
+    }
+}
+
+impl Slot {
+    /// Forgets earlier crashes when the last run was a long one.
+    fn forgive(&mut self, since: Timestamp, now: Timestamp) {
+        if now.since(since) >= BACKOFF_RESET {
+            self.crashes = 0;
         }
     }
 }

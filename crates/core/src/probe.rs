@@ -65,11 +65,16 @@ impl ProbeBook {
     #[must_use]
     pub fn in_traffic(probes: &Probes, now: Timestamp) -> Self {
         let mut book = Self::new(probes, now);
-        for tracker in book.startup.iter_mut().chain([&mut book.readiness]) {
+        book.trust();
+        book
+    }
+
+    /// Counts as ready from here on, until its probes say otherwise; a book with answers in it is left alone.
+    pub fn trust(&mut self) {
+        for tracker in self.startup.iter_mut().chain([&mut self.readiness]).filter(|t| t.last_good.is_none()) {
             tracker.good = Some(true);
             tracker.last_good = Some(true);
         }
-        book
     }
 
     /// The probes that are to be sent now. Each is due again only after [`ProbeBook::answered`].
@@ -92,7 +97,8 @@ impl ProbeBook {
         let Some(tracker) = self.tracker(kind) else { return };
         tracker.answered(answer);
         let period = tracker.probe.period;
-        let wait = if eager && tracker.good != Some(true) { period.min(EAGER_PERIOD) } else { period };
+        // Successes in a row are counted at the probe's own pace: the first one ends the eagerness.
+        let wait = if eager && tracker.good != Some(true) && !answer.good { period.min(EAGER_PERIOD) } else { period };
         tracker.due = now.after(wait);
         if kind == ProbeKind::Startup && tracker.good == Some(true) {
             self.begin_after_startup(now);

@@ -324,7 +324,8 @@ impl Rollout {
             RolloutEvent::Seen(seen) if self.is_judging() => Some(seen.verdict.clone()),
             RolloutEvent::Seen(_) | RolloutEvent::Asked(_) => None,
         };
-        let silent = next.phase.name() == self.phase.name() && next.at_step() == self.at_step();
+        let same = next.phase.name() == self.phase.name() && next.at_step() == self.at_step();
+        let silent = same && matches!(event, RolloutEvent::Seen(_));
         let mut next = next;
         if !silent {
             let text = next.told();
@@ -569,11 +570,17 @@ impl Rollout {
     }
 
     fn shifted(&self, step: usize, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
-        let Step { weight, hold, .. } = &self.plan.steps[step];
+        let Step { weight, hold, replicas, .. } = &self.plan.steps[step];
         if seen.weight == Some(*weight) {
             return Some(self.in_phase(holding(step, *hold, now)));
         }
-        (now >= until).then(|| self.going_back(Why::Unconfirmed { weight: *weight }, now))
+        // A share that too few replicas can carry is not given, and so cannot be confirmed.
+        let Health { ready, detail, .. } = &seen.candidate;
+        let why = match *ready < *replicas {
+            true => Why::NotReady { ready: *ready, needed: *replicas, detail: detail.clone() },
+            false => Why::Unconfirmed { weight: *weight },
+        };
+        (now >= until).then(|| self.going_back(why, now))
     }
 
     fn held(&self, seen: &Observation, now: Timestamp) -> Option<Self> {

@@ -48,6 +48,8 @@ impl Ask {
             Self::Resume => "resume",
             Self::Promote => "promote",
             Self::PromoteFully => "promote --full",
+            Self::Back { why: Why::Aborted { .. } } => "abort",
+            Self::Back { why: Why::Asked { .. } } => "roll back",
             Self::Back { .. } => "go back",
         }
     }
@@ -67,6 +69,10 @@ impl Rollout {
             Phase::Shifting { step: n, until } => {
                 (format!("the proxy to confirm {} for {}", self.plan.steps[*n].weight, self.candidate), Some(*until))
             }
+            Phase::Holding { step: n, short_since: Some(short), .. } => {
+                let needed = self.plan.steps[*n].replicas;
+                (format!("{needed} ready replica(s) of {} again", self.candidate), Some(short.after(self.plan.unready_limit)))
+            }
             Phase::Holding { until: None, .. } => ("`evenkeel promote`".to_owned(), None),
             Phase::Holding { step: n, until: Some(until), .. } => (self.holds(*n), Some(self.at_most(*n, *until))),
             Phase::Paused { why, .. } => (format!("`evenkeel resume`, `promote` or `abort` ({why})"), None),
@@ -74,7 +80,10 @@ impl Rollout {
                 let old = self.stable.map_or_else(String::new, |stable| format!(" of {stable}"));
                 (format!("the replicas{old} to drain and stop"), Some(*until))
             }
-            Phase::RollingBack { until, .. } => ("traffic to be back on the stable release".to_owned(), Some(*until)),
+            Phase::RollingBack { until, .. } => match self.stable {
+                Some(stable) => (format!("all traffic to be back on {stable}"), Some(*until)),
+                None => (format!("{} to have no traffic", self.candidate), Some(*until)),
+            },
             Phase::Stopping { until, .. } => {
                 (format!("the replicas of {} to drain and stop", self.candidate), Some(*until))
             }
