@@ -59,13 +59,38 @@ pub struct Handle {
 /// What reaches the loop.
 #[derive(Debug)]
 pub(crate) enum Request {
-    Keep { directory: PathBuf, parts: Vec<PathBuf>, reply: oneshot::Sender<Result<Digest, PlatformError>> },
-    Deploy { request: Box<DeployRequest>, artefact: Option<Digest>, reply: Reply<Revision> },
-    Command { service: ServiceName, verb: Verb, by: String, reply: Reply<()> },
-    Log { service: ServiceName, revision: Option<Revision>, lines: usize, reply: Reply<Vec<String>> },
-    Events { service: ServiceName, from: u64, limit: u32, reply: Reply<Vec<Recorded>> },
+    Keep {
+        directory: PathBuf,
+        parts: Vec<PathBuf>,
+        reply: oneshot::Sender<Result<Digest, PlatformError>>,
+    },
+    Deploy {
+        request: Box<DeployRequest>,
+        artefact: Option<Digest>,
+        reply: Reply<Revision>,
+    },
+    Command {
+        service: ServiceName,
+        verb: Verb,
+        by: String,
+        reply: Reply<()>,
+    },
+    Log {
+        service: ServiceName,
+        revision: Option<Revision>,
+        lines: usize,
+        reply: Reply<Vec<String>>,
+    },
+    Events {
+        service: ServiceName,
+        from: u64,
+        limit: u32,
+        reply: Reply<Vec<Recorded>>,
+    },
     /// Stop every replica, then answer; the loop ends.
-    Down { reply: oneshot::Sender<()> },
+    Down {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, AskError>>;

@@ -67,4 +67,3 @@ async fn carry_out<W: Workloads>(workloads: &W, deed: &Deed) -> Result<(), Platf
         Deed::Forget(replica) => workloads.forget(replica).await,
     }
 }
-

@@ -75,7 +75,9 @@ impl Keeper {
             match keeper.service.step(&recorded.event, recorded.at) {
                 Ok(Some(step)) => keeper.service = step.next,
                 Ok(None) => {}
-                Err(refused) => warn!(service = %keeper.service.name, version = recorded.version, %refused, "an event of the log is not legal any more"),
+                Err(refused) => {
+                    warn!(service = %keeper.service.name, version = recorded.version, %refused, "an event of the log is not legal any more")
+                }
             }
         }
         keeper.follow();
@@ -113,8 +115,7 @@ impl Keeper {
 
     async fn save_unsaved<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
         while let Some((at, event)) = self.unsaved.front().cloned() {
-            let append =
-                Append { service: &self.service.name, after: self.version, at, event: &event, snapshot: None };
+            let append = Append { service: &self.service.name, after: self.version, at, event: &event, snapshot: None };
             store.append(append).await?;
             self.version += 1;
             self.unsaved.pop_front();
@@ -233,11 +234,7 @@ pub(crate) enum Unhappened {
     Store(#[from] StoreError),
 }
 
-fn world<'a>(
-    wanted: &'a evenkeel_core::Wanted,
-    service: &'a Service,
-    sight: &Sight<'a>,
-) -> World<'a> {
+fn world<'a>(wanted: &'a evenkeel_core::Wanted, service: &'a Service, sight: &Sight<'a>) -> World<'a> {
     let Sight { replicas, in_force, in_flight, .. } = *sight;
     World { wanted, releases: &service.releases, replicas, in_force, in_flight }
 }

@@ -526,10 +526,7 @@ fn sight<'a>(
 }
 
 /// The world of a service that shall have no replica.
-fn nothing_wanted<'a>(
-    sight: &Sight<'a>,
-    releases: &'a BTreeMap<Revision, Release>,
-) -> evenkeel_core::fleet::World<'a> {
+fn nothing_wanted<'a>(sight: &Sight<'a>, releases: &'a BTreeMap<Revision, Release>) -> evenkeel_core::fleet::World<'a> {
     static NOTHING: evenkeel_core::Wanted =
         evenkeel_core::Wanted { replicas: BTreeMap::new(), stable: None, candidate: None };
     let Sight { replicas, in_force, in_flight, .. } = *sight;

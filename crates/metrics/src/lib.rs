@@ -1,1 +1,216 @@
-//! (being written)
+//! evenkeel's own exposition: what every release serves, and what evenkeel does, for Prometheus.
+//!
+//! Labels are bounded: services and their kept releases, classes of status. `status` is the class with its digits
+//! open (`2xx`), which `status=~"2.."` matches too.
+
+use std::fmt::Write as _;
+
+use evenkeel_analysis::Counts;
+use evenkeel_controller::status::{Overview, ReleaseStatus, RolloutStatus, ServiceStatus};
+use evenkeel_core::Outcome;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+/// Upper edges of `http_request_duration_seconds`, in seconds: Prometheus' usual ones and 1 ms below.
+const EDGES: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The OpenMetrics text of an overview.
+#[must_use]
+pub fn exposition(overview: &Overview) -> String {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Shown(overview.clone())));
+    let mut text = String::new();
+    if let Err(error) = encode(&mut text, &registry) {
+        // Formatting into a string fails only for a label that cannot be written.
+        let _ = writeln!(text, "# {error}");
+    }
+    text
+}
+
+#[derive(Debug)]
+struct Shown(Overview);
+
+type Labels = Vec<(&'static str, String)>;
+
+impl Collector for Shown {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let services = &self.0.services;
+        let mut requests = Vec::new();
+        let mut up = Vec::new();
+        let mut weight = Vec::new();
+        for (service, release) in services.iter().flat_map(|s| s.releases.iter().map(move |r| (s, r))) {
+            let labels = labels(service, release);
+            requests.extend(classes(&labels, &release.total));
+            up.push((labels.clone(), i64::from(release.ready)));
+            weight.push((labels, i64::from(release.weight.get())));
+        }
+        counters(&mut encoder, "http_requests", "Requests by release and class of status", requests)?;
+        durations(&mut encoder, services)?;
+        gauges(&mut encoder, "replica_up", "Replicas that may have traffic", up)?;
+        gauges(&mut encoder, "evenkeel_release_weight", "Share of traffic in units of 0.01 %", weight)?;
+        let status = services.iter().map(|s| (of_service(s), deployment_status(s))).collect();
+        let help = "1 while a rollout is in flight, 0 when all is stable, -1 when the last one went back";
+        gauges(&mut encoder, "evenkeel_deployment_status", help, status)?;
+        counters(&mut encoder, "evenkeel_deployments", "Ended rollouts that are remembered", ended(services))?;
+        let troubles = ConstGauge::new(self.0.troubles.len() as i64);
+        let help = "Parts of evenkeel that do not answer";
+        troubles.encode(encoder.encode_descriptor("evenkeel_troubles", help, None, troubles.metric_type())?)
+    }
+}
+
+fn of_service(service: &ServiceStatus) -> Labels {
+    vec![("service", service.service.to_string()), ("environment", service.environment.clone())]
+}
+
+fn labels(service: &ServiceStatus, release: &ReleaseStatus) -> Labels {
+    let candidate = service.rollout.as_ref().filter(|r| r.outcome.is_none()).map(|r| r.candidate);
+    let role = if service.stable == Some(release.revision) {
+        "stable"
+    } else if candidate == Some(release.revision) {
+        "canary"
+    } else {
+        "old"
+    };
+    let mut labels = of_service(service);
+    labels.push(("release", release.revision.to_string()));
+    labels.push(("version", release.version.clone()));
+    labels.push(("role", role.to_owned()));
+    labels
+}
+
+fn classes(labels: &Labels, counts: &Counts) -> Vec<(Labels, u64)> {
+    let names = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+    let by_class = names.into_iter().zip(counts.classes).chain([("none", counts.no_answer)]);
+    let with = |(status, count): (&str, u64)| {
+        let mut labels = labels.clone();
+        labels.push(("status", status.to_owned()));
+        (labels, count)
+    };
+    by_class.filter(|(_, count)| *count > 0).map(with).collect()
+}
+
+fn deployment_status(service: &ServiceStatus) -> i64 {
+    match service.rollout.as_ref().map(|rollout| &rollout.outcome) {
+        Some(None) => 1,
+        Some(Some(Outcome::RolledBack { .. } | Outcome::Stopped { .. })) => -1,
+        Some(Some(Outcome::Promoted)) | None => 0,
+    }
+}
+
+fn ended(services: &[ServiceStatus]) -> Vec<(Labels, u64)> {
+    let mut counted: std::collections::BTreeMap<Labels, u64> = std::collections::BTreeMap::new();
+    for service in services {
+        let all = service.history.iter().chain(&service.rollout);
+        for outcome in all.filter_map(|rollout: &RolloutStatus| rollout.outcome.as_ref()) {
+            let mut labels = of_service(service);
+            labels.push(("status", outcome.name().replace(' ', "_")));
+            *counted.entry(labels).or_default() += 1;
+        }
+    }
+    counted.into_iter().collect()
+}
+
+fn counters(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: Vec<(Labels, u64)>,
+) -> Result<(), std::fmt::Error> {
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in values {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn gauges(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: Vec<(Labels, i64)>,
+) -> Result<(), std::fmt::Error> {
+    let kind = ConstGauge::new(0_i64).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+fn durations(encoder: &mut DescriptorEncoder<'_>, services: &[ServiceStatus]) -> Result<(), std::fmt::Error> {
+    let help = "Time to the first byte of the answer";
+    let kind = prometheus_client::metrics::MetricType::Histogram;
+    let mut family = encoder.encode_descriptor("http_request_duration_seconds", help, None, kind)?;
+    for (service, release) in services.iter().flat_map(|s| s.releases.iter().map(move |r| (s, r))) {
+        let latency = &release.total.latency;
+        if latency.total() == 0 {
+            continue;
+        }
+        let mut below = 0;
+        let mut buckets = Vec::new();
+        for edge in EDGES {
+            let at_most = latency.at_most((edge * 1e6) as u64);
+            buckets.push((edge, at_most - below));
+            below = at_most;
+        }
+        buckets.push((f64::INFINITY, latency.total() - below));
+        let labels = labels(service, release);
+        let mut metric = family.encode_family(&labels)?;
+        metric.encode_histogram::<NoLabelSet>(latency.sum_us() as f64 / 1e6, latency.total(), &buckets, None)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_analysis::Outcome as Ended;
+    use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
+    use evenkeel_core::release::Standing;
+
+    #[test]
+    fn every_release_is_exposed_with_its_requests_and_latencies() {
+        let mut total = Counts::default();
+        total.record(Ended::Answered(200), 3_000);
+        total.record(Ended::Answered(503), 30_000);
+        let release = ReleaseStatus {
+            revision: Revision(3),
+            version: "1.4.2".into(),
+            standing: Standing::Good,
+            created: Timestamp(0),
+            artefact: None,
+            weight: BasisPoints::ALL,
+            wanted: 1,
+            ready: 1,
+            replicas: Vec::new(),
+            recent: Counts::default(),
+            total,
+        };
+        let service = ServiceStatus {
+            service: ServiceName::new("web").unwrap(),
+            environment: "production".into(),
+            listen: None,
+            preview: None,
+            stable: Some(Revision(3)),
+            releases: vec![release],
+            rollout: None,
+            history: Vec::new(),
+        };
+        let text = exposition(&Overview { services: vec![service], ..Overview::default() });
+        let labels = r#"service="web",environment="production",release="r3",version="1.4.2",role="stable""#;
+        for line in [
+            format!(r#"http_requests_total{{{labels},status="2xx"}} 1"#),
+            format!(r#"http_requests_total{{{labels},status="5xx"}} 1"#),
+            format!(r#"http_request_duration_seconds_bucket{{le="0.005",{labels}}} 1"#),
+            format!(r#"http_request_duration_seconds_bucket{{le="+Inf",{labels}}} 2"#),
+            format!(r#"replica_up{{{labels}}} 1"#),
+        ] {
+            assert!(text.lines().any(|l| l == line), "missing {line} in\n{text}");
+        }
+    }
+}
