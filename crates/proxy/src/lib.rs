@@ -12,6 +12,7 @@
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
 //! - `forward`, `headers`, `body`, `tunnel`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
+//! - `remote`: the proxy as a controller sees it
 
 mod accept;
 mod body;
@@ -25,6 +26,7 @@ mod headers;
 mod limits;
 pub mod process;
 mod refusal;
+mod remote;
 mod replica;
 mod routes;
 mod saved;
@@ -36,3 +38,4 @@ mod tunnel;
 mod worker;
 
 pub use process::{Options, SOCKET_NAME, run};
+pub use remote::RemoteProxy;

@@ -1,0 +1,68 @@
+//! The proxy as a controller sees it: [`Traffic`] over its socket.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use evenkeel_core::ports::{Report, Traffic, TrafficError};
+use evenkeel_core::table::RoutingTable;
+use evenkeel_wire::Client;
+use evenkeel_wire::proxy::{Answer, Ask};
+
+use crate::SOCKET_NAME;
+
+/// Longest wait for a table to be in force everywhere; every worker answers within a poll of its loop.
+const APPLY_LIMIT: Duration = Duration::from_secs(2);
+/// Longest wait for counters.
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
+
+/// A proxy process on this machine.
+#[derive(Debug)]
+pub struct RemoteProxy {
+    /// Tables have a connection of their own: a slow report never holds up a way back.
+    tables: Client,
+    reports: Client,
+}
+
+impl RemoteProxy {
+    /// The proxy that works on a state directory.
+    #[must_use]
+    pub fn new(state_directory: impl Into<PathBuf>) -> Self {
+        let directory = state_directory.into();
+        Self { tables: Client::new(directory.clone(), SOCKET_NAME), reports: Client::new(directory, SOCKET_NAME) }
+    }
+}
+
+impl Traffic for RemoteProxy {
+    async fn apply(&self, table: &RoutingTable) -> Result<(), TrafficError> {
+        match ask(&self.tables, Ask::Apply { table: Box::new(table.clone()) }, APPLY_LIMIT).await? {
+            Answer::Applied { .. } => Ok(()),
+            Answer::Refused { why } => Err(why.into()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn table(&self) -> Result<RoutingTable, TrafficError> {
+        match ask(&self.tables, Ask::Table, APPLY_LIMIT).await? {
+            Answer::Table { table } => Ok(*table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn report(&self) -> Result<Report, TrafficError> {
+        match ask(&self.reports, Ask::Report, REPORT_LIMIT).await? {
+            Answer::Report(report) => Ok(*report),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+async fn ask(client: &Client, ask: Ask, limit: Duration) -> Result<Answer, TrafficError> {
+    client.ask(&ask, limit).await.map_err(|error| TrafficError::Unavailable(error.to_string()))
+}
+
+fn unexpected(answer: &Answer) -> TrafficError {
+    match answer {
+        Answer::Failed { why } => TrafficError::Unavailable(why.clone()),
+        other => TrafficError::Unavailable(format!("an answer to another question: {other:?}")),
+    }
+}
