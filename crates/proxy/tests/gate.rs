@@ -1,5 +1,7 @@
 //! Requests meant to be understood differently by two programs: refused, or sent on in one meaning only.
 
+#![allow(clippy::unwrap_used, reason = "the helpers are test code too")]
+
 mod common;
 
 use std::io::Read;

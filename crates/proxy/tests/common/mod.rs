@@ -1,7 +1,12 @@
 //! A real proxy on port 0, upstreams as simple as can be, and clients that show raw bytes.
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part of this one")]
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    reason = "all of it is test code, and it waits"
+)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
