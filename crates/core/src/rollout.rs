@@ -37,6 +37,8 @@ pub struct Rollout {
     pub plan: Plan,
     /// Where it is.
     pub phase: Phase,
+    /// Replicas that the candidate keeps while it is taken back: as many as it had then.
+    pub kept: u32,
     /// When it started.
     pub started: Timestamp,
     /// Who asked for it.
@@ -309,7 +311,8 @@ impl Rollout {
         let Start { id, kind, candidate, stable, plan, by } = start;
         let until = now.after(plan.startup_limit);
         let phase = Phase::Preparing { step: 0, weight: BasisPoints::NONE, until };
-        let mut rollout = Self { id, kind, candidate, stable, plan, phase, started: now, by, moments: Vec::new() };
+        let moments = Vec::new();
+        let mut rollout = Self { id, kind, candidate, stable, plan, phase, kept: 0, started: now, by, moments };
         rollout.note(now, rollout.told(), None);
         rollout
     }
@@ -394,7 +397,7 @@ impl Rollout {
                 Ok(Some(self.ended(self.outcome(why), now)))
             }
             // Neither release is well: the fix must not wait for the way back that there is none of.
-            (Phase::Stuck { .. }, Asked(Ask::Back { why: why @ Why::Superseded { .. } })) => {
+            (Phase::Stuck { why }, Asked(Ask::Back { why: Why::Superseded { .. } })) => {
                 Ok(Some(self.ended(self.outcome(why), now)))
             }
             (Phase::Retiring { .. }, Asked(Ask::Back { why: Why::Superseded { .. } })) => {
@@ -439,7 +442,8 @@ impl Rollout {
             | Phase::Holding { step, .. }
             | Phase::Paused { step, .. } => self.plan.steps[*step].replicas.max(self.weight().of_replicas(full)),
             Phase::Smoking { .. } => self.plan.steps[0].replicas,
-            Phase::RollingBack { .. } | Phase::Stuck { .. } | Phase::Retiring { .. } => full,
+            Phase::RollingBack { .. } | Phase::Stuck { .. } => self.kept,
+            Phase::Retiring { .. } => full,
             Phase::Stopping { .. } | Phase::Done { .. } => 0,
         }
     }
@@ -495,7 +499,8 @@ impl Rollout {
     }
 
     fn going_back(&self, why: Why, now: Timestamp) -> Self {
-        self.in_phase(Phase::RollingBack { why, until: now.after(TRAFFIC_LIMIT) })
+        let phase = Phase::RollingBack { why, until: now.after(TRAFFIC_LIMIT) };
+        Self { kept: self.replicas(), ..self.in_phase(phase) }
     }
 
     fn ended(&self, outcome: Outcome, at: Timestamp) -> Self {

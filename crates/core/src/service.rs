@@ -281,6 +281,7 @@ impl Service {
         let mut next = self.clone();
         next.spec = Some(deploy.spec.clone());
         let (kind, revision) = match known {
+            Some(release) if self.is_left(release.revision) => return next.back_to_stable(&deploy.by, now),
             Some(release) => self.again(release, deploy.again)?,
             None => (Kind::Deploy, next.add_release(deploy, now)),
         };
@@ -288,26 +289,41 @@ impl Service {
         next.queue(kind, revision, plan, &deploy.by, now)
     }
 
+    /// Whether a rollout in flight is about to take this release's place as the stable one.
+    fn is_left(&self, revision: Revision) -> bool {
+        let leaving = |r: &Rollout| !r.is_promoted() && !matches!(r.phase, Phase::Stopping { .. });
+        self.stable == Some(revision) && self.in_flight().is_some_and(leaving)
+    }
+
+    /// Deploying the stable release is a wish to go back to it.
+    fn back_to_stable(self, by: &str, now: Timestamp) -> Result<Self, Refused> {
+        let why = Why::Asked { by: by.to_owned() };
+        let next = self.ask(Ask::Back { why }, "go back", now)?;
+        Ok(next.unwrap_or(self))
+    }
+
     /// What deploying a release means that is known already.
     fn again(&self, release: &Release, again: bool) -> Result<(Kind, Revision), Refused> {
         let called = self.called(release.revision);
         let nothing = |what: String| Err(Refused::NothingToDo { what });
+        let mut standing = release.standing.clone();
         if let Some(rollout) = self.in_flight().filter(|r| r.candidate == release.revision && !r.is_promoted()) {
-            if !matches!(rollout.phase, Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Stuck { .. }) {
+            let (Phase::RollingBack { why, .. } | Phase::Stopping { why, .. } | Phase::Stuck { why }) = &rollout.phase
+            else {
                 return nothing(format!("{called} is being rolled out already"));
-            }
-        } else if self.stable == Some(release.revision) && self.in_flight().is_none_or(Rollout::is_promoted) {
+            };
+            // Its rollout is not over, and yet says already what is known of it.
+            standing = standing_after(why, rollout.kind, standing);
+        } else if self.stable == Some(release.revision) {
             return nothing(format!("{called} is live already, with identical content"));
         }
         if self.next.as_ref().is_some_and(|next| next.revision == release.revision) {
             return nothing(format!("{called} begins already as soon as the rollout in flight is out of its way"));
         }
-        match &release.standing {
-            Standing::Bad { why } if !again => Err(Refused::RolledBackBefore {
-                revision: release.revision,
-                version: release.version.clone(),
-                why: why.clone(),
-            }),
+        match standing {
+            Standing::Bad { why } if !again => {
+                Err(Refused::RolledBackBefore { revision: release.revision, version: release.version.clone(), why })
+            }
             Standing::Good => Ok((Kind::Back, release.revision)),
             Standing::Bad { .. } | Standing::Untried | Standing::Unjudged => Ok((Kind::Deploy, release.revision)),
         }
@@ -453,12 +469,8 @@ impl Service {
         } else if let Phase::Stopping { why, .. }
         | Phase::Done { outcome: Outcome::RolledBack { why } | Outcome::Stopped { why }, .. } = &rollout.phase
         {
-            let standing = standing_after(why, rollout.kind);
-            let was_bad = self.releases.get(&candidate).is_some_and(|r| matches!(r.standing, Standing::Bad { .. }));
-            // An attempt that was cut short does not clear its name.
-            if !(was_bad && standing == Standing::Unjudged) {
-                self.set_standing(candidate, standing);
-            }
+            let Some(release) = self.releases.get_mut(&candidate) else { return };
+            release.standing = standing_after(why, rollout.kind, release.standing.clone());
         }
     }
 
@@ -470,10 +482,6 @@ impl Service {
 
     fn begin_next(&mut self, now: Timestamp) {
         let Some(Next { kind, revision, plan, by }) = self.next.take() else { return };
-        // It has the traffic already: all there was to do was to get the rollout in flight out of its way.
-        if self.stable == Some(revision) {
-            return;
-        }
         if let Some(mut last) = self.rollout.take() {
             if let Phase::Stopping { .. } = last.phase {
                 let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
@@ -508,11 +516,13 @@ impl Service {
 }
 
 /// What a rollout that went back says about its candidate.
-fn standing_after(why: &Why, kind: Kind) -> Standing {
+fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
     match why {
         Why::Breach { .. } | Why::NotReady { .. } | Why::Unready { .. } | Why::Smoke { .. } => {
             Standing::Bad { why: why.to_string() }
         }
+        // An attempt that was cut short does not clear its name.
+        _ if matches!(before, Standing::Bad { .. }) => before,
         // It was good before, and nobody has said otherwise.
         _ if kind == Kind::Back => Standing::Good,
         Why::NotEnough { .. }

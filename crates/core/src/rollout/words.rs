@@ -144,7 +144,10 @@ impl Rollout {
             Phase::Stuck { why } => format!("traffic could not be moved back, people are needed: {why}"),
             Phase::Done { outcome: Outcome::Promoted, .. } => format!("promoted: {} is live", self.candidate),
             Phase::Done { outcome: outcome @ (Outcome::RolledBack { why } | Outcome::Stopped { why }), .. } => {
-                format!("{}: {why}", outcome.name())
+                match why {
+                    Why::Aborted { .. } | Why::Superseded { .. } => why.to_string(),
+                    _ => format!("{}: {why}", outcome.name()),
+                }
             }
         }
     }

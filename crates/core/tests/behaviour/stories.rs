@@ -107,7 +107,7 @@ fn a_first_release_that_is_aborted_leaves_nothing_running() {
            4 x r1 0 %; waits until 32s for r1 to have no traffic
       3s #1 r1 has no traffic; it drains and stops
            nothing runs; waits until 21s for the replicas of r1 to drain and stop
-      4s #1 aborted: aborted by bob
+      4s #1 aborted by bob
            nothing runs; r1 unjudged
     ");
 }
@@ -138,7 +138,7 @@ fn a_canary_that_breaks_an_objective_at_its_second_step_goes_back() {
      14s #2 watching r2 at 50 % for 20s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits until 47s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
      18s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 36s for the replicas of r2 to drain and stop
      19s #2 rolled back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
@@ -222,7 +222,7 @@ fn too_few_requests_go_back_where_the_spec_says_so() {
       2s #2 watching r2 at 5 % for 10s
            4 x r1 95 %, 1 x r2 5 %; waits until 12s for the end of step 1 and at least 50 requests to r2
      12s #2 rolling back: only 7 of 50 requests came to judge it by
-           4 x r1 100 %, 4 x r2 0 %; waits until 42s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 42s for all traffic to be back on r1
      13s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 31s for the replicas of r2 to drain and stop
      14s #2 rolled back: only 7 of 50 requests came to judge it by
@@ -334,7 +334,7 @@ fn a_step_without_an_end_still_goes_back_on_a_breach() {
       2s #2 watching r2 at 5 % until somebody promotes
            4 x r1 95 %, 1 x r2 5 %; waits as long as it takes for `evenkeel promote`
     101s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits until 131s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 131s for all traffic to be back on r1
     102s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 120s for the replicas of r2 to drain and stop
     103s #2 rolled back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
@@ -436,7 +436,7 @@ fn a_paused_release_that_breaks_an_objective_goes_back() {
       6s #2 paused at 5 %: paused by bob
            4 x r1 95 %, 1 x r2 5 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (paused by bob)
       7s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits until 37s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 37s for all traffic to be back on r1
       8s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 26s for the replicas of r2 to drain and stop
       9s #2 rolled back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
@@ -528,23 +528,21 @@ fn promote_full_skips_the_smoke_checks() {
     );
     assert_snapshot!(told, @r"
     > deploy 1.1
-      0s #1 rolling back: superseded by r2
-           2 x r1 0 %; waits until 30s for r1 to have no traffic
-      1s #1 r1 has no traffic; it drains and stops
-      1s #1 superseded: superseded by r2
-      1s #2 starting r2: 2 replica(s)
-           2 x r2 0 %; waits until 31s for 2 ready replica(s) of r2 for step 1 of 1
-      2s #2 smoke testing r2 before it has any traffic
-           2 x r2 0 %; waits until 72s for smoke checks of r2
+      0s #2 starting r2: 2 replica(s)
+           2 x r1 100 %, 2 x r2 0 %; waits until 30s for 2 ready replica(s) of r2 for step 1 of 1
+      1s #2 smoke testing r2 before it has any traffic
+           2 x r1 100 %, 2 x r2 0 %; waits until 71s for smoke checks of r2
     > promote full
       6s #2 2 replica(s) of r2 for the next step
-           2 x r2 0 %; waits until 36s for 2 ready replica(s) of r2 for step 1 of 1
+           2 x r1 100 %, 2 x r2 0 %; waits until 36s for 2 ready replica(s) of r2 for step 1 of 1
       7s #2 100 % of traffic to r2
-           2 x r2 100 %; waits until 37s for the proxy to confirm 100 % for r2
+           2 x r1 0 %, 2 x r2 100 %; waits until 37s for the proxy to confirm 100 % for r2
       8s #2 r2 has all traffic
-           2 x r2 100 %; waits until 8s for the end of step 1
-      9s #2 promoted: r2 is live
-           2 x r2 100 %; r1 unjudged, r2 good
+           2 x r1 0 %, 2 x r2 100 %; waits until 8s for the end of step 1
+      9s #2 r2 is stable; the old release drains and stops
+           2 x r2 100 %; waits until 27s for the replicas of r1 to drain and stop
+     10s #2 promoted: r2 is live
+           2 x r2 100 %; r1 good, r2 good
     ");
 }
 
@@ -600,7 +598,7 @@ fn a_release_that_is_never_ready_is_given_up_with_its_last_answer() {
       0s #2 starting r2: 1 replica(s)
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
      30s #2 rolling back: 0 of 1 replica(s) became ready in time; last: GET /health: 503
-           4 x r1 100 %, 4 x r2 0 %; waits until 60s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 60s for all traffic to be back on r1
      31s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 49s for the replicas of r2 to drain and stop
      32s #2 rolled back: 0 of 1 replica(s) became ready in time; last: GET /health: 503
@@ -634,7 +632,7 @@ fn a_release_that_loses_all_replicas_goes_back_at_once() {
      14s #2 watching r2 at 50 % for 20s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      15s #2 rolling back: only 0 of 2 replica(s) were ready while it had traffic; last: GET /health: 503
-           4 x r1 100 %, 4 x r2 0 %; waits until 45s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 45s for all traffic to be back on r1
      16s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 34s for the replicas of r2 to drain and stop
      17s #2 rolled back: only 0 of 2 replica(s) were ready while it had traffic; last: GET /health: 503
@@ -668,7 +666,7 @@ fn a_release_with_too_few_replicas_for_too_long_goes_back() {
      14s #2 watching r2 at 50 % for 20s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      29s #2 rolling back: only 1 of 2 replica(s) were ready while it had traffic; last: GET /health: 503
-           4 x r1 100 %, 4 x r2 0 %; waits until 59s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 59s for all traffic to be back on r1
      30s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 48s for the replicas of r2 to drain and stop
      31s #2 rolled back: only 1 of 2 replica(s) were ready while it had traffic; last: GET /health: 503
@@ -744,7 +742,7 @@ fn a_release_that_falls_short_before_its_share_is_in_force_is_not_ready() {
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
      43s #2 rolling back: 1 of 2 replica(s) became ready in time; last: GET /health: 503
-           4 x r1 100 %, 4 x r2 0 %; waits until 73s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 73s for all traffic to be back on r1
      55s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 73s for the replicas of r2 to drain and stop
      56s #2 rolled back: 1 of 2 replica(s) became ready in time; last: GET /health: 503
@@ -771,7 +769,7 @@ fn a_share_that_the_proxy_does_not_confirm_goes_back() {
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
      31s #2 rolling back: the proxy did not confirm 5 % of traffic in time
-           4 x r1 100 %, 4 x r2 0 %; waits until 61s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 61s for all traffic to be back on r1
      41s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 59s for the replicas of r2 to drain and stop
      42s #2 rolled back: the proxy did not confirm 5 % of traffic in time
@@ -790,20 +788,18 @@ fn blue_green_switches_at_once_after_its_smoke_checks() {
     );
     assert_snapshot!(told, @r"
     > deploy 1.1
-      0s #1 rolling back: superseded by r2
-           2 x r1 0 %; waits until 30s for r1 to have no traffic
-      1s #1 r1 has no traffic; it drains and stops
-      1s #1 superseded: superseded by r2
-      1s #2 starting r2: 2 replica(s)
-           2 x r2 0 %; waits until 31s for 2 ready replica(s) of r2 for step 1 of 1
-      2s #2 smoke testing r2 before it has any traffic
-           2 x r2 0 %; waits until 72s for smoke checks of r2
-      3s #2 100 % of traffic to r2
-           2 x r2 100 %; waits until 33s for the proxy to confirm 100 % for r2
-      4s #2 r2 has all traffic
-           2 x r2 100 %; waits until 4s for the end of step 1
-      5s #2 promoted: r2 is live
-           2 x r2 100 %; r1 unjudged, r2 good
+      0s #2 starting r2: 2 replica(s)
+           2 x r1 100 %, 2 x r2 0 %; waits until 30s for 2 ready replica(s) of r2 for step 1 of 1
+      1s #2 smoke testing r2 before it has any traffic
+           2 x r1 100 %, 2 x r2 0 %; waits until 71s for smoke checks of r2
+      2s #2 100 % of traffic to r2
+           2 x r1 0 %, 2 x r2 100 %; waits until 32s for the proxy to confirm 100 % for r2
+      3s #2 watching r2 at 100 % for 30s
+           2 x r1 0 %, 2 x r2 100 %; waits until 93s for the end of step 1 and at least 50 requests to r2
+     33s #2 r2 is stable; the old release drains and stops
+           2 x r2 100 %; waits until 51s for the replicas of r1 to drain and stop
+     34s #2 promoted: r2 is live
+           2 x r2 100 %; r1 good, r2 good
     ");
 }
 
@@ -819,20 +815,16 @@ fn blue_green_with_a_failing_smoke_check_never_has_traffic() {
     );
     assert_snapshot!(told, @r"
     > deploy 1.1
-      0s #1 rolling back: superseded by r2
-           2 x r1 0 %; waits until 30s for r1 to have no traffic
-      1s #1 r1 has no traffic; it drains and stops
-      1s #1 superseded: superseded by r2
-      1s #2 starting r2: 2 replica(s)
-           2 x r2 0 %; waits until 31s for 2 ready replica(s) of r2 for step 1 of 1
-      2s #2 smoke testing r2 before it has any traffic
-           2 x r2 0 %; waits until 72s for smoke checks of r2
-      3s #2 rolling back: smoke check failed: GET / of web-r2-1: 500
-           2 x r2 0 %; waits until 33s for r2 to have no traffic
-      4s #2 r2 has no traffic; it drains and stops
-           nothing runs; waits until 22s for the replicas of r2 to drain and stop
-      5s #2 stopped: smoke check failed: GET / of web-r2-1: 500
-           nothing runs; r1 unjudged, r2 bad
+      0s #2 starting r2: 2 replica(s)
+           2 x r1 100 %, 2 x r2 0 %; waits until 30s for 2 ready replica(s) of r2 for step 1 of 1
+      1s #2 smoke testing r2 before it has any traffic
+           2 x r1 100 %, 2 x r2 0 %; waits until 71s for smoke checks of r2
+      2s #2 rolling back: smoke check failed: GET / of web-r2-1: 500
+           2 x r1 100 %, 2 x r2 0 %; waits until 32s for all traffic to be back on r1
+      3s #2 all traffic is on r1; r2 drains and stops
+           2 x r1 100 %; waits until 21s for the replicas of r2 to drain and stop
+      4s #2 rolled back: smoke check failed: GET / of web-r2-1: 500
+           2 x r1 100 %; r1 good, r2 bad
     ");
 }
 
@@ -848,20 +840,16 @@ fn blue_green_whose_smoke_checks_do_not_end_is_given_up() {
     );
     assert_snapshot!(told, @r"
     > deploy 1.1
-      0s #1 rolling back: superseded by r2
-           2 x r1 0 %; waits until 30s for r1 to have no traffic
-      1s #1 r1 has no traffic; it drains and stops
-      1s #1 superseded: superseded by r2
-      1s #2 starting r2: 2 replica(s)
-           2 x r2 0 %; waits until 31s for 2 ready replica(s) of r2 for step 1 of 1
-      2s #2 smoke testing r2 before it has any traffic
-           2 x r2 0 %; waits until 72s for smoke checks of r2
-     72s #2 rolling back: smoke check failed: the smoke checks did not end in time
-           2 x r2 0 %; waits until 102s for r2 to have no traffic
-     73s #2 r2 has no traffic; it drains and stops
-           nothing runs; waits until 91s for the replicas of r2 to drain and stop
-     74s #2 stopped: smoke check failed: the smoke checks did not end in time
-           nothing runs; r1 unjudged, r2 bad
+      0s #2 starting r2: 2 replica(s)
+           2 x r1 100 %, 2 x r2 0 %; waits until 30s for 2 ready replica(s) of r2 for step 1 of 1
+      1s #2 smoke testing r2 before it has any traffic
+           2 x r1 100 %, 2 x r2 0 %; waits until 71s for smoke checks of r2
+     71s #2 rolling back: smoke check failed: the smoke checks did not end in time
+           2 x r1 100 %, 2 x r2 0 %; waits until 101s for all traffic to be back on r1
+     72s #2 all traffic is on r1; r2 drains and stops
+           2 x r1 100 %; waits until 90s for the replicas of r2 to drain and stop
+     73s #2 rolled back: smoke check failed: the smoke checks did not end in time
+           2 x r1 100 %; r1 good, r2 bad
     ");
 }
 
@@ -878,20 +866,20 @@ fn blue_green_switches_back_at_once() {
     );
     assert_snapshot!(told, @r"
     > deploy 1.1
-      0s #1 rolling back: superseded by r2
-           2 x r1 0 %; waits until 30s for r1 to have no traffic
-      1s #1 r1 has no traffic; it drains and stops
-      1s #1 superseded: superseded by r2
-      1s #2 starting r2: 2 replica(s)
-           2 x r2 0 %; waits until 31s for 2 ready replica(s) of r2 for step 1 of 1
-      2s #2 smoke testing r2 before it has any traffic
-           2 x r2 0 %; waits until 72s for smoke checks of r2
-      3s #2 100 % of traffic to r2
-           2 x r2 100 %; waits until 33s for the proxy to confirm 100 % for r2
-      4s #2 r2 has all traffic
-           2 x r2 100 %; waits until 4s for the end of step 1
-      5s #2 promoted: r2 is live
-           2 x r2 100 %; r1 unjudged, r2 good
+      0s #2 starting r2: 2 replica(s)
+           2 x r1 100 %, 2 x r2 0 %; waits until 30s for 2 ready replica(s) of r2 for step 1 of 1
+      1s #2 smoke testing r2 before it has any traffic
+           2 x r1 100 %, 2 x r2 0 %; waits until 71s for smoke checks of r2
+      2s #2 100 % of traffic to r2
+           2 x r1 0 %, 2 x r2 100 %; waits until 32s for the proxy to confirm 100 % for r2
+      3s #2 watching r2 at 100 % for 30s
+           2 x r1 0 %, 2 x r2 100 %; waits until 93s for the end of step 1 and at least 50 requests to r2
+     16s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
+           2 x r1 100 %, 2 x r2 0 %; waits until 46s for all traffic to be back on r1
+     17s #2 all traffic is on r1; r2 drains and stops
+           2 x r1 100 %; waits until 35s for the replicas of r2 to drain and stop
+     18s #2 rolled back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
+           2 x r1 100 %; r1 good, r2 bad
     ");
 }
 
@@ -954,9 +942,9 @@ fn a_way_back_that_cannot_be_gone_calls_people_and_is_gone_once_it_can() {
      14s #2 watching r2 at 50 % for 20s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits until 47s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
      47s #2 traffic could not be moved back, people are needed: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
+           4 x r1 100 %, 2 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
     > pause
     ! cannot pause while stuck: people are needed
      57s #2 all traffic is on r1; r2 drains and stops
@@ -997,14 +985,14 @@ fn people_may_abort_or_promote_a_release_that_is_stuck() {
      14s #2 watching r2 at 50 % for 20s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits until 47s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
      47s #2 traffic could not be moved back, people are needed: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
+           4 x r1 100 %, 2 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
     > abort
      56s #2 rolling back: aborted by bob
-           4 x r1 100 %, 4 x r2 0 %; waits until 86s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 86s for all traffic to be back on r1
      86s #2 traffic could not be moved back, people are needed: aborted by bob
-           4 x r1 100 %, 4 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
+           4 x r1 100 %, 2 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
     > promote full
      96s #2 4 replica(s) of r2 for the next step
            4 x r1 100 %, 4 x r2 0 %; waits until 126s for 4 ready replica(s) of r2 for step 1 of 1
@@ -1049,11 +1037,11 @@ fn a_stuck_release_makes_room_for_its_fix() {
      14s #2 watching r2 at 50 % for 20s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits until 47s for all traffic to be back on r1
+           4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
      47s #2 traffic could not be moved back, people are needed: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
-           4 x r1 100 %, 4 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
+           4 x r1 100 %, 2 x r2 0 %; waits as long as it takes for people: the stable release cannot take the traffic; fix it and `evenkeel abort`, or `evenkeel promote --full`
     > deploy 1.2
-     56s #2 superseded: superseded by r3
+     56s #2 rolled back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
      56s #3 starting r3: 1 replica(s)
            4 x r1 100 %, 1 x r3 0 %; waits until 86s for 1 ready replica(s) of r3 for step 1 of 3
      57s #3 4 replica(s) of r3 for the next step
@@ -1065,7 +1053,7 @@ fn a_stuck_release_makes_room_for_its_fix() {
      64s #3 r3 is stable; the old release drains and stops
            4 x r3 100 %; waits until 82s for the replicas of r1 to drain and stop
      65s #3 promoted: r3 is live
-           4 x r3 100 %; r1 good, r2 unjudged, r3 good
+           4 x r3 100 %; r1 good, r2 bad, r3 good
     ");
 }
 
@@ -1097,9 +1085,9 @@ fn a_fix_gets_its_turn_when_the_way_back_gets_stuck() {
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
     > deploy 1.2
      16s #2 rolling back: superseded by r3
-           4 x r1 100 %, 4 x r2 0 %; waits until 46s for all traffic to be back on r1
-     46s #2 superseded: superseded by r3
+           4 x r1 100 %, 2 x r2 0 %; waits until 46s for all traffic to be back on r1
      46s #2 traffic could not be moved back, people are needed: superseded by r3
+     46s #2 superseded by r3
      46s #3 starting r3: 1 replica(s)
            4 x r1 100 %, 1 x r3 0 %; waits until 76s for 1 ready replica(s) of r3 for step 1 of 3
      47s #3 4 replica(s) of r3 for the next step
@@ -1189,7 +1177,7 @@ fn rollback_out_of_a_rollout_goes_back_to_stable() {
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > rollback
       6s #2 rolling back: rollback asked for by bob
-           4 x r1 100 %, 4 x r2 0 %; waits until 36s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 36s for all traffic to be back on r1
       7s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 25s for the replicas of r2 to drain and stop
       8s #2 rolled back: rollback asked for by bob
@@ -1344,11 +1332,11 @@ fn deploying_the_stable_release_takes_the_candidate_back() {
       2s #2 watching r2 at 5 % for 10s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > deploy 1.0
-      6s #2 rolling back: superseded by r1
-           4 x r1 100 %, 4 x r2 0 %; waits until 36s for all traffic to be back on r1
+      6s #2 rolling back: rollback asked for by ann
+           4 x r1 100 %, 1 x r2 0 %; waits until 36s for all traffic to be back on r1
       7s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 25s for the replicas of r2 to drain and stop
-      8s #2 superseded: superseded by r1
+      8s #2 rolled back: rollback asked for by ann
            4 x r1 100 %; r1 good, r2 unjudged
     ");
 }
@@ -1405,12 +1393,12 @@ fn an_identical_deploy_of_what_waits_its_turn_changes_nothing() {
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > deploy 1.2
       6s #2 rolling back: superseded by r3
-           4 x r1 100 %, 4 x r2 0 %; waits until 36s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 36s for all traffic to be back on r1
     > deploy 1.2
     ! r3 (1.2) begins already as soon as the rollout in flight is out of its way
     > deploy 1.3
       7s #2 all traffic is on r1; r2 drains and stops
-      7s #2 superseded: superseded by r3
+      7s #2 superseded by r3
       7s #3 starting r4: 1 replica(s)
            4 x r1 100 %, 1 x r4 0 %; waits until 37s for 1 ready replica(s) of r4 for step 1 of 3
       8s #3 5 % of traffic to r4
@@ -1543,7 +1531,7 @@ fn retry_of_a_rollback_is_a_rollback() {
            4 x r1 0 %, 4 x r2 100 %; waits until 30s for all traffic to be back on r2
       1s #3 all traffic is on r2; r1 drains and stops
            4 x r2 100 %; waits until 19s for the replicas of r1 to drain and stop
-      2s #3 aborted: aborted by bob
+      2s #3 aborted by bob
            4 x r2 100 %; r1 good, r2 good
     > retry
       3s #4 going back to r1: 4 replica(s)
@@ -1602,11 +1590,11 @@ fn abort_of_a_superseded_rollout_drops_what_waits_behind_it() {
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > deploy 1.2
       6s #2 rolling back: superseded by r3
-           4 x r1 100 %, 4 x r2 0 %; waits until 36s for all traffic to be back on r1
+           4 x r1 100 %, 1 x r2 0 %; waits until 36s for all traffic to be back on r1
     > abort
       7s #2 all traffic is on r1; r2 drains and stops
            4 x r1 100 %; waits until 25s for the replicas of r2 to drain and stop
-      8s #2 superseded: superseded by r3
+      8s #2 superseded by r3
            4 x r1 100 %; r1 good, r2 unjudged, r3 untried
     ");
 }
@@ -1723,27 +1711,27 @@ fn an_abort_takes_the_candidate_back_from_wherever_that_makes_sense() {
         > abort
           6s #2 rolling back: aborted by bob
           7s #2 all traffic is on r1; r2 drains and stops
-          8s #2 aborted: aborted by bob
+          8s #2 aborted by bob
     smoke testing
         > abort
           6s #2 rolling back: aborted by bob
           7s #2 all traffic is on r1; r2 drains and stops
-          8s #2 aborted: aborted by bob
+          8s #2 aborted by bob
     shifting traffic
         > abort
           7s #2 rolling back: aborted by bob
           8s #2 all traffic is on r1; r2 drains and stops
-          9s #2 aborted: aborted by bob
+          9s #2 aborted by bob
     watching
         > abort
           9s #2 rolling back: aborted by bob
          10s #2 all traffic is on r1; r2 drains and stops
-         11s #2 aborted: aborted by bob
+         11s #2 aborted by bob
     paused
         > abort
           9s #2 rolling back: aborted by bob
          10s #2 all traffic is on r1; r2 drains and stops
-         11s #2 aborted: aborted by bob
+         11s #2 aborted by bob
     rolling back
         > abort
          11s #2 all traffic is on r1; r2 drains and stops
@@ -1755,7 +1743,7 @@ fn an_abort_takes_the_candidate_back_from_wherever_that_makes_sense() {
         > abort
          41s #2 rolling back: aborted by bob
          42s #2 all traffic is on r1; r2 drains and stops
-         43s #2 aborted: aborted by bob
+         43s #2 aborted by bob
     promoted, stopping the old release
         > abort
         ! cannot abort while promoted, stopping the old release
@@ -1772,7 +1760,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
         > deploy 1.2
           6s #2 rolling back: superseded by r3
           7s #2 all traffic is on r1; r2 drains and stops
-          7s #2 superseded: superseded by r3
+          7s #2 superseded by r3
           7s #3 starting r3: 1 replica(s)
           8s #3 5 % of traffic to r3
           9s #3 watching r3 at 5 % for 10s
@@ -1780,14 +1768,14 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
         > deploy 1.2
           6s #2 rolling back: superseded by r3
           7s #2 all traffic is on r1; r2 drains and stops
-          7s #2 superseded: superseded by r3
+          7s #2 superseded by r3
           7s #3 starting r3: 2 replica(s)
           8s #3 smoke testing r3 before it has any traffic
     shifting traffic
         > deploy 1.2
           7s #2 rolling back: superseded by r3
           8s #2 all traffic is on r1; r2 drains and stops
-          8s #2 superseded: superseded by r3
+          8s #2 superseded by r3
           8s #3 starting r3: 1 replica(s)
           9s #3 5 % of traffic to r3
          10s #3 watching r3 at 5 % for 10s
@@ -1795,7 +1783,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
         > deploy 1.2
           9s #2 rolling back: superseded by r3
          10s #2 all traffic is on r1; r2 drains and stops
-         10s #2 superseded: superseded by r3
+         10s #2 superseded by r3
          10s #3 starting r3: 1 replica(s)
          11s #3 5 % of traffic to r3
          12s #3 watching r3 at 5 % for 10s
@@ -1803,7 +1791,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
         > deploy 1.2
           9s #2 rolling back: superseded by r3
          10s #2 all traffic is on r1; r2 drains and stops
-         10s #2 superseded: superseded by r3
+         10s #2 superseded by r3
          10s #3 starting r3: 1 replica(s)
          11s #3 5 % of traffic to r3
          12s #3 watching r3 at 5 % for 10s
@@ -1823,7 +1811,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
          14s #3 all traffic is on r1; r3 drains and stops
     stuck: people are needed
         > deploy 1.2
-         41s #2 superseded: superseded by r3
+         41s #2 rolled back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
          41s #3 starting r3: 1 replica(s)
          42s #3 5 % of traffic to r3
          43s #3 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed

@@ -44,7 +44,7 @@ pub(crate) fn story(spec: Spec, script: &str) -> String {
 
 /// A story whose first release, 1.0, is live at 0 s.
 pub(crate) fn update(spec: Spec, script: &str) -> String {
-    let first = format!("quiet deploy 1.0, wait 3\n{script}");
+    let first = format!("quiet deploy 1.0, wait 6\n{script}");
     story(spec, &first)
 }
 
@@ -175,7 +175,7 @@ impl Story {
                 lines.push((rollout.id, format!("{:>3}s {} {}", moment.at.0 / 1_000_000, rollout.id, moment.text)));
             }
         }
-        lines.sort();
+        lines.sort_by_key(|(id, _)| *id);
         if lines.is_empty() {
             return;
         }
