@@ -8,8 +8,8 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::header::HOST;
-use http::{HeaderValue, Request, Response};
+use http::header::{CONNECTION, HOST};
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
@@ -21,8 +21,8 @@ use tracing::trace;
 
 use crate::body::{AnswerBody, RequestBody, Upload};
 use crate::forward::Exchange;
-use crate::headers::{Sender, prepare_request, to_origin_form};
-use crate::limits::{FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME};
+use crate::headers::{Sender, may_upgrade, prepare_request, to_origin_form};
+use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME};
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
 use crate::routes::Slot;
@@ -46,6 +46,9 @@ pub(crate) struct Client {
 }
 
 /// Serves a connection to its end.
+///
+/// When the proxy stops, a connection at rest gets a moment more: its client may have sent a request already, and
+/// would lose it. The answer to that request then says that it is the last.
 pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, peer: SocketAddr) {
     // Without it the end of an answer could wait for the client's delayed acknowledgement.
     let _ = tcp.set_nodelay(true);
@@ -59,8 +62,16 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, pe
         .header_read_timeout(None)
         .serve_connection(io, service);
     let seat = worker.seat();
+    let mut farewell: Option<Pin<Box<Sleep>>> = None;
     let ended = poll_fn(|cx| {
         if seat.is_asked_to_end(cx) {
+            farewell = Some(Box::pin(tokio::time::sleep(FAREWELL_TIME)));
+            if client.watch.is_answering() {
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+        if farewell.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
+            farewell = None;
             Pin::new(&mut connection).graceful_shutdown();
         }
         Pin::new(&mut connection).poll(cx)
@@ -138,7 +149,11 @@ impl Client {
                 Ok(exchange) => exchange.run().await,
                 Err(refusal) => Err(refusal),
             };
-            Ok(answer.unwrap_or_else(|refusal| client.refuse(refusal)))
+            let mut answer = answer.unwrap_or_else(|refusal| client.refuse(refusal));
+            if client.worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
         }
     }
 
@@ -162,7 +177,8 @@ impl Client {
     fn prepare(&self, request: Request<Incoming>, now: Instant) -> (Request<RequestBody>, Option<Rc<Upload>>, bool) {
         let (mut parts, incoming) = request.into_parts();
         // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
-        let upgrade = parts.extensions.remove::<hyper::upgrade::OnUpgrade>().is_some();
+        let promised = parts.extensions.remove::<hyper::upgrade::OnUpgrade>().is_some();
+        let upgrade = promised && may_upgrade(&parts.headers);
         to_origin_form(&mut parts.uri);
         parts.version = http::Version::HTTP_11;
         prepare_request(&mut parts.headers, &self.sender, upgrade);

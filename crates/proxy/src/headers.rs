@@ -50,6 +50,13 @@ pub(crate) fn to_origin_form(target: &mut Uri) {
     }
 }
 
+/// HTTP/2 within a tunnel would carry requests that pass neither the gate nor the coin.
+pub(crate) fn may_upgrade(headers: &HeaderMap) -> bool {
+    let wanted = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    let mut protocols = wanted.flat_map(|value| value.split(',')).map(str::trim);
+    !protocols.any(|protocol| protocol.get(..2).is_some_and(|start| start.eq_ignore_ascii_case("h2")))
+}
+
 /// Makes a replica's fields fit to be sent to a client; hyper frames the body anew.
 pub(crate) fn prepare_answer(headers: &mut HeaderMap, switching: bool) {
     remove_hop_by_hop(headers);
@@ -137,6 +144,12 @@ mod tests {
         let expected =
             "content-length: 3; host: a; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; x-forwarded-proto: http";
         assert_eq!(shown(&request), expected);
+    }
+
+    #[test]
+    fn a_tunnel_for_http_2_is_not_dug() {
+        let wanted = ["websocket", "h2c", "websocket, H2C", "TLS/1.0", "h"];
+        assert_eq!(wanted.map(|value| may_upgrade(&headers(&[("upgrade", value)]))), [true, false, false, true, true]);
     }
 
     #[test]

@@ -65,5 +65,9 @@ pub(crate) const ADDRESSES_MAX: usize = 4096;
 /// Drain after SIGTERM; below the 30 s that process managers give by default.
 pub(crate) const TERM_DRAIN: Duration = Duration::from_secs(15);
 
+/// How long a connection at rest waits for one more request when the proxy stops: clients under load send it at once,
+/// and a successor accepts meanwhile.
+pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
 /// How long a refused client is listened to after our last byte, so that the refusal reaches it before a reset does.
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use evenkeel_wire::frame;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::control::Control;
 use crate::limits::TERM_DRAIN;
@@ -35,6 +35,7 @@ pub struct Options {
 /// # Errors
 /// The control socket cannot be opened, or the machine gives no threads.
 pub fn run(options: Options) -> io::Result<()> {
+    raise_descriptor_limit();
     let workers: Vec<worker::Handle> =
         (0..options.workers.max(1)).map(|index| worker::start(index, random_seed())).collect::<io::Result<_>>()?;
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
@@ -56,6 +57,16 @@ pub fn run(options: Options) -> io::Result<()> {
     rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both)?;
     let _ = server.join();
     Ok(())
+}
+
+/// Two descriptors per request in flight are soon more than the customary 1024. What is allowed at most needs no leave.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 /// How long to drain, once somebody wants the proxy to stop.

@@ -50,6 +50,10 @@ impl Seats {
         }
     }
 
+    pub(crate) fn are_asked_to_end(&self) -> bool {
+        self.stopping.get()
+    }
+
     /// Waits until no connection is open. Cancel safe.
     pub(crate) async fn emptied(&self) {
         while self.taken() > 0 {

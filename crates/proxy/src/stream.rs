@@ -47,6 +47,11 @@ impl Watch {
         self.gate.borrow_mut().admit(request)
     }
 
+    /// Tells whether a request is being answered.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.mode.get() == Mode::Answering
+    }
+
     /// Takes note that the answer is complete.
     pub(crate) fn end(&self) {
         if self.mode.get() == Mode::Answering {

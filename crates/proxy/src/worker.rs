@@ -144,6 +144,11 @@ impl Worker {
         self.seats.are_full()
     }
 
+    /// Tells whether connections are to end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.seats.are_asked_to_end()
+    }
+
     /// Counts a request the proxy answered itself.
     pub(crate) fn count_refused(&self) {
         self.refused.set(self.refused.get() + 1);

@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -361,6 +361,46 @@ fn stopping_finishes_what_is_in_flight_and_closes_what_rests() {
     let answer = busy.read_message().unwrap();
     assert_eq!((answer.text(), answer.field("connection")), ("ok", Some("close")));
     stopped.join().unwrap();
+}
+
+#[test]
+fn a_proxy_that_stops_loses_no_request_of_clients_that_heed_its_answers() {
+    let mut first = Proxy::start(2);
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    first.listen_on(&socket);
+    let listen = socket.local_addr().unwrap();
+    let side = saying("fine");
+    first.apply(table(1, listen, &[(100, &[side])]));
+    let ended = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8)
+        .map(|client| {
+            let ended = ended.clone();
+            std::thread::spawn(move || {
+                let mut sent = 0;
+                while !ended.load(Ordering::SeqCst) {
+                    let mut wire = Wire::to(listen);
+                    // Some keep their connection as long as they may, some open a new one each time.
+                    while wire.get("/").field("connection") != Some("close") && client % 2 == 0 {
+                        sent += 1;
+                        if ended.load(Ordering::SeqCst) {
+                            break;
+                        }
+                    }
+                    sent += 1;
+                }
+                sent
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        let mut second = Proxy::start(2);
+        second.apply(table(1, listen, &[(100, &[side])]));
+        second.listen_on(&socket);
+        std::mem::replace(&mut first, second).stop(Duration::from_secs(20));
+    }
+    ended.store(true, Ordering::SeqCst);
+    let sent: u64 = clients.into_iter().map(|client| client.join().unwrap()).sum();
+    assert!(sent > 100, "{sent}");
 }
 
 #[test]
