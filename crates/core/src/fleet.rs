@@ -16,7 +16,7 @@ use crate::probe::{ProbeBook, ProbeKind};
 use crate::release::Release;
 use crate::rollout::Health;
 use crate::service::Wanted;
-use crate::spec::{Probe, Stop};
+use crate::spec::{Probe, Probes, Stop};
 use crate::table::{Backend, ReleaseRoutes, ServiceRoutes};
 
 /// First wait before a second restart; the first restart is at once (H1).
@@ -42,6 +42,8 @@ pub struct Fleet {
     slots: BTreeMap<(Revision, u32), Slot>,
     launches: BTreeMap<Revision, u32>,
     last_exit: BTreeMap<Revision, String>,
+    /// Whether the platform's list was met; until then the table in force tells what runs.
+    has_list: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -122,13 +124,14 @@ impl Fleet {
             slots: BTreeMap::new(),
             launches: BTreeMap::new(),
             last_exit: BTreeMap::new(),
+            has_list: false,
         }
     }
 
     /// Looks at the world and says what is to be done next.
     pub fn step(&mut self, world: &World<'_>, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.learn(world);
+        self.learn(world, now);
         if let Some(replicas) = world.replicas {
             self.take_stock(replicas, world, now, &mut actions);
         }
@@ -229,11 +232,14 @@ impl Fleet {
     }
 
     /// Takes from the table in force which ids are used up, and which replicas an earlier controller found ready.
-    fn learn(&mut self, world: &World<'_>) {
+    fn learn(&mut self, world: &World<'_>, now: Timestamp) {
         let releases = world.in_force.into_iter().flat_map(|table| &table.releases);
         for Backend { replica, address } in releases.flat_map(|release| &release.backends) {
             let newest = self.launches.entry(replica.revision).or_default();
             *newest = (*newest).max(replica.launch);
+            if !self.has_list && replica.service == self.service {
+                self.adopt(replica, address.port(), world, now);
+            }
             if let Some(member) = self.members.get_mut(replica).filter(|member| local(member.port) == *address) {
                 member.book.trust();
             }
@@ -242,6 +248,7 @@ impl Fleet {
 
     /// Matches the platform's list with ours.
     fn take_stock(&mut self, replicas: &[Replica], world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
+        self.has_list = true;
         let service = self.service.clone();
         let mut ours: Vec<&Replica> = replicas.iter().filter(|replica| replica.replica.service == service).collect();
         // Where slots are short, who has traffic gets one first, then the newest.
@@ -265,23 +272,26 @@ impl Fleet {
         let id = &replica.replica;
         let newest = self.launches.entry(id.revision).or_default();
         *newest = (*newest).max(id.launch);
-        let probes = world.releases.get(&id.revision).map(|release| release.content.probes.clone()).unwrap_or_default();
-        let in_traffic = world.in_force.is_some_and(|table| table.has_backend(id));
-        let adopted = !self.members.contains_key(id);
-        let member = self.members.entry(id.clone()).or_insert_with(|| Member {
-            port: replica.port,
-            book: if in_traffic { ProbeBook::in_traffic(&probes, now) } else { ProbeBook::new(&probes, now) },
-            stage: Stage::Running { since: now },
-            slot: None,
-        });
-        if let Stage::Launching { .. } = member.stage {
+        self.adopt(id, replica.port, world, now);
+        let probes = probes_of(id, world);
+        let member = self.members.get_mut(id).filter(|member| matches!(member.stage, Stage::Launching { .. }));
+        if let Some(member) = member {
             member.port = replica.port;
             member.book = ProbeBook::new(&probes, now);
             member.stage = Stage::Running { since: now };
         }
-        if adopted {
-            self.find_slot(id, world.wanted);
+    }
+
+    /// Takes over a replica that an earlier controller started.
+    fn adopt(&mut self, id: &ReplicaId, port: u16, world: &World<'_>, now: Timestamp) {
+        if self.members.contains_key(id) {
+            return;
         }
+        let probes = probes_of(id, world);
+        let in_traffic = world.in_force.is_some_and(|table| table.has_backend(id));
+        let book = if in_traffic { ProbeBook::in_traffic(&probes, now) } else { ProbeBook::new(&probes, now) };
+        self.members.insert(id.clone(), Member { port, book, stage: Stage::Running { since: now }, slot: None });
+        self.find_slot(id, world.wanted);
     }
 
     /// Gives an adopted replica a free slot; without one it is surplus.
@@ -299,7 +309,10 @@ impl Fleet {
         let newest = self.launches.entry(id.revision).or_default();
         *newest = (*newest).max(id.launch);
         self.gone(id, &exit.how, world, now);
-        actions.push(Action::Forget(id.clone()));
+        // The record keeps the id from being given again as long as requests may be routed to it.
+        if world.in_force.is_some_and(|table| !table.has_backend(id)) {
+            actions.push(Action::Forget(id.clone()));
+        }
     }
 
     /// A replica is no more: whoever was meant to run is started again, the first time at once.
@@ -399,7 +412,7 @@ impl Fleet {
                 let id = ReplicaId { service: self.service.clone(), revision: *revision, launch: *launch };
                 let member = Member {
                     port: 0,
-                    book: ProbeBook::new(&crate::spec::Probes::default(), now),
+                    book: ProbeBook::new(&Probes::default(), now),
                     stage: Stage::Launching { since: now },
                     slot: Some((*revision, n)),
                 };
@@ -458,6 +471,10 @@ fn needed(world: &World<'_>, revision: Revision, weight: BasisPoints) -> u32 {
     }
     let full = world.releases.get(&revision).map_or(1, |release| release.replicas);
     weight.of_replicas(full).max(1)
+}
+
+fn probes_of(id: &ReplicaId, world: &World<'_>) -> Probes {
+    world.releases.get(&id.revision).map(|release| release.content.probes.clone()).unwrap_or_default()
 }
 
 fn wanted_weights(wanted: &Wanted) -> BTreeMap<Revision, BasisPoints> {

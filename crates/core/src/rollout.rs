@@ -517,7 +517,8 @@ impl Rollout {
         if self.weight() == BasisPoints::NONE || self.is_promoted() {
             return None;
         }
-        if seen.candidate.ready == 0 {
+        // As long as nobody knows what the proxy does nobody knows what runs either, and no traffic can be moved.
+        if seen.candidate.ready == 0 && seen.weight.is_some() {
             return Some(self.unready(&seen.candidate));
         }
         match &seen.verdict {
@@ -591,17 +592,19 @@ impl Rollout {
     fn held(&self, seen: &Observation, now: Timestamp) -> Option<Self> {
         let Phase::Holding { step, since, until, short_since } = self.phase else { return None };
         let short = seen.candidate.ready < self.plan.steps[step].replicas;
-        match (short, short_since) {
-            (true, None) => {
-                return Some(self.in_phase(Phase::Holding { step, since, until, short_since: Some(now) }));
-            }
-            (false, Some(_)) => return Some(self.in_phase(Phase::Holding { step, since, until, short_since: None })),
-            (true, Some(short_since)) => {
-                let over = now >= short_since.after(self.plan.unready_limit);
-                return over.then(|| self.going_back(self.unready(&seen.candidate), now));
-            }
-            (false, None) => {}
+        if let (true, Some(short_since)) = (short, short_since) {
+            let over = now >= short_since.after(self.plan.unready_limit);
+            return over.then(|| self.going_back(self.unready(&seen.candidate), now));
         }
+        let phase = |short_since| self.in_phase(Phase::Holding { step, since, until, short_since });
+        if short {
+            return Some(phase(Some(now)));
+        }
+        self.over(step, until, seen, now).or_else(|| short_since.map(|_| phase(None)))
+    }
+
+    /// What follows on a step whose time is over.
+    fn over(&self, step: usize, until: Option<Timestamp>, seen: &Observation, now: Timestamp) -> Option<Self> {
         let over = until.filter(|until| now >= *until)?;
         if self.plan.steps[step].minimum_requests == 0 {
             return Some(self.advanced(step, now));

@@ -8,3 +8,5 @@ mod fixtures;
 mod stories;
 #[cfg(test)]
 mod tell;
+#[cfg(test)]
+mod world;
