@@ -4,8 +4,9 @@
 # Each proxy has one worker, pinned to core 0; wrk and the upstream share core 1. All split 95/5 over two upstreams, keep
 # connections on both sides, add X-Forwarded-For, -Proto and -Host, and write no access log. The figure to compare is
 # CPU seconds per 100,000 requests, from /proc/PID/stat: unlike requests per second it hardly depends on the load side.
-# Rounds are interleaved, so that a busy moment of the machine does not fall on one proxy alone; `foreign` is the share
-# of a core that other programs took meanwhile.
+# Rounds are interleaved and begin with another proxy each, and a ratio is the median of the rounds' ratios: a machine
+# that changes its speed from minute to minute (a guest beside others) then changes both sides of it. `foreign` is the
+# share of a core that other programs took meanwhile. Many short rounds resolve more than a few long ones.
 #
 #   ROUNDS=3 SECONDS_EACH=6 CONNECTIONS="64 512" bench/proxy.sh
 set -euo pipefail
@@ -173,15 +174,23 @@ run() { # name connections
 }
 
 echo "connections proxy requests cpu_s_per_100k requests_per_s p50_ms p99_ms rss_mib foreign_cores" >&2
-for _ in $(seq "$ROUNDS"); do
+names=(evenkeel haproxy nginx)
+for round in $(seq "$ROUNDS"); do
   for connections in $CONNECTIONS; do
-    for name in evenkeel haproxy nginx; do run "$name" "$connections"; done
+    for turn in 0 1 2; do run "${names[(round + turn) % 3]}" "$connections"; done
   done
 done
 
-median() { # connections name column
-  awk -v c="$1" -v n="$2" -v column="$3" '$1 == c && $2 == n { print $column }' "$work/runs" | sort -g |
-    awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+median() {
+  sort -g | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+column_of() { # connections name column
+  awk -v c="$1" -v n="$2" -v column="$3" '$1 == c && $2 == n { print $column }' "$work/runs" | median
+}
+ratio() { # connections name other: CPU per request, round by round
+  awk -v c="$1" -v n="$2" -v o="$3" '
+    $1 == c && $2 == n { own[++i] = $4 } $1 == c && $2 == o { other[++j] = $4 }
+    END { for (k = 1; k <= i; k++) print own[k] / other[k] }' "$work/runs" | median | xargs printf "%.2f"
 }
 
 echo
@@ -190,10 +199,10 @@ echo
 {
   echo "connections proxy CPU-s/100k vs_haproxy vs_nginx requests/s p50_ms p99_ms RSS_MiB foreign"
   for connections in $CONNECTIONS; do
-    for name in evenkeel haproxy nginx; do
-      own=$(median "$connections" "$name" 4)
-      ratio() { awk -v a="$own" -v b="$(median "$connections" "$1" 4)" 'BEGIN { printf "%.2f", a / b }'; }
-      echo "$connections $name $own $(ratio haproxy) $(ratio nginx) $(for column in 5 6 7 8 9; do median "$connections" "$name" $column; done | xargs)"
+    for name in "${names[@]}"; do
+      echo "$connections $name $(column_of "$connections" "$name" 4)" \
+        "$(ratio "$connections" "$name" haproxy) $(ratio "$connections" "$name" nginx)" \
+        "$(for column in 5 6 7 8 9; do column_of "$connections" "$name" $column; done | xargs)"
     done
   done
 } | column -t

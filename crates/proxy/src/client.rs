@@ -26,6 +26,7 @@ use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME}
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
 use crate::routes::Slot;
+use crate::seats::Seat;
 use crate::stream::{Watch, Watched};
 use crate::tally::{Audience, Tally};
 use crate::tunnel::Tunnel;
@@ -34,7 +35,7 @@ use crate::worker::Worker;
 /// What all requests of a connection share.
 pub(crate) struct Client {
     worker: Rc<Worker>,
-    slot: Rc<Slot>,
+    pub(crate) slot: Rc<Slot>,
     pub(crate) watch: Rc<Watch>,
     pub(crate) sender: Sender,
     /// One timer for all requests of the connection.
@@ -46,9 +47,6 @@ pub(crate) struct Client {
 }
 
 /// Serves a connection to its end.
-///
-/// When the proxy stops, a connection at rest gets a moment more: its client may have sent a request already, and
-/// would lose it. The answer to that request then says that it is the last.
 pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, peer: SocketAddr) {
     // Without it the end of an answer could wait for the client's delayed acknowledgement.
     let _ = tcp.set_nodelay(true);
@@ -61,17 +59,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, pe
         // Both waits for a head are limited in `stream`, together with all others.
         .header_read_timeout(None)
         .serve_connection(io, service);
-    let seat = worker.seat();
-    let mut farewell: Option<Pin<Box<Sleep>>> = None;
+    let mut farewell = Farewell { seat: worker.seat(), timer: None };
     let ended = poll_fn(|cx| {
-        if seat.is_asked_to_end(cx) {
-            farewell = Some(Box::pin(tokio::time::sleep(FAREWELL_TIME)));
-            if client.watch.is_answering() {
-                Pin::new(&mut connection).graceful_shutdown();
-            }
-        }
-        if farewell.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready()) {
-            farewell = None;
+        if farewell.is_due(&client, cx) {
             Pin::new(&mut connection).graceful_shutdown();
         }
         Pin::new(&mut connection).poll(cx)
@@ -94,9 +84,36 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, pe
     }
 }
 
+/// When a connection ends because the proxy does.
+///
+/// One at rest gets a moment more: its client may have sent a request already, and would lose it. The answer to that
+/// request then says that it is the last.
+struct Farewell {
+    seat: Seat,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Farewell {
+    /// True when hyper should let no further request in.
+    fn is_due(&mut self, client: &Client, cx: &mut Context<'_>) -> bool {
+        if self.seat.is_asked_to_end(cx) {
+            self.timer = Some(Box::pin(tokio::time::sleep(FAREWELL_TIME)));
+            if client.watch.is_answering() {
+                return true;
+            }
+        }
+        let over = self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready());
+        if over {
+            self.timer = None;
+        }
+        over
+    }
+}
+
 /// Reads on for a moment: closing with unread bytes would reset the connection, and the client might never see why.
 async fn linger(mut io: Watched) {
-    let mut scrap = [0; 4096];
+    // On the heap: an array would be part of every connection's memory for this rare moment.
+    let mut scrap = vec![0; 4096];
     let read_to_end = async { while matches!(io.read(&mut scrap).await, Ok(1..)) {} };
     let _ = tokio::time::timeout(LINGER_TIME, read_to_end).await;
 }

@@ -198,12 +198,19 @@ impl Exchange {
         refusal
     }
 
-    /// Turns to a replica of the same release that has not failed this request.
+    /// Turns to a replica of the same release that has not failed this request, by the table in force at this moment:
+    /// a replica that has left it may be stopped already.
     fn next_replica(&mut self) -> Option<()> {
         let worker = self.client.worker();
+        let mut random = worker.random.borrow_mut();
         self.attempts.failed.push(self.in_flight.replica().clone());
+        let entry = self.client.slot.entry()?;
+        if !Rc::ptr_eq(&entry.routes, &self.entry.routes) {
+            self.release = entry.routes.successor(&self.entry.routes, self.release, &mut random)?;
+            self.entry = entry;
+        }
         let release = self.entry.routes.release(self.release);
-        let next = release.pick(&self.attempts.failed, &mut worker.random.borrow_mut(), worker.clock.coarse())?;
+        let next = release.pick(&self.attempts.failed, &mut random, worker.clock.coarse())?;
         self.in_flight = InFlight::at(next);
         Some(())
     }

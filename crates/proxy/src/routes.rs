@@ -57,6 +57,13 @@ impl Routes {
         &self.releases[index]
     }
 
+    /// Finds the release that `index` meant in an earlier table; where it has gone, one of those that have weight.
+    pub(crate) fn successor(&self, earlier: &Self, index: usize, random: &mut fastrand::Rng) -> Option<usize> {
+        let revision = earlier.releases[index].revision;
+        let same = self.releases.iter().position(|r| r.revision == revision && !r.replicas.is_empty());
+        same.or_else(|| self.by_weight(random).ok())
+    }
+
     /// Chooses by weight: one independent draw per request, so that nothing but the coin decides.
     pub(crate) fn by_weight(&self, random: &mut fastrand::Rng) -> Result<usize, Refusal> {
         let mut left = random.u32(0..10_000);

@@ -177,3 +177,24 @@ fn the_listening_sockets_are_given_back_and_lead_to_the_same_address() {
     assert!(matches!(proxy.ask(&Ask::Unlisten { address: addresses[0] }), Answer::Done));
     assert!(matches!(proxy.ask(&Ask::Unlisten { address: addresses[0] }), Answer::Done), "may be repeated");
 }
+
+#[test]
+fn a_request_whose_release_failed_it_and_left_the_table_is_answered_by_the_table_in_force() {
+    let mut proxy = Proxy::start(1);
+    let listen = proxy.listen();
+    let (go_on, told) = mpsc::channel::<()>();
+    let told = Mutex::new(told);
+    let breaking = upstream(move |stream| {
+        let _head = Wire::over(stream.try_clone().unwrap()).read_head();
+        let _ = told.lock().unwrap().recv();
+    });
+    proxy.apply(table(1, listen, &[(100, &[breaking])]));
+    let mut wire = Wire::to(listen);
+    wire.send("GET / HTTP/1.1\r\nhost: web\r\n\r\n");
+    wait_for(|| (!proxy.report().in_flight.is_empty()).then_some(()));
+    proxy.apply(table(2, listen, &[(0, &[]), (100, &[saying("two")])]));
+    go_on.send(()).unwrap();
+    assert_eq!(wire.read_message().unwrap().text(), "two");
+    let counted = proxy.report().releases;
+    assert_eq!((counted.len(), counted[0].revision, counted[0].counts.no_answer), (1, Revision(1), 1));
+}
