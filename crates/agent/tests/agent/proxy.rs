@@ -107,7 +107,9 @@ fn a_proxy_that_died_with_its_agent_comes_back_when_listening_is_asked_for() {
 /// The pid of the proxy that answers at an address; `None` when the connection is refused.
 pub(crate) fn served_by(address: SocketAddr) -> Option<u32> {
     let mut answer = String::new();
-    TcpStream::connect(address).ok()?.read_to_string(&mut answer).unwrap();
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream.read_to_string(&mut answer).unwrap();
     Some(answer.parse().unwrap())
 }
 

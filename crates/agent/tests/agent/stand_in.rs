@@ -71,11 +71,16 @@ fn converse(mut stream: UnixStream, held: &Held) -> std::io::Result<()> {
         let answer = match ask {
             Ask::Listen { address, sockets } => {
                 let received = frame::receive_descriptors(&stream, sockets)?;
-                for socket in &received {
-                    let (listener, held) = (TcpListener::from(socket.try_clone()?), Arc::clone(held));
+                let listeners: Vec<TcpListener> = received
+                    .iter()
+                    .map(|socket| socket.try_clone().map(TcpListener::from))
+                    .collect::<Result<_, _>>()?;
+                // Entered first: the threads end when the address is not held.
+                held.lock().unwrap().insert(address, received);
+                for listener in listeners {
+                    let held = Arc::clone(held);
                     std::thread::spawn(move || serve(&listener, address, &held));
                 }
-                held.lock().unwrap().insert(address, received);
                 Answer::Done
             }
             Ask::Unlisten { address } => {
