@@ -135,6 +135,7 @@ impl Fleet {
         if let Some(replicas) = world.replicas {
             self.take_stock(replicas, world, now, &mut actions);
         }
+        self.find_slots(world);
         self.let_go(world);
         self.stop(world, now, &mut actions);
         self.fill(world, now, &mut actions);
@@ -249,29 +250,24 @@ impl Fleet {
     /// Matches the platform's list with ours.
     fn take_stock(&mut self, replicas: &[Replica], world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
         self.has_list = true;
-        let service = self.service.clone();
-        let mut ours: Vec<&Replica> = replicas.iter().filter(|replica| replica.replica.service == service).collect();
-        // Where slots are short, who has traffic gets one first, then the newest.
-        let in_traffic = |id: &ReplicaId| world.in_force.is_some_and(|table| table.has_backend(id));
-        ours.sort_by_key(|replica| (!in_traffic(&replica.replica), Reverse(replica.replica.launch)));
-        for replica in ours {
-            match &replica.exit {
-                Some(exit) => self.exited(replica, exit, world, now, actions),
-                None => self.runs(replica, world, now),
-            }
+        let ours = || replicas.iter().filter(|replica| replica.replica.service == self.service);
+        for replica in ours() {
+            let newest = self.launches.entry(replica.replica.revision).or_default();
+            *newest = (*newest).max(replica.replica.launch);
         }
         let listed = |id: &ReplicaId| replicas.iter().any(|replica| replica.replica == *id);
         let missing = self.members.iter().filter(|(id, member)| !listed(id) && !member.is_fresh(now));
         let lost: Vec<ReplicaId> = missing.map(|(id, _)| id.clone()).collect();
-        for id in lost {
-            self.gone(&id, "lost by the platform", world, now);
+        let (exited, running): (Vec<&Replica>, Vec<&Replica>) = ours().partition(|replica| replica.exit.is_some());
+        lost.iter().for_each(|id| self.gone(id, "lost by the platform", world, now));
+        for (replica, exit) in exited.into_iter().filter_map(|replica| Some((replica, replica.exit.as_ref()?))) {
+            self.exited(replica, exit, world, now, actions);
         }
+        running.into_iter().for_each(|replica| self.runs(replica, world, now));
     }
 
     fn runs(&mut self, replica: &Replica, world: &World<'_>, now: Timestamp) {
         let id = &replica.replica;
-        let newest = self.launches.entry(id.revision).or_default();
-        *newest = (*newest).max(id.launch);
         self.adopt(id, replica.port, world, now);
         let probes = probes_of(id, world);
         let member = self.members.get_mut(id).filter(|member| matches!(member.stage, Stage::Launching { .. }));
@@ -291,23 +287,27 @@ impl Fleet {
         let in_traffic = world.in_force.is_some_and(|table| table.has_backend(id));
         let book = if in_traffic { ProbeBook::in_traffic(&probes, now) } else { ProbeBook::new(&probes, now) };
         self.members.insert(id.clone(), Member { port, book, stage: Stage::Running { since: now }, slot: None });
-        self.find_slot(id, world.wanted);
     }
 
-    /// Gives an adopted replica a free slot; without one it is surplus.
-    fn find_slot(&mut self, id: &ReplicaId, wanted: &Wanted) {
-        let count = wanted.replicas.get(&id.revision).copied().unwrap_or(0);
-        let free = (0..count).find(|n| !self.slots.get(&(id.revision, *n)).is_some_and(|slot| slot.filled));
-        if let (Some(n), Some(member)) = (free, self.members.get_mut(id)) {
-            member.slot = Some((id.revision, n));
-            self.slots.entry((id.revision, n)).or_default().filled = true;
+    /// Gives slots to adopted replicas, to those first that have traffic, then to the newest; the rest is surplus.
+    fn find_slots(&mut self, world: &World<'_>) {
+        let is_homeless = |m: &Member| m.slot.is_none() && matches!(m.stage, Stage::Running { .. });
+        let homeless = self.members.iter().filter(|(_, member)| is_homeless(member));
+        let mut homeless: Vec<ReplicaId> = homeless.map(|(id, _)| id.clone()).collect();
+        let in_traffic = |id: &ReplicaId| world.in_force.is_some_and(|table| table.has_backend(id));
+        homeless.sort_by_key(|id| (!in_traffic(id), Reverse(id.launch)));
+        for id in homeless {
+            let count = world.wanted.replicas.get(&id.revision).copied().unwrap_or(0);
+            let free = (0..count).find(|n| !self.slots.get(&(id.revision, *n)).is_some_and(|slot| slot.filled));
+            if let (Some(n), Some(member)) = (free, self.members.get_mut(&id)) {
+                member.slot = Some((id.revision, n));
+                self.slots.entry((id.revision, n)).or_default().filled = true;
+            }
         }
     }
 
     fn exited(&mut self, replica: &Replica, exit: &Exit, world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
         let id = &replica.replica;
-        let newest = self.launches.entry(id.revision).or_default();
-        *newest = (*newest).max(id.launch);
         self.gone(id, &exit.how, world, now);
         // The record keeps the id from being given again as long as requests may be routed to it.
         if world.in_force.is_some_and(|table| !table.has_backend(id)) {
