@@ -1,1 +1,168 @@
-fn main() {}
+//! evenkeel ships new versions of services without anyone noticing, and takes them back by itself when they are bad.
+//!
+//! The binary wires the parts together. Modules, in reading order:
+//!
+//! - [`args`]: what can be typed.
+//! - [`commands`]: the everyday commands.
+//! - [`up`]: starting and stopping evenkeel; the controller's process.
+//! - [`follow`]: a rollout to its end.
+//! - [`client`], [`place`]: the controller's socket and where it is.
+//! - [`render`], [`screen`], [`paint`]: how things look on a terminal.
+//! - [`exit`]: exit codes.
+//! - [`demo`]: the whole story on this machine.
+
+mod args;
+mod client;
+mod commands;
+mod demo;
+mod exit;
+mod follow;
+mod paint;
+mod place;
+mod render;
+mod screen;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use evenkeel_api::routes::CommandBody;
+
+use crate::args::{Cli, Command};
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::place::Place;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let ended = match &cli.command {
+        // These two have threads of their own.
+        Command::Agent => agent(&cli),
+        Command::Proxy => proxy(&cli),
+        _ => run(&cli),
+    };
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            tell(&failure, cli.is_json());
+            failure.exit().into()
+        }
+    }
+}
+
+/// Says why, and what to do next.
+fn tell(failure: &Failure, is_json: bool) {
+    let help = match failure {
+        Failure::Problem(problem) if !problem.help.is_empty() => format!("\n  help: {}", problem.help),
+        _ => String::new(),
+    };
+    if is_json {
+        let code = match failure {
+            Failure::Problem(problem) => problem.code.as_str(),
+            Failure::Usage(_) => "usage",
+            Failure::Internal(_) => "internal",
+            Failure::NotRunning(_) => "not_running",
+        };
+        commands::say(serde_json::json!({"event": "failed", "code": code, "detail": failure.to_string()}));
+    } else if failure.exit() == Exit::Done {
+        commands::say(failure);
+    } else {
+        commands::complain(format!("evenkeel: {failure}{help}"));
+    }
+}
+
+fn run(cli: &Cli) -> Result<Exit, Failure> {
+    // One thread is enough for a client and for the controller, whose work is a loop; the data plane is elsewhere.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(dispatch(cli));
+    // A log that is being read or an artefact that is being copied does not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    let named = cli.state.as_deref();
+    let is_json = cli.is_json();
+    let client = || Ok::<_, Failure>(Client::new(Place::find(named)?));
+    match &cli.command {
+        Command::Demo(args) => demo::run(args, is_json).await,
+        Command::Check { files } => commands::check(files, is_json),
+        Command::Up(args) => {
+            if args.foreground {
+                log_to_stderr();
+            }
+            commands::start(named, args, is_json).await
+        }
+        Command::Down => commands::stop(named, is_json).await,
+        Command::Deploy(args) => commands::deploy(named, args, is_json).await,
+        Command::Status { service, watch } => commands::status(&client()?, service.as_deref(), *watch, is_json).await,
+        Command::History { service, rollout } => {
+            commands::history(&client()?, service.as_deref(), *rollout, is_json).await
+        }
+        Command::Logs { service, release, lines, follow } => {
+            commands::logs(&client()?, service.as_deref(), release.as_deref(), *lines, *follow).await
+        }
+        Command::Pause(args) => command(&client()?, &args.service, "pause", false, is_json).await,
+        Command::Resume(args) => command(&client()?, &args.service, "resume", false, is_json).await,
+        Command::Promote { service, full } => command(&client()?, service, "promote", *full, is_json).await,
+        Command::Abort(args) => lead(&client()?, &args.service, "abort", None, is_json).await,
+        Command::Retry(args) => lead(&client()?, &args.service, "retry", None, is_json).await,
+        Command::Rollback { service, to } => lead(&client()?, service, "rollback", to.as_deref(), is_json).await,
+        Command::Controller(args) => {
+            log_to_stderr();
+            up::controller(&mut Place::find(named)?, args.api).await
+        }
+        Command::DemoService => demo::service::run().await,
+        Command::DemoLoad(args) => demo::load::run(args).await,
+        Command::Agent | Command::Proxy => Ok(Exit::Internal),
+    }
+}
+
+async fn command(
+    client: &Client,
+    service: &Option<String>,
+    verb: &str,
+    full: bool,
+    is_json: bool,
+) -> Result<Exit, Failure> {
+    commands::command(client, service.as_deref(), verb, CommandBody { full, to: None }, is_json).await
+}
+
+async fn lead(
+    client: &Client,
+    service: &Option<String>,
+    verb: &str,
+    to: Option<&str>,
+    is_json: bool,
+) -> Result<Exit, Failure> {
+    commands::command_and_follow(client, service.as_deref(), verb, to, is_json).await
+}
+
+fn agent(cli: &Cli) -> Result<Exit, Failure> {
+    log_to_stderr();
+    let place = Place::find(cli.state.as_deref())?;
+    let options = evenkeel_agent::Options {
+        state_directory: place.path().to_path_buf(),
+        proxy_command: up::own_command("proxy", &place)?,
+        workers: up::workers(),
+    };
+    evenkeel_agent::run(options)?;
+    Ok(Exit::Done)
+}
+
+fn proxy(cli: &Cli) -> Result<Exit, Failure> {
+    log_to_stderr();
+    let place = Place::find(cli.state.as_deref())?;
+    let options = evenkeel_proxy::Options { state_directory: place.path().to_path_buf(), workers: up::workers() };
+    evenkeel_proxy::run(options)?;
+    Ok(Exit::Done)
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("EVENKEEL_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+}

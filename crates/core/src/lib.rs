@@ -14,6 +14,8 @@
 //! - [`table`]: what the proxy is told.
 //! - [`ports`]: the small traits that adapters implement.
 
+#![warn(clippy::wildcard_enum_match_arm)]
+
 pub mod fleet;
 pub mod ids;
 pub mod plan;

@@ -1,0 +1,33 @@
+# evenkeel: `make demo` shows its main job, `make test` proves it. Each does its own set-up.
+
+CARGO ?= cargo
+BINARY = target/release/evenkeel
+
+.DEFAULT_GOAL := help
+.PHONY: help demo build test fmt lint bench docs
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+build: ## build the release binary: target/release/evenkeel
+	$(CARGO) build --release --locked -p evenkeel
+
+demo: build ## ship a good release and take back a bad one, on this machine, in about a minute
+	@$(BINARY) demo $(ARGS)
+
+test: ## format, lints, every test, documentation
+	@scripts/setup test
+	@scripts/test
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+lint: ## clippy with warnings as errors
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+docs: ## build the API documentation
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --locked
+
+bench: ## compare the proxy with HAProxy and nginx, interleaved, on this machine
+	@scripts/setup bench
+	@bench/proxy.sh

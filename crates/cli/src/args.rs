@@ -1,0 +1,208 @@
+//! What can be typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Ships new versions of services without anyone noticing, and takes them back by itself when they are bad.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Where evenkeel keeps its state; default: `.evenkeel` here or in the nearest parent that has one
+    #[arg(long, global = true, env = "EVENKEEL_STATE", value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    /// Short for `-o json`: one JSON object per line
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+impl Cli {
+    /// Whether programs read the output.
+    #[must_use]
+    pub(crate) fn is_json(&self) -> bool {
+        self.json || self.output == Output::Json
+    }
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole story on this machine, in about a minute
+    Demo(DemoArgs),
+    /// Check specs; points at every mistake at once
+    Check {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Start evenkeel: controller, API, agent and proxy
+    Up(UpArgs),
+    /// Stop everything: services, proxy, agent and controller
+    Down,
+    /// Roll out a version and follow it
+    Deploy(DeployArgs),
+    /// Show services, releases and the rollout
+    Status {
+        /// Only this service
+        service: Option<String>,
+        /// Keep showing it
+        #[arg(short, long)]
+        watch: bool,
+    },
+    /// Show the rollouts of a service
+    History {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// Show every decision of this rollout with its evidence
+        #[arg(long, value_name = "N")]
+        rollout: Option<u32>,
+    },
+    /// Show what the newest replica of a release wrote
+    Logs {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// The release, such as r3; default: the candidate, or else the stable one
+        #[arg(long, value_name = "REV")]
+        release: Option<String>,
+        /// How many lines
+        #[arg(short = 'n', long, default_value_t = 20)]
+        lines: usize,
+        /// Keep showing new lines
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Hold a rollout still where it is
+    Pause(ServiceArgs),
+    /// Go on after a pause
+    Resume(ServiceArgs),
+    /// End this step as passed
+    Promote {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// Give all traffic to the new release as soon as it can carry it, and judge no more
+        #[arg(long)]
+        full: bool,
+    },
+    /// Take the new release back
+    Abort(ServiceArgs),
+    /// Try the release again that was taken back, and follow it
+    Retry(ServiceArgs),
+    /// Go back to the release before, and follow it
+    Rollback {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// To this release, such as r3
+        #[arg(long, value_name = "REV")]
+        to: Option<String>,
+    },
+    /// The controller itself, in the foreground
+    #[command(hide = true)]
+    Controller(ControllerArgs),
+    /// The agent
+    #[command(hide = true)]
+    Agent,
+    /// The proxy
+    #[command(hide = true)]
+    Proxy,
+    /// The demo's service
+    #[command(hide = true)]
+    DemoService,
+    /// The demo's load generator
+    #[command(hide = true)]
+    DemoLoad(LoadArgs),
+}
+
+/// A service.
+#[derive(Debug, Args)]
+pub(crate) struct ServiceArgs {
+    /// The service; needed where there are several
+    pub(crate) service: Option<String>,
+}
+
+/// How to start evenkeel.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// The spec; it is checked, and its folder holds the state
+    #[arg(short, long, default_value = "evenkeel.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Stay in the foreground, as a unit of systemd or a container wants it
+    #[arg(long)]
+    pub(crate) foreground: bool,
+    /// Where the HTTP API listens; default 127.0.0.1:7717, or a free port when that is taken
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) api: Option<SocketAddr>,
+}
+
+/// How the controller itself is started.
+#[derive(Debug, Args)]
+pub(crate) struct ControllerArgs {
+    /// Where the HTTP API listens
+    #[arg(long)]
+    pub(crate) api: Option<SocketAddr>,
+}
+
+/// What to roll out.
+#[derive(Debug, Args)]
+pub(crate) struct DeployArgs {
+    /// The service; needed where there are several
+    pub(crate) service: Option<String>,
+    /// What the release is called; fills in `{{version}}`
+    #[arg(short, long)]
+    pub(crate) version: String,
+    /// The spec
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Do not wait for the end
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Try a release again that was rolled back
+    #[arg(long)]
+    pub(crate) again: bool,
+    /// Stop following after this many seconds (exit code 5); the rollout goes on
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u64>,
+}
+
+/// How the demo runs.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Leave everything running at the end
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Requests per second
+    #[arg(long, default_value_t = 500)]
+    pub(crate) rate: u32,
+    /// Keep the raw records of every request in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) records: Option<PathBuf>,
+}
+
+/// What load the demo makes.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    /// Where to
+    #[arg(long)]
+    pub(crate) target: SocketAddr,
+    /// Requests per second
+    #[arg(long, default_value_t = 500)]
+    pub(crate) rate: u32,
+    /// Where the raw records go
+    #[arg(long)]
+    pub(crate) records: PathBuf,
+}

@@ -1,0 +1,151 @@
+//! Talks to the controller over its private socket.
+
+use bytes::Bytes;
+use evenkeel_api::problem::Problem;
+use evenkeel_api::routes::{CommandBody, DeployBody, Deployed};
+use evenkeel_controller::status::{Overview, ServiceStatus};
+use evenkeel_core::ids::Revision;
+use evenkeel_wire::frame;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::exit::Failure;
+use crate::place::{CONTROL_SOCKET, Place};
+
+/// No answer of the API is longer.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// The controller of one state directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    place: Place,
+}
+
+impl Client {
+    /// Talks to the controller of a place; connects at each request.
+    #[must_use]
+    pub(crate) fn new(place: Place) -> Self {
+        Self { place }
+    }
+
+    /// Everything.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn overview(&self) -> Result<Overview, Failure> {
+        self.ask(Method::GET, "/api/v1/services", &()).await
+    }
+
+    /// One service, or the only one.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn service(&self, named: Option<&str>) -> Result<ServiceStatus, Failure> {
+        if let Some(name) = named {
+            return self.ask(Method::GET, &format!("/api/v1/services/{name}"), &()).await;
+        }
+        let mut services = self.overview().await?.services;
+        match services.len() {
+            1 => Ok(services.remove(0)),
+            0 => Err(Failure::Usage("nothing was deployed yet\n  next: evenkeel deploy --version 1.0.0".into())),
+            _ => {
+                let names: Vec<String> = services.iter().map(|service| service.service.to_string()).collect();
+                Err(Failure::Usage(format!("which service? There are {}", names.join(", "))))
+            }
+        }
+    }
+
+    /// Begins a rollout.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn deploy(&self, service: &str, body: &DeployBody) -> Result<Revision, Failure> {
+        let path = format!("/api/v1/services/{service}/deployments");
+        let deployed: Deployed = self.ask(Method::POST, &path, body).await?;
+        Ok(deployed.revision)
+    }
+
+    /// Asks something of a service.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn command(&self, service: &str, verb: &str, body: &CommandBody) -> Result<(), Failure> {
+        let _: serde_json::Value = self.ask(Method::POST, &format!("/api/v1/services/{service}/{verb}"), body).await?;
+        Ok(())
+    }
+
+    /// The last lines that the newest replica of a release wrote.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn logs(
+        &self,
+        service: &str,
+        revision: Option<Revision>,
+        lines: usize,
+    ) -> Result<Vec<String>, Failure> {
+        let revision = revision.map_or_else(String::new, |revision| format!("&revision={}", revision.0));
+        self.ask(Method::GET, &format!("/api/v1/services/{service}/logs?lines={lines}{revision}"), &()).await
+    }
+
+    /// Stops every replica and ends the controller.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn down(&self) -> Result<(), Failure> {
+        let _: serde_json::Value = self.ask(Method::POST, "/api/v1/down", &()).await?;
+        Ok(())
+    }
+
+    /// Whether the controller answers and everything it needs does too; what does not, otherwise.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn ready(&self) -> Result<Vec<String>, Failure> {
+        Ok(self.overview().await?.troubles)
+    }
+
+    async fn ask<Q: Serialize, A: DeserializeOwned>(&self, method: Method, path: &str, body: &Q) -> Result<A, Failure> {
+        let not_running = || Failure::NotRunning(self.place.path().display().to_string());
+        let internal = |error: &dyn std::fmt::Display| Failure::Internal(format!("the controller: {error}"));
+        let (socket, _handle) = frame::short_path(self.place.path(), CONTROL_SOCKET).map_err(|_| not_running())?;
+        let stream = UnixStream::connect(socket).await.map_err(|_| not_running())?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| internal(&error))?;
+        let driver = tokio::spawn(connection);
+        let text = if method == Method::GET { String::new() } else { serde_json::to_string(body).unwrap_or_default() };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "evenkeel")
+            .header("content-type", "application/json")
+            .header("evenkeel-by", by())
+            .body(Full::new(Bytes::from(text)))
+            .map_err(|error| Failure::Usage(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|error| internal(&error))?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| internal(&error))?.to_bytes();
+        driver.abort();
+        let kind = head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or("");
+        if kind.starts_with("application/problem+json") {
+            let problem: Problem = serde_json::from_slice(&body).map_err(|error| internal(&error))?;
+            return Err(Failure::Problem(Box::new(problem)));
+        }
+        if !head.status.is_success() {
+            let text = String::from_utf8_lossy(&body).trim().to_owned();
+            return Err(Failure::Internal(format!("the controller answered {}: {text}", head.status)));
+        }
+        serde_json::from_slice(&body).map_err(|error| internal(&error))
+    }
+}
+
+/// Who asks: the user's name on this machine.
+fn by() -> String {
+    std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_else(|_| format!("uid-{}", rustix::process::getuid().as_raw()))
+}

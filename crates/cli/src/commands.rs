@@ -1,0 +1,405 @@
+//! The everyday commands.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evenkeel_api::routes::{CommandBody, DeployBody};
+use evenkeel_controller::status::{RolloutStatus, ServiceStatus};
+use evenkeel_core::ids::{Revision, RolloutId};
+use evenkeel_core::spec::Spec;
+use serde_json::json;
+
+use crate::args::{DeployArgs, UpArgs};
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::follow::{Follow, follow};
+use crate::paint::Paint;
+use crate::place::Place;
+use crate::screen::Screen;
+use crate::{render, up};
+
+/// How often a watched status is shown anew.
+const LOOK: Duration = Duration::from_millis(200);
+/// How often a followed log is read.
+const LOG_LOOK: Duration = Duration::from_millis(300);
+
+/// Prints a line of data.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    Screen::new().print(&[line.to_string()]);
+}
+
+/// A spec file, read and checked.
+#[derive(Debug)]
+pub(crate) struct SpecFile {
+    /// Its text.
+    pub(crate) text: String,
+    /// The folder it is in.
+    pub(crate) folder: PathBuf,
+    /// Its services.
+    pub(crate) specs: Vec<Spec>,
+}
+
+/// Reads a spec; its warnings go to standard error.
+///
+/// # Errors
+/// Every mistake, rendered.
+pub(crate) fn read_spec(path: &Path) -> Result<SpecFile, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::Usage(format!("{}: {error}\n  next: write a spec there, or name one with --file", path.display()))
+    })?;
+    let read = evenkeel_manifest::read(&path.display().to_string(), &text);
+    let (width, color) = (terminal_width(), std::io::stderr().is_terminal() && Paint::stdout().color);
+    let read = read.map_err(|problems| {
+        let count = problems.errors();
+        Failure::Usage(format!("{}\n{}: {count} mistake(s)", problems.render(width, color).trim_end(), path.display()))
+    })?;
+    if !read.warnings.is_empty() {
+        complain(read.warnings.render(width, color).trim_end());
+    }
+    let folder = std::fs::canonicalize(path)?.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    Ok(SpecFile { text, folder, specs: read.specs })
+}
+
+/// Prints a line for people beside the data.
+#[expect(clippy::print_stderr, reason = "the one place that writes to standard error")]
+pub(crate) fn complain(line: impl std::fmt::Display) {
+    eprintln!("{line}");
+}
+
+fn terminal_width() -> usize {
+    crossterm::terminal::size().map_or(100, |(columns, _)| usize::from(columns).clamp(60, 140))
+}
+
+/// `evenkeel check`
+///
+/// # Errors
+/// A file that cannot be read.
+pub(crate) fn check(files: &[PathBuf], is_json: bool) -> Result<Exit, Failure> {
+    let mut exit = Exit::Done;
+    for path in files {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+        let (problems, services) = match evenkeel_manifest::read(&name, &text) {
+            Ok(read) => (read.warnings, read.specs.len()),
+            Err(problems) => (problems, 0),
+        };
+        let errors = problems.errors();
+        if errors > 0 {
+            exit = Exit::Refused;
+        }
+        if is_json {
+            say(json!({"file": name, "errors": errors, "services": services, "problems": problems.to_json()}));
+            continue;
+        }
+        if !problems.is_empty() {
+            say(problems.render(terminal_width(), Paint::stdout().color).trim_end());
+        }
+        let paint = Paint::stdout();
+        match errors {
+            0 => say(paint.good(format!("{name}: good, {services} service(s)"))),
+            _ => say(paint.bad(format!("{name}: {errors} mistake(s)"))),
+        }
+    }
+    Ok(exit)
+}
+
+/// `evenkeel up`
+///
+/// # Errors
+/// The spec has mistakes, or evenkeel did not become ready.
+pub(crate) async fn start(named: Option<&Path>, args: &UpArgs, is_json: bool) -> Result<Exit, Failure> {
+    let spec = read_spec(&args.file)?;
+    let mut place = Place::beside(named, &args.file)?;
+    if args.foreground {
+        return up::controller(&mut place, args.api).await;
+    }
+    let began = tokio::time::Instant::now();
+    let client = up::up(&mut place, args.api).await?;
+    let took = began.elapsed();
+    let api = std::fs::read_to_string(place.api_address()).unwrap_or_default();
+    let overview = client.overview().await?;
+    if is_json {
+        say(json!({"event": "ready", "ms": took.as_millis() as u64, "api": api, "state": place.path()}));
+        return Ok(Exit::Done);
+    }
+    let paint = Paint::stdout();
+    say(format!(
+        "{} in {}: API at http://{api}, state in {}",
+        paint.good("ready"),
+        render::span(took),
+        place.path().display()
+    ));
+    for spec in &spec.specs {
+        let known = overview.services.iter().find(|service| service.service == spec.service);
+        match known.and_then(|service| service.stable) {
+            Some(stable) => say(format!("{}: {stable} is live at http://{}", spec.service, spec.listen)),
+            None => say(format!("{}: nothing was deployed yet\n  next: evenkeel deploy --version 1.0.0", spec.service)),
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// `evenkeel down`
+///
+/// # Errors
+/// Something did not end.
+pub(crate) async fn stop(named: Option<&Path>, is_json: bool) -> Result<Exit, Failure> {
+    let mut place = Place::find(named)?;
+    let ran = up::down(&mut place).await?;
+    match (is_json, ran) {
+        (true, ran) => say(json!({"event": "down", "ran": ran})),
+        (false, true) => say("down: every service, the proxy, the agent and the controller have ended"),
+        (false, false) => say(format!("nothing runs in {}", place.path().display())),
+    }
+    Ok(Exit::Done)
+}
+
+/// `evenkeel deploy`
+///
+/// # Errors
+/// The spec has mistakes, or the controller refuses.
+pub(crate) async fn deploy(named: Option<&Path>, args: &DeployArgs, is_json: bool) -> Result<Exit, Failure> {
+    let path = args.file.clone().unwrap_or_else(|| PathBuf::from("evenkeel.yaml"));
+    let file = read_spec(&path)?;
+    let mut names = file.specs.iter().map(|spec| spec.service.to_string());
+    let service = match (&args.service, file.specs.len()) {
+        (Some(named), _) => named.clone(),
+        (None, 1) => names.next().unwrap_or_default(),
+        (None, _) => {
+            let names: Vec<String> = names.collect();
+            return Err(Failure::Usage(format!("which service? {} has {}", path.display(), names.join(", "))));
+        }
+    };
+    let client = Client::new(Place::beside(named, &path)?);
+    let body = DeployBody { version: args.version.clone(), spec: file.text, directory: file.folder, again: args.again };
+    let after = newest_rollout(&client, &service).await?;
+    let revision = client.deploy(&service, &body).await?;
+    if args.detach {
+        if is_json {
+            say(json!({"event": "started", "service": service, "revision": revision, "version": args.version}));
+        } else {
+            say(format!("{service} {revision} ({}) is on its way\n  next: evenkeel status --watch", args.version));
+        }
+        return Ok(Exit::Done);
+    }
+    let timeout = args.timeout.map(Duration::from_secs);
+    follow(&client, &Follow { service, revision, after, json: is_json, timeout, back_is_done: false }).await
+}
+
+async fn newest_rollout(client: &Client, service: &str) -> Result<Option<RolloutId>, Failure> {
+    let overview = client.overview().await?;
+    let known = overview.services.iter().find(|known| known.service.as_str() == service);
+    Ok(known.and_then(|service| service.rollout.as_ref()).map(|rollout| rollout.id))
+}
+
+/// `evenkeel status`
+///
+/// # Errors
+/// The controller does not answer, or there is no such service.
+pub(crate) async fn status(
+    client: &Client,
+    service: Option<&str>,
+    watch: bool,
+    is_json: bool,
+) -> Result<Exit, Failure> {
+    let mut screen = Screen::new();
+    loop {
+        let overview = client.overview().await?;
+        if let Some(name) = service
+            && !overview.services.iter().any(|known| known.service.as_str() == name)
+        {
+            client.service(Some(name)).await?;
+        }
+        let wanted = |status: &&ServiceStatus| service.is_none_or(|name| status.service.as_str() == name);
+        let shown: Vec<&ServiceStatus> = overview.services.iter().filter(wanted).collect();
+        let lines: Vec<String> = if is_json {
+            vec![json!({"at_us": overview.at, "generation": overview.generation, "troubles": overview.troubles, "services": shown}).to_string()]
+        } else {
+            let paint = Paint::stdout();
+            let troubles = overview.troubles.iter().map(|trouble| paint.bad(format!("does not answer: {trouble}")));
+            let trees = shown.iter().flat_map(|service| render::tree(service, overview.at, paint));
+            let none = shown
+                .is_empty()
+                .then(|| "nothing was deployed yet\n  next: evenkeel deploy --version 1.0.0".to_owned());
+            troubles.chain(trees).chain(none).collect()
+        };
+        if !watch || is_json || !screen.is_live() {
+            screen.print(&lines);
+        } else {
+            screen.draw(&lines);
+        }
+        if !watch {
+            return Ok(Exit::Done);
+        }
+        let pause = if screen.is_live() || is_json { LOOK } else { LOOK * 5 };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// `evenkeel history`
+///
+/// # Errors
+/// The controller does not answer, or there is no such rollout.
+pub(crate) async fn history(
+    client: &Client,
+    service: Option<&str>,
+    rollout: Option<u32>,
+    is_json: bool,
+) -> Result<Exit, Failure> {
+    let status = client.service(service).await?;
+    let all = status.rollout.iter().chain(&status.history);
+    if let Some(wanted) = rollout {
+        let found = all.clone().find(|rollout| rollout.id.0 == wanted);
+        let none = || Failure::Usage(format!("{} has no rollout #{wanted}; see `evenkeel history`", status.service));
+        return show_rollout(found.ok_or_else(none)?, is_json);
+    }
+    for rollout in all {
+        if is_json {
+            say(json!(rollout));
+            continue;
+        }
+        let reason = rollout.moments.last().map_or("", |moment| moment.text.as_str());
+        let took = rollout.ended.map_or_else(|| "in flight".into(), |ended| render::span(ended.since(rollout.started)));
+        let started = render::clock(rollout.started);
+        say(format!(
+            "{:>4}  {started}  {:>9}  {} ({})  by {}: {reason}",
+            rollout.id.to_string(),
+            took,
+            rollout.candidate,
+            rollout.version,
+            rollout.by
+        ));
+    }
+    Ok(Exit::Done)
+}
+
+fn show_rollout(rollout: &RolloutStatus, is_json: bool) -> Result<Exit, Failure> {
+    if is_json {
+        say(json!(rollout));
+        return Ok(Exit::Done);
+    }
+    say(format!(
+        "rollout {} of {} ({}) by {}, {}",
+        rollout.id,
+        rollout.candidate,
+        rollout.version,
+        rollout.by,
+        render::clock(rollout.started)
+    ));
+    for moment in &rollout.moments {
+        say(format!("{:>9.1} s  {}", moment.at.since(rollout.started).as_secs_f64(), moment.text));
+        if let Some(evidence) = &moment.evidence {
+            for line in evidence_lines(evidence) {
+                say(format!("             {line}"));
+            }
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn evidence_lines(verdict: &evenkeel_analysis::Verdict) -> Vec<String> {
+    use evenkeel_analysis::Verdict;
+    match verdict {
+        Verdict::Pass { findings } => findings.iter().map(|finding| format!("holds: {finding}")).collect(),
+        Verdict::Fail { finding } => vec![format!("broken: {finding}")],
+        Verdict::Shared { finding } => vec![format!("broken by stable too: {finding}")],
+        Verdict::NotEnough { have: 0, .. } => Vec::new(),
+        Verdict::NotEnough { have, need } => vec![format!("not enough: {have} of {need} requests")],
+    }
+}
+
+/// `evenkeel logs`
+///
+/// # Errors
+/// The controller does not answer, or there is no such service.
+pub(crate) async fn logs(
+    client: &Client,
+    service: Option<&str>,
+    release: Option<&str>,
+    lines: usize,
+    keep_on: bool,
+) -> Result<Exit, Failure> {
+    let status = client.service(service).await?;
+    let revision = release.map(parse_revision).transpose()?;
+    if let Some(revision) = revision.filter(|wanted| !status.releases.iter().any(|known| known.revision == *wanted)) {
+        return Err(Failure::Usage(format!("{} has no release {revision}; see `evenkeel status`", status.service)));
+    }
+    let mut shown: Vec<String> = Vec::new();
+    let mut screen = Screen::new();
+    loop {
+        let wanted = if shown.is_empty() { lines } else { lines.max(200) };
+        let tail = client.logs(status.service.as_str(), revision, wanted).await?;
+        // What was shown last is found again in the new tail; what follows it is new.
+        let known = shown.last().and_then(|last| tail.iter().rposition(|line| line == last)).map_or(0, |at| at + 1);
+        screen.print(&tail[known.min(tail.len())..]);
+        if !tail.is_empty() {
+            shown = tail;
+        }
+        if !keep_on {
+            return Ok(Exit::Done);
+        }
+        tokio::time::sleep(LOG_LOOK).await;
+    }
+}
+
+/// A command to a rollout that is answered at once.
+///
+/// # Errors
+/// The controller does not answer or refuses.
+pub(crate) async fn command(
+    client: &Client,
+    service: Option<&str>,
+    verb: &str,
+    body: CommandBody,
+    is_json: bool,
+) -> Result<Exit, Failure> {
+    let service = client.service(service).await?.service.to_string();
+    client.command(&service, verb, &body).await?;
+    let status = client.service(Some(&service)).await?;
+    let state = status.rollout.as_ref().map_or("", |rollout| rollout.state.as_str());
+    if is_json {
+        say(json!({"event": verb, "service": service, "state": state}));
+    } else {
+        say(format!("{verb}: {service} is {state}"));
+    }
+    Ok(Exit::Done)
+}
+
+/// A command that leads to the end of a rollout, which is followed: `abort`, `retry`, `rollback`.
+///
+/// # Errors
+/// The controller does not answer or refuses.
+pub(crate) async fn command_and_follow(
+    client: &Client,
+    service: Option<&str>,
+    verb: &str,
+    to: Option<&str>,
+    is_json: bool,
+) -> Result<Exit, Failure> {
+    let before = client.service(service).await?;
+    let service = before.service.to_string();
+    let to = to.map(parse_revision).transpose()?;
+    let last = before.rollout.as_ref();
+    client.command(&service, verb, &CommandBody { full: false, to }).await?;
+    // The decision is durable; the rollout that serves it is the newest one now, in flight or waiting for its turn.
+    let in_flight = last.filter(|rollout| rollout.outcome.is_none());
+    let now = client.service(Some(&service)).await?;
+    let newest = now.rollout.as_ref();
+    let same = newest.map(|rollout| rollout.id) == last.map(|rollout| rollout.id);
+    let (revision, after) = match (in_flight, newest) {
+        (Some(rollout), _) if same && to.is_none_or(|to| rollout.stable == Some(to)) => {
+            (rollout.candidate, last.map(|rollout| RolloutId(rollout.id.0 - 1)))
+        }
+        (_, Some(rollout)) if !same => (rollout.candidate, last.map(|rollout| rollout.id)),
+        _ => (to.unwrap_or(Revision(0)), last.map(|rollout| rollout.id)),
+    };
+    let back_is_done = verb != "retry";
+    follow(client, &Follow { service, revision, after, json: is_json, timeout: None, back_is_done }).await
+}
+
+fn parse_revision(text: &str) -> Result<Revision, Failure> {
+    let digits = text.strip_prefix('r').unwrap_or(text);
+    let bad = |_| Failure::Usage(format!("`{text}` is no release: write it as r3"));
+    digits.parse().map(Revision).map_err(bad)
+}

@@ -1,0 +1,183 @@
+//! Follows a rollout to its end: a tree in place on a terminal, a line per decision otherwise.
+
+use std::time::Duration;
+
+use evenkeel_controller::status::{RolloutStatus, ServiceStatus};
+use evenkeel_core::Outcome;
+use evenkeel_core::ids::{Revision, RolloutId, Timestamp};
+use evenkeel_core::rollout::Why;
+use serde_json::json;
+
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::paint::Paint;
+use crate::render;
+use crate::screen::Screen;
+
+/// How often the controller is asked.
+const LOOK: Duration = Duration::from_millis(100);
+/// A controller that does not answer is waited for this long: it may be starting anew.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines of the bad release's log that are shown at the end.
+const LOG_LINES: usize = 20;
+
+/// What to follow, and how to show it.
+#[derive(Debug, Clone)]
+pub(crate) struct Follow {
+    /// The service.
+    pub(crate) service: String,
+    /// The release that is rolled out.
+    pub(crate) revision: Revision,
+    /// The newest rollout before it was asked for.
+    pub(crate) after: Option<RolloutId>,
+    /// One JSON object per line.
+    pub(crate) json: bool,
+    /// Stop after this long.
+    pub(crate) timeout: Option<Duration>,
+    /// Going back is what was asked for.
+    pub(crate) back_is_done: bool,
+}
+
+/// Follows a rollout until it has ended, or waits for people.
+///
+/// # Errors
+/// The controller does not answer any more.
+pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Failure> {
+    let mut screen = Screen::new();
+    let mut told = 0;
+    let mut silent = Duration::ZERO;
+    let mut followed = Duration::ZERO;
+    loop {
+        match client.overview().await {
+            Err(failure @ Failure::NotRunning(_)) => {
+                silent += LOOK;
+                if silent >= PATIENCE {
+                    return Err(failure);
+                }
+            }
+            Err(failure) => return Err(failure),
+            Ok(overview) => {
+                silent = Duration::ZERO;
+                let service = overview.services.iter().find(|service| service.service.as_str() == follow.service);
+                let found = service.and_then(|service| find(service, follow).map(|rollout| (service, rollout)));
+                if let Some((service, rollout)) = found {
+                    told = tell(&mut screen, follow, service, rollout, overview.at, told);
+                    if let Some(exit) = over(rollout, follow, screen.is_live()) {
+                        return close(client, &mut screen, follow, rollout, exit).await;
+                    }
+                }
+            }
+        }
+        if follow.timeout.is_some_and(|limit| followed >= limit) {
+            screen.leave();
+            return Ok(Exit::Open);
+        }
+        tokio::time::sleep(LOOK).await;
+        followed += LOOK;
+    }
+}
+
+fn find<'a>(service: &'a ServiceStatus, follow: &Follow) -> Option<&'a RolloutStatus> {
+    let all = service.rollout.iter().chain(&service.history);
+    let newer = |rollout: &&RolloutStatus| follow.after.is_none_or(|after| rollout.id > after);
+    all.filter(newer).find(|rollout| rollout.candidate == follow.revision)
+}
+
+/// Shows what is new; answers how many moments were told.
+fn tell(
+    screen: &mut Screen,
+    follow: &Follow,
+    service: &ServiceStatus,
+    rollout: &RolloutStatus,
+    now: Timestamp,
+    told: usize,
+) -> usize {
+    if screen.is_live() && !follow.json {
+        screen.draw(&render::tree(service, now, Paint::stdout()));
+        return rollout.moments.len();
+    }
+    let fresh = rollout.moments.iter().skip(told);
+    let lines: Vec<String> = fresh
+        .map(|moment| {
+            if follow.json {
+                let (service, revision) = (&service.service, rollout.candidate);
+                json!({"event": "decided", "service": service, "rollout": rollout.id, "revision": revision,
+                       "version": rollout.version, "at_us": moment.at, "state": rollout.state, "text": moment.text,
+                       "evidence": moment.evidence})
+                .to_string()
+            } else {
+                format!("{:>7.1} s  {}", moment.at.since(rollout.started).as_secs_f64(), moment.text)
+            }
+        })
+        .collect();
+    screen.print(&lines);
+    rollout.moments.len()
+}
+
+/// Whether there is nothing more to follow, and what that means.
+fn over(rollout: &RolloutStatus, follow: &Follow, is_live: bool) -> Option<Exit> {
+    match &rollout.outcome {
+        Some(Outcome::Promoted) => Some(Exit::Done),
+        Some(Outcome::RolledBack { why } | Outcome::Stopped { why }) => Some(match why {
+            Why::Superseded { .. } => Exit::Open,
+            Why::Asked { .. } | Why::Aborted { .. } if follow.back_is_done => Exit::Done,
+            _ => Exit::RolledBack,
+        }),
+        None if rollout.state.starts_with("stuck") => Some(Exit::PeopleNeeded),
+        None if is_live && !follow.json => None,
+        // Nobody sits at a terminal: waiting for people is an end of its own.
+        None => rollout.waiting.as_ref().filter(|waiting| waiting.until.is_none()).map(|_| Exit::Open),
+    }
+}
+
+async fn close(
+    client: &Client,
+    screen: &mut Screen,
+    follow: &Follow,
+    rollout: &RolloutStatus,
+    exit: Exit,
+) -> Result<Exit, Failure> {
+    screen.leave();
+    let bad = matches!(exit, Exit::RolledBack | Exit::PeopleNeeded);
+    let log = if bad {
+        client.logs(&follow.service, Some(follow.revision), LOG_LINES).await.unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let reason = rollout.moments.last().map_or(String::new(), |moment| moment.text.clone());
+    if follow.json {
+        let ended = json!({"event": "ended", "service": follow.service, "rollout": rollout.id,
+            "revision": rollout.candidate, "version": rollout.version, "state": rollout.state,
+            "outcome": rollout.outcome, "reason": reason, "log": log});
+        screen.print(&[ended.to_string()]);
+        return Ok(exit);
+    }
+    let paint = Paint::stdout();
+    let mut lines = Vec::new();
+    if !log.is_empty() {
+        lines.push(paint.dim(format!("last lines of {}:", follow.revision)));
+        lines.extend(log.iter().map(|line| format!("  {line}")));
+    }
+    let called = format!("{} {} ({})", follow.service, rollout.candidate, rollout.version);
+    let took =
+        rollout.ended.map_or_else(String::new, |ended| format!(" in {}", render::span(ended.since(rollout.started))));
+    let last = match exit {
+        Exit::Done => paint.good(format!("done: {called}: {reason}{took}")),
+        Exit::Open => paint.warn(format!("open: {called}: {reason}; next: {}", next_of(rollout))),
+        _ => paint.bad(format!("{called}: {reason}{took}")),
+    };
+    lines.push(last);
+    if bad {
+        let (service, id) = (&follow.service, rollout.id.0);
+        lines.push(format!(
+            "  next: evenkeel history {service} --rollout {id}, evenkeel logs {service} --release {}",
+            rollout.candidate
+        ));
+    }
+    screen.print(&lines);
+    Ok(exit)
+}
+
+fn next_of(rollout: &RolloutStatus) -> String {
+    rollout.waiting.as_ref().map_or_else(|| "evenkeel status".to_owned(), |waiting| waiting.what.clone())
+}

@@ -1,0 +1,210 @@
+//! Starts and stops evenkeel on this machine.
+
+use std::fs::{File, OpenOptions};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use evenkeel_api::Token;
+use evenkeel_controller::clock::SystemClock;
+use evenkeel_controller::{Options, StartError};
+
+use evenkeel_platform::ProcessPlatform;
+use evenkeel_proxy::RemoteProxy;
+use evenkeel_store::SqliteStore;
+use evenkeel_wire::frame;
+use rustix::fs::FlockOperation;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+use crate::client::Client;
+use crate::exit::{Exit, Failure};
+use crate::place::{CONTROL_SOCKET, Place};
+
+/// Where the HTTP API listens when nothing else is said and the port is free.
+const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7717);
+/// Longest wait for a controller that was started to be ready.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for the processes to be gone after everything was stopped.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// How often a state that is waited for is looked at.
+const LOOK: Duration = Duration::from_millis(10);
+/// Longest wait for an earlier controller that was just killed to give up its lock.
+const LOCK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Starts the controller in the background, unless it runs, and waits until it is ready.
+///
+/// # Errors
+/// It did not become ready; the end of its log says why.
+pub(crate) async fn up(place: &mut Place, api: Option<SocketAddr>) -> Result<Client, Failure> {
+    place.make()?;
+    let client = Client::new(place.clone());
+    if client.overview().await.is_err() {
+        spawn_controller(place, api)?;
+    }
+    let ready = async {
+        while !client.ready().await.is_ok_and(|troubles| troubles.is_empty()) {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(READY_LIMIT, ready).await {
+        Ok(()) => Ok(client),
+        Err(_) => {
+            let log = place.own_log("controller");
+            let tail = evenkeel_platform::logs::tail(&log, 10).join("\n  ");
+            let troubles = client.ready().await.unwrap_or_default().join("; ");
+            Err(Failure::Internal(format!(
+                "not ready after {READY_LIMIT:?}: {troubles}\n  {tail}\n  log: {}",
+                log.display()
+            )))
+        }
+    }
+}
+
+fn spawn_controller(place: &Place, api: Option<SocketAddr>) -> Result<(), Failure> {
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(place.own_log("controller"))?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("controller").arg("--state").arg(place.path());
+    if let Some(api) = api {
+        command.arg("--api").arg(api.to_string());
+    }
+    // A process group of its own: Ctrl-C in this terminal is not meant for it.
+    command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.spawn()?;
+    Ok(())
+}
+
+/// Stops every service, the proxy, the agent and the controller; tells whether anything ran.
+///
+/// # Errors
+/// Something is still there after its time.
+pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
+    if !place.path().is_dir() {
+        return Ok(false);
+    }
+    let alive = |name| frame::connect(place.path(), name).is_ok();
+    if !alive(CONTROL_SOCKET) && !alive("agent.sock") && !alive("proxy.sock") {
+        return Ok(false);
+    }
+    // A dead controller's replicas are stopped in order by a new one.
+    let client = up(place, None).await?;
+    client.down().await?;
+    let gone = async {
+        while ["agent.sock", "proxy.sock", CONTROL_SOCKET].iter().any(|name| frame::connect(place.path(), name).is_ok())
+        {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let waited = tokio::time::timeout(GONE_LIMIT, gone).await;
+    waited.map_err(|_| Failure::Internal(format!("something in {} did not end", place.path().display())))?;
+    Ok(true)
+}
+
+/// Runs the controller until it is told to go down, is sent SIGTERM or SIGINT, or another one takes over.
+///
+/// A signal ends only this process: replicas, agent and proxy go on.
+///
+/// # Errors
+/// It could not start.
+pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Result<Exit, Failure> {
+    place.make()?;
+    let _lock = lock(place).await?;
+    let store = SqliteStore::open(place.store()).await.map_err(|error| Failure::Internal(error.to_string()))?;
+    let platform = ProcessPlatform::new(place.path(), own_command("agent", place)?);
+    let options = Options {
+        store,
+        workloads: platform.clone(),
+        traffic: RemoteProxy::new(place.path()),
+        clock: SystemClock::new(),
+    };
+    let (handle, ended) = evenkeel_controller::start(options).await.map_err(|error| match error {
+        StartError::Store(error) => Failure::Internal(error.to_string()),
+        StartError::Platform(error) => Failure::Internal(error.to_string()),
+    })?;
+
+    let loopback = bind(api).await?;
+    let address = loopback.local_addr()?;
+    std::fs::write(place.api_address(), address.to_string())?;
+    let token = Token::of_file(&place.token())?;
+    let socket = frame::listen(place.path(), CONTROL_SOCKET)?;
+    socket.set_nonblocking(true)?;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let api = tokio::spawn(evenkeel_api::serve(
+        handle,
+        tokio::net::UnixListener::from_std(socket)?,
+        loopback,
+        token,
+        async {
+            let _ = stopped.await;
+        },
+    ));
+    info!(%address, state = %place.path().display(), "ready");
+
+    let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let outcome = tokio::select! {
+        outcome = ended => outcome,
+        _ = term.recv() => return Ok(Exit::Done),
+        _ = interrupt.recv() => return Ok(Exit::Done),
+    };
+    if let Err(superseded) = outcome {
+        error!(%superseded, "ending");
+        return Ok(Exit::Internal);
+    }
+    platform.shutdown().await.map_err(|error| Failure::Internal(error.to_string()))?;
+    drop(stop.send(()));
+    let _ = tokio::time::timeout(Duration::from_secs(2), api).await;
+    let _ = std::fs::remove_file(place.path().join(CONTROL_SOCKET));
+    let _ = std::fs::remove_file(place.api_address());
+    info!("down");
+    Ok(Exit::Done)
+}
+
+/// The command that runs one of evenkeel's processes on this state directory.
+///
+/// # Errors
+/// When this program's own path cannot be told.
+pub(crate) fn own_command(process: &str, place: &Place) -> Result<Vec<String>, Failure> {
+    let own = std::env::current_exe()?;
+    Ok(vec![text(&own), process.to_owned(), "--state".to_owned(), text(place.path())])
+}
+
+/// The workers of the proxy, and so the sockets per address: one per core.
+#[must_use]
+pub(crate) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// One controller per state directory; the kernel gives the lock back when it dies.
+async fn lock(place: &Place) -> Result<File, Failure> {
+    let path = place.path().join("controller.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let wait = async {
+        while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let taken = |_| Failure::Usage(format!("a controller runs in {} already", place.path().display()));
+    tokio::time::timeout(LOCK_LIMIT, wait).await.map_err(taken)?;
+    Ok(file)
+}
+
+async fn bind(api: Option<SocketAddr>) -> Result<TcpListener, Failure> {
+    if let Some(address) = api {
+        if !address.ip().is_loopback() {
+            return Err(Failure::Usage(format!("the API listens on loopback only, not on {address}")));
+        }
+        return TcpListener::bind(address).await.map_err(|error| Failure::Usage(format!("{address}: {error}")));
+    }
+    match TcpListener::bind(API).await {
+        Ok(listener) => Ok(listener),
+        Err(_) => Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?),
+    }
+}
