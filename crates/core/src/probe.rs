@@ -236,6 +236,22 @@ mod tests {
     }
 
     #[test]
+    fn successes_that_must_come_in_a_row_are_counted_at_the_period() {
+        let probe = Probe { success_threshold: 3, ..http(5, 3) };
+        let mut book = ProbeBook::new(&Probes { readiness: Some(probe), ..Probes::default() }, at(0));
+        assert_eq!(run(&mut book, 0, "0111111111111", ProbeKind::Readiness), [0, 1, 6, 11]);
+        assert!(book.is_ready());
+    }
+
+    #[test]
+    fn trust_does_not_outvote_an_answer() {
+        let mut book = ProbeBook::new(&Probes { readiness: Some(http(1, 1)), ..Probes::default() }, at(0));
+        run(&mut book, 0, "0", ProbeKind::Readiness);
+        book.trust();
+        assert!(!book.is_ready());
+    }
+
+    #[test]
     fn a_probe_without_an_answer_is_not_sent_again() {
         let mut book = ProbeBook::new(&Probes::default(), at(0));
         assert_eq!(book.due(at(0)).len(), 1);

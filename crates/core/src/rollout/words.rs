@@ -144,10 +144,8 @@ impl Rollout {
             Phase::Stuck { why } => format!("traffic could not be moved back, people are needed: {why}"),
             Phase::Done { outcome: Outcome::Promoted, .. } => format!("promoted: {} is live", self.candidate),
             Phase::Done { outcome: outcome @ (Outcome::RolledBack { why } | Outcome::Stopped { why }), .. } => {
-                match why {
-                    Why::Aborted { .. } | Why::Superseded { .. } => why.to_string(),
-                    _ => format!("{}: {why}", outcome.name()),
-                }
+                let says_it_all = matches!(why, Why::Aborted { .. } | Why::Superseded { .. });
+                if says_it_all { why.to_string() } else { format!("{}: {why}", outcome.name()) }
             }
         }
     }

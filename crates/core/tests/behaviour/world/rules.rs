@@ -46,6 +46,9 @@ pub(crate) fn may_be_routed(world: &World, wanted: &Wanted, next: &ServiceRoutes
         let needed = if wanted.stable == Some(*revision) { 1 } else { weight.of_replicas(full) };
         let enough = backends.len() as u32 >= needed;
         assert!(*weight <= before(*revision) || enough, "{revision} is raised to {weight} with {}", backends.len());
+        if before(*revision) == BasisPoints::NONE {
+            continue;
+        }
         let sound = sound_backends(world, *revision);
         let kept = sound.iter().filter(|id| backends.iter().any(|backend| backend.replica == **id)).count();
         let must = sound.len().min(weight.of_replicas(full) as usize);
