@@ -1,1 +1,28 @@
-//! (being written)
+//! Runs releases as processes of this machine.
+//!
+//! Start at [`ProcessPlatform`]: it is the [`Workloads`](evenkeel_core::ports::Workloads) the controller asks for. It
+//! starts no replica itself; that is the agent's work, another process, which outlives the controller. Modules, in
+//! reading order:
+//!
+//! - [`process`]: the platform as the controller sees it.
+//! - [`agent`]: the way to the agent, which is started when nobody answers.
+//! - [`artefact`]: what a release consists of, copied to where later changes cannot reach it.
+//! - [`tree`]: what lies in a folder, and the digest of it.
+//! - [`probe`]: is a replica well? One HTTP request, or one connection.
+//! - [`http`]: one bounded HTTP request.
+//! - [`logs`]: what replicas wrote.
+//! - [`text`]: words of strangers, made safe to print.
+
+pub mod agent;
+pub mod artefact;
+mod http;
+pub mod logs;
+pub mod probe;
+pub mod process;
+mod text;
+mod tree;
+
+pub use process::ProcessPlatform;
+
+#[cfg(test)]
+mod tests;

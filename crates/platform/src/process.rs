@@ -1,0 +1,180 @@
+//! The platform as the controller sees it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evenkeel_core::ids::{FencingToken, ReplicaId};
+use evenkeel_core::ports::{Answered, Launch, PlatformError, Replicas, Workloads};
+use evenkeel_core::release::{Content, Digest, Release};
+use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
+use evenkeel_wire::agent::{Answer, Ask};
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::agent::{Agent, unexpected};
+use crate::artefact::{Artefacts, KeepError};
+use crate::{logs, probe};
+
+/// Longest wait the agent grants a watch.
+const WATCH_MAX: Duration = Duration::from_secs(10);
+
+/// Replicas as processes of this machine, through its agent.
+///
+/// A call that finds no agent starts one and is [`PlatformError::Unavailable`]; the next one then works.
+///
+/// Clones share the way to the agent.
+#[derive(Debug, Clone)]
+pub struct ProcessPlatform {
+    state: PathBuf,
+    agent: Arc<Agent>,
+    artefacts: Artefacts,
+    /// What ran by the last list: their logs are not pruned. `None` before the first.
+    running: Arc<Mutex<Option<BTreeSet<ReplicaId>>>>,
+}
+
+impl ProcessPlatform {
+    /// The platform of the state directory `state`, whose agent is started by `agent_command`.
+    ///
+    /// Nothing is started before the first call, which should be [`Workloads::hello`]: before it, the token is 0.
+    #[must_use]
+    pub fn new(state: impl Into<PathBuf>, agent_command: Vec<String>) -> Self {
+        let state = state.into();
+        Self {
+            agent: Arc::new(Agent::new(state.clone(), agent_command)),
+            artefacts: Artefacts::new(&state),
+            running: Arc::default(),
+            state,
+        }
+    }
+
+    /// Makes sure that an agent answers, and starts one when nobody does.
+    ///
+    /// # Errors
+    /// [`PlatformError::Unavailable`] with the agent's last words when it does not answer within 5 s;
+    /// [`PlatformError::Superseded`] when it knows a newer controller.
+    pub async fn ensure_agent(&self) -> Result<(), PlatformError> {
+        self.agent.ensure().await
+    }
+
+    /// Ends the agent, with every replica, the proxy and its sockets.
+    ///
+    /// # Errors
+    /// As any call.
+    pub async fn shutdown(&self) -> Result<(), PlatformError> {
+        self.agent.call(Ask::Shutdown).await
+    }
+
+    /// Where what was kept under a digest lies: the working directory of its replicas.
+    #[must_use]
+    pub fn kept_directory(&self, digest: &Digest) -> PathBuf {
+        self.artefacts.directory(digest)
+    }
+
+    /// Reads what was kept again, to be sure that it is as it was. Takes as long as reading it all.
+    ///
+    /// # Errors
+    /// [`PlatformError::Refused`] when it was changed or is gone.
+    pub async fn verify(&self, digest: &Digest) -> Result<(), PlatformError> {
+        let (artefacts, digest) = (self.artefacts.clone(), digest.clone());
+        blocking(move || artefacts.verify(&digest)).await
+    }
+
+    fn launch(&self, replica: &ReplicaId, content: &Content, log_bytes_max: u64) -> Launch {
+        let kept = content.artefact.as_ref().map(|digest| self.kept_directory(digest));
+        Launch {
+            replica: replica.clone(),
+            argv: content.command.clone(),
+            env: content.env.clone(),
+            directory: kept.unwrap_or_else(|| PathBuf::from(&content.directory)),
+            log: logs::log_path(&self.state, replica),
+            log_bytes_max,
+        }
+    }
+
+    /// Makes room among the logs of a release of which one more replica has ended.
+    async fn prune_logs(&self, ended: &ReplicaId) {
+        let Some(running) = self.running().clone() else { return };
+        let (state, service, revision) = (self.state.clone(), ended.service.clone(), ended.revision);
+        let siblings = running.into_iter().filter(|other| other.service == service && other.revision == revision);
+        let launches = siblings.map(|other| other.launch).collect();
+        let pruned = spawn_blocking(move || logs::prune_logs(&state, &service, revision, &launches)).await;
+        if let Ok(Err(error)) = pruned {
+            warn!(%error, replica = %ended, "old logs not removed");
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<BTreeSet<ReplicaId>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Workloads for ProcessPlatform {
+    async fn hello(&self, token: FencingToken) -> Result<(), PlatformError> {
+        self.agent.set_token(token);
+        self.agent.ensure().await
+    }
+
+    async fn keep(&self, directory: &Path, parts: &[PathBuf]) -> Result<Digest, PlatformError> {
+        let (artefacts, directory, parts) = (self.artefacts.clone(), directory.to_path_buf(), parts.to_vec());
+        blocking(move || artefacts.keep(&directory, &parts)).await
+    }
+
+    async fn start(&self, replica: &ReplicaId, release: &Release, log_bytes_max: u64) -> Result<(), PlatformError> {
+        let launch = Box::new(self.launch(replica, &release.content, log_bytes_max));
+        self.agent.call(Ask::Start { launch }).await
+    }
+
+    async fn terminate(&self, replica: &ReplicaId) -> Result<(), PlatformError> {
+        self.agent.call(Ask::Terminate { replica: replica.clone() }).await
+    }
+
+    async fn kill(&self, replica: &ReplicaId) -> Result<(), PlatformError> {
+        self.agent.call(Ask::Kill { replica: replica.clone() }).await
+    }
+
+    async fn forget(&self, replica: &ReplicaId) -> Result<(), PlatformError> {
+        self.agent.call(Ask::Forget { replica: replica.clone() }).await?;
+        self.prune_logs(replica).await;
+        Ok(())
+    }
+
+    async fn watch(&self, seen: u64, wait: Duration) -> Result<Replicas, PlatformError> {
+        let wait = wait.min(WATCH_MAX);
+        let wait_ms = u64::try_from(wait.as_millis()).expect("10 s are 10 000 ms at most");
+        match self.agent.watch(Ask::Watch { seen, wait_ms }, wait).await? {
+            Answer::Replicas { version, replicas } => {
+                let running = replicas.iter().filter(|replica| replica.exit.is_none());
+                *self.running() = Some(running.map(|replica| replica.replica.clone()).collect());
+                Ok(Replicas { version, replicas })
+            }
+            other @ (Answer::Done | Answer::OldToken { .. } | Answer::Failed { .. }) => Err(unexpected(&other)),
+        }
+    }
+
+    async fn listen(&self, addresses: Vec<SocketAddr>) -> Result<(), PlatformError> {
+        self.agent.call(Ask::Listen { addresses }).await
+    }
+
+    async fn probe(&self, port: u16, check: &ProbeCheck, limit: Duration) -> Answered {
+        probe::probe(port, check, limit).await
+    }
+
+    async fn smoke(&self, port: u16, check: &SmokeCheck) -> Answered {
+        probe::smoke(port, check).await
+    }
+
+    async fn log_tail(&self, replica: &ReplicaId, lines: usize) -> Vec<String> {
+        let log = logs::log_path(&self.state, replica);
+        spawn_blocking(move || logs::tail(&log, lines)).await.unwrap_or_default()
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KeepError> + Send + 'static,
+) -> Result<T, PlatformError> {
+    let done = spawn_blocking(work).await;
+    Ok(done.map_err(|error| PlatformError::Unavailable(error.to_string()))??)
+}

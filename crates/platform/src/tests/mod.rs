@@ -1,0 +1,9 @@
+mod agent;
+mod artefact;
+mod logs;
+mod probe;
+
+use std::time::Duration;
+
+/// Longest wait for something that must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
