@@ -34,25 +34,21 @@ impl RemoteProxy {
 
 impl Traffic for RemoteProxy {
     async fn apply(&self, table: &RoutingTable) -> Result<(), TrafficError> {
-        match ask(&self.tables, Ask::Apply { table: Box::new(table.clone()) }, APPLY_LIMIT).await? {
-            Answer::Applied { .. } => Ok(()),
-            Answer::Refused { why } => Err(why.into()),
-            other => Err(unexpected(&other)),
+        let answer = ask(&self.tables, Ask::Apply { table: Box::new(table.clone()) }, APPLY_LIMIT).await?;
+        if let Answer::Refused { why } = answer {
+            return Err(why.into());
         }
+        if let Answer::Applied { .. } = answer { Ok(()) } else { Err(unexpected(&answer)) }
     }
 
     async fn table(&self) -> Result<RoutingTable, TrafficError> {
-        match ask(&self.tables, Ask::Table, APPLY_LIMIT).await? {
-            Answer::Table { table } => Ok(*table),
-            other => Err(unexpected(&other)),
-        }
+        let answer = ask(&self.tables, Ask::Table, APPLY_LIMIT).await?;
+        if let Answer::Table { table } = answer { Ok(*table) } else { Err(unexpected(&answer)) }
     }
 
     async fn report(&self) -> Result<Report, TrafficError> {
-        match ask(&self.reports, Ask::Report, REPORT_LIMIT).await? {
-            Answer::Report(report) => Ok(*report),
-            other => Err(unexpected(&other)),
-        }
+        let answer = ask(&self.reports, Ask::Report, REPORT_LIMIT).await?;
+        if let Answer::Report(report) = answer { Ok(*report) } else { Err(unexpected(&answer)) }
     }
 }
 
@@ -61,8 +57,11 @@ async fn ask(client: &Client, ask: Ask, limit: Duration) -> Result<Answer, Traff
 }
 
 fn unexpected(answer: &Answer) -> TrafficError {
-    match answer {
-        Answer::Failed { why } => TrafficError::Unavailable(why.clone()),
-        other => TrafficError::Unavailable(format!("an answer to another question: {other:?}")),
-    }
+    TrafficError::Unavailable(match answer {
+        Answer::Failed { why } => why.clone(),
+        Answer::Done | Answer::Applied { .. } | Answer::Refused { .. } => {
+            format!("an answer to another question: {answer:?}")
+        }
+        Answer::Report(_) | Answer::Table { .. } | Answer::Sockets { .. } => "an answer to another question".into(),
+    })
 }

@@ -198,6 +198,8 @@ impl Switchboard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::InFlight;
+    use evenkeel_core::ids::{ReplicaId, ServiceName};
 
     fn routes(weights: &[u32]) -> Routes {
         let releases = weights.iter().zip(1..).map(|(weight, revision)| Release {
@@ -223,6 +225,30 @@ mod tests {
             assert!((count - expected).abs() < 4 * deviation, "{drawn:?}");
         }
         assert_eq!(drawn[3], 0);
+    }
+
+    fn release_of(replicas: u32) -> Release {
+        let service = ServiceName::new("web").unwrap();
+        let replica = |launch| {
+            let replica = ReplicaId { service: service.clone(), revision: Revision(1), launch };
+            Rc::new(Replica::new(Backend { replica, address: ([127, 0, 0, 1], 1).into() }))
+        };
+        Release { replicas: (0..replicas).map(replica).collect(), ..routes(&[1]).releases.remove(0) }
+    }
+
+    #[test]
+    fn the_less_busy_of_two_replicas_is_picked_and_one_that_refuses_only_for_want_of_others() {
+        let (release, now, mut random) = (release_of(2), Instant::now(), fastrand::Rng::with_seed(3));
+        let [busy, idle] = [&release.replicas[0], &release.replicas[1]];
+        let _in_flight = InFlight::at(busy);
+        let mut picks = |tried: &[Rc<Replica>]| release.pick(tried, &mut random, now).cloned();
+        let is = |picked: Option<Rc<Replica>>, expected: &Rc<Replica>| Rc::ptr_eq(&picked.unwrap(), expected);
+        assert!((0..50).all(|_| is(picks(&[]), idle)));
+        assert!(is(picks(std::slice::from_ref(idle)), busy));
+        idle.refused(now);
+        assert!((0..50).all(|_| is(picks(&[]), busy)));
+        assert!(is(picks(std::slice::from_ref(busy)), idle), "better one that refused than none");
+        assert!(picks(&[busy.clone(), idle.clone()]).is_none());
     }
 
     #[test]

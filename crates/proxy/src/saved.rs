@@ -6,7 +6,7 @@ use std::path::Path;
 
 use evenkeel_core::table::RoutingTable;
 use serde::{Deserialize, Serialize};
-use tracing::warn;
+use tracing::{info, warn};
 
 const NAME: &str = "table.json";
 const NAME_UNFINISHED: &str = "table.json.new";
@@ -37,7 +37,7 @@ pub(crate) fn load(directory: &Path) -> RoutingTable {
     match read(&directory.join(NAME)) {
         Ok(table) => table,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            warn!("no saved routing table, starting empty");
+            info!("no saved routing table, starting empty");
             RoutingTable::default()
         }
         Err(error) => {

@@ -149,3 +149,33 @@ impl AsyncWrite for Watched {
         Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wait_for_a_client_has_its_limit_and_slow_bytes_do_not_extend_that_of_a_head() {
+        let worker = Rc::new(Worker::new(1));
+        let began = worker.clock.coarse();
+        let watch = Watch::new(worker.clone());
+        let after_began = |deadline: Option<Instant>| deadline.map(|deadline| deadline - began);
+        assert_eq!(after_began(watch.read_deadline()), Some(REST_TIME));
+
+        watch.gate.borrow_mut().observe(b"POST / HTTP/1.1\r\n");
+        assert_eq!(after_began(watch.read_deadline()), Some(HEAD_TIME));
+        worker.clock.exact();
+        watch.gate.borrow_mut().observe(b"host: a\r\ncontent-length: 2\r\n\r\n");
+        assert_eq!(after_began(watch.read_deadline()), Some(HEAD_TIME));
+
+        let request = Request::post("/").header("host", "a").header("content-length", "2").body(()).unwrap();
+        watch.begin(&request).unwrap();
+        assert_eq!(watch.read_deadline(), Some(worker.clock.coarse() + BODY_GAP));
+        watch.gate.borrow_mut().observe(b"hi");
+        assert_eq!(watch.read_deadline(), None, "it is the replica's turn");
+        watch.end();
+        assert_eq!(watch.read_deadline(), Some(worker.clock.coarse() + REST_TIME));
+        watch.tunnel();
+        assert_eq!(watch.read_deadline(), None);
+    }
+}

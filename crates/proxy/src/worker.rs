@@ -86,14 +86,18 @@ pub(crate) fn start(index: usize, seed: u64) -> io::Result<Handle> {
 }
 
 impl Worker {
-    async fn run(seed: u64, mut inbox: UnboundedReceiver<Command>) {
-        let worker = Rc::new(Self {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
             clock: Clock::new(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
             switchboard: RefCell::default(),
             seats: Rc::default(),
             refused: Cell::new(0),
-        });
+        }
+    }
+
+    async fn run(seed: u64, mut inbox: UnboundedReceiver<Command>) {
+        let worker = Rc::new(Self::new(seed));
         tokio::task::spawn_local(keep_time(worker.clone()));
         let mut acceptors: BTreeMap<SocketAddr, Vec<Acceptor>> = BTreeMap::new();
         while let Some(command) = inbox.recv().await {
