@@ -7,11 +7,11 @@
 //! - [`process`]: the platform as the controller sees it.
 //! - [`agent`]: the way to the agent, which is started when nobody answers.
 //! - [`artefact`]: what a release consists of, copied to where later changes cannot reach it.
-//! - [`tree`]: what lies in a folder, and the digest of it.
+//! - `tree`: what lies in a folder, and the digest of it.
 //! - [`probe`]: is a replica well? One HTTP request, or one connection.
-//! - [`http`]: one bounded HTTP request.
+//! - `http`: one bounded HTTP request.
 //! - [`logs`]: what replicas wrote.
-//! - [`text`]: words of strangers, made safe to print.
+//! - `text`: words of strangers, made safe to print.
 
 pub mod agent;
 pub mod artefact;
