@@ -5,6 +5,8 @@ mod commands;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
+mod fleets;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod tell;

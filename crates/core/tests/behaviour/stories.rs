@@ -1671,6 +1671,88 @@ fn a_stubborn_old_release_does_not_keep_a_rollout_open() {
     ");
 }
 
+#[test]
+fn a_proxy_that_confirms_another_share_than_the_one_sent_confirms_nothing() {
+    let told = update(
+        canary(),
+        "
+        deploy 1.1
+        proxy stale
+        wait 40
+        proxy well
+        wait 5
+    ",
+    );
+    assert_snapshot!(told, @r"
+    > deploy 1.1
+      0s #2 starting r2: 1 replica(s)
+           4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
+      1s #2 5 % of traffic to r2
+           4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
+     31s #2 rolling back: the proxy did not confirm 5 % of traffic in time
+           4 x r1 100 %, 1 x r2 0 %; waits until 61s for all traffic to be back on r1
+     32s #2 all traffic is on r1; r2 drains and stops
+           4 x r1 100 %; waits until 50s for the replicas of r2 to drain and stop
+     33s #2 rolled back: the proxy did not confirm 5 % of traffic in time
+           4 x r1 100 %; r1 good, r2 unjudged
+    ");
+}
+
+#[test]
+fn nobody_goes_back_on_what_nobody_knows() {
+    let told = update(
+        canary(),
+        "
+        deploy 1.1
+        wait 4
+        proxy silent
+        candidate 0
+        wait 8
+        candidate well
+        proxy well
+        wait 3
+    ",
+    );
+    assert_snapshot!(told, @r"
+    > deploy 1.1
+      0s #2 starting r2: 1 replica(s)
+           4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
+      1s #2 5 % of traffic to r2
+           4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
+      2s #2 watching r2 at 5 % for 10s
+           4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
+     13s #2 2 replica(s) of r2 for the next step
+           4 x r1 95 %, 2 x r2 5 %; waits until 43s for 2 ready replica(s) of r2 for step 2 of 3
+     14s #2 50 % of traffic to r2
+           4 x r1 50 %, 2 x r2 50 %; waits until 44s for the proxy to confirm 50 % for r2
+     15s #2 watching r2 at 50 % for 20s
+           4 x r1 50 %, 2 x r2 50 %; waits until 95s for the end of step 2 and at least 50 requests to r2
+    ");
+}
+
+#[test]
+fn old_releases_are_dropped_and_those_that_were_live_stay_longest() {
+    let mut story = Story::new(canary());
+    story.line("deploy 1.0");
+    story.line("wait 5");
+    story.line("verdict fail");
+    for version in 1..=15 {
+        story.line(&format!("deploy 2.{version}"));
+        story.line("wait 10");
+    }
+    story.line("verdict pass");
+    story.line("deploy 3.0");
+    story.line("wait 60");
+    for version in 1..=12 {
+        story.line(&format!("deploy 4.{version}"));
+        story.line("wait 2");
+    }
+    let kept: Vec<u32> = story.service.releases.keys().map(|revision| revision.0).collect();
+    // The first one, the stable one, the candidate, and the newest of those that were never live.
+    assert_eq!(kept, [1, 17, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29]);
+    assert!(story.service.past.len() <= 20);
+}
+
 /// Where a rollout of 1.1 is after these lines.
 const PHASES: [(&str, &str); 10] = [
     ("starting replicas", "candidate 0|deploy 1.1|wait 1"),

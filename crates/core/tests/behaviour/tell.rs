@@ -22,7 +22,8 @@ pub(crate) struct Story {
     ready: [Option<u32>; 2],
     /// Replicas that ought to be gone and are not.
     lingering: u32,
-    proxy_confirms: bool,
+    proxy_answers: bool,
+    proxy_follows: bool,
     in_force: BasisPoints,
     smoke: Option<Result<(), String>>,
     smokes_asked: u32,
@@ -32,7 +33,7 @@ pub(crate) struct Story {
 /// Tells what a service does under a script.
 ///
 /// A line each: `deploy V [again]`, a verb as people type it, `wait N` seconds, `verdict pass|fail|few|shared`,
-/// `candidate N|well`, `stable N|well`, `lingering N`, `proxy silent|well`, `smoke good|bad|none`, `quiet SCRIPT`
+/// `candidate N|well`, `stable N|well`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `quiet SCRIPT`
 /// (comma-separated lines whose telling is left out).
 pub(crate) fn story(spec: Spec, script: &str) -> String {
     let mut story = Story::new(spec);
@@ -57,7 +58,8 @@ impl Story {
             verdict: pass(),
             ready: [None, None],
             lingering: 0,
-            proxy_confirms: true,
+            proxy_answers: true,
+            proxy_follows: true,
             in_force: BasisPoints::NONE,
             smoke: Some(Ok(())),
             smokes_asked: 0,
@@ -89,7 +91,7 @@ impl Story {
             "candidate" => self.ready[0] = rest.parse().ok(),
             "stable" => self.ready[1] = rest.parse().ok(),
             "lingering" => self.lingering = rest.parse().unwrap(),
-            "proxy" => self.proxy_confirms = rest == "well",
+            "proxy" => (self.proxy_answers, self.proxy_follows) = (rest != "silent", rest == "well"),
             "smoke" => {
                 self.smoke = match rest {
                     "good" => Some(Ok(())),
@@ -128,7 +130,7 @@ impl Story {
         let Some(rollout) = self.service.in_flight() else { return };
         let stable_ready = self.ready[1] != Some(0) && self.service.stable.is_some();
         let raised = rollout.weight() > self.in_force;
-        if self.proxy_confirms && (raised || stable_ready || rollout.stable.is_none()) {
+        if self.proxy_follows && (raised || stable_ready || rollout.stable.is_none()) {
             self.in_force = rollout.weight();
         }
         let wanted = self.service.wanted();
@@ -141,7 +143,7 @@ impl Story {
         let seen = Observation {
             candidate: health(Some(rollout.candidate), self.ready[0]),
             stable: health(rollout.stable, self.ready[1]),
-            weight: self.proxy_confirms.then_some(self.in_force),
+            weight: self.proxy_answers.then_some(self.in_force),
             verdict: self.verdict.clone(),
             smoke: self.smoke.clone().filter(|_| self.smokes_asked > 0),
         };

@@ -89,7 +89,7 @@ fn no_rule_breaks_in_seeded_worlds_with_faults() {
         run(seed, true).unwrap();
         return;
     }
-    let worlds = number("EVENKEEL_WORLDS").unwrap_or(100);
+    let worlds = number("EVENKEEL_WORLDS").unwrap_or(200);
     let broken: Vec<String> = (0..worlds).filter_map(|seed| run(seed, false).err()).take(5).collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

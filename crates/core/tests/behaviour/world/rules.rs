@@ -102,6 +102,11 @@ pub(crate) fn may_follow(controller: &mut Controller, before: &Service, event: &
 }
 
 fn step_has_evidence(before: &Rollout, after: &Rollout, event: &Event) {
+    if let (Phase::Shifting { step, .. }, Phase::Holding { .. }, Event::Seen(seen)) =
+        (&before.phase, &after.phase, event)
+    {
+        assert_eq!(seen.weight, Some(before.plan.steps[*step].weight), "a share is held that is not in force");
+    }
     let (Phase::Holding { step, .. }, Event::Seen(seen)) = (&before.phase, event) else { return };
     let passed = match &after.phase {
         Phase::Preparing { .. } | Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => true,
