@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_controller::clock::SystemClock;
+use evenkeel_core::ids::Timestamp;
 use evenkeel_core::ports::Clock;
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -42,7 +43,7 @@ pub(crate) struct Behaviour {
     pub(crate) delay_ms: u64,
 }
 
-/// One answer, as the release itself wrote it down: a line `time in µs since 1970,status`.
+/// What the release itself writes down of each request: a line `arrived,answered,status`, times in µs since 1970.
 #[derive(Debug)]
 struct Records {
     clock: SystemClock,
@@ -50,9 +51,9 @@ struct Records {
 }
 
 impl Records {
-    fn write(&self, status: StatusCode) {
+    fn write(&self, arrived: Timestamp, status: StatusCode) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = writeln!(file, "{},{}", self.clock.now().0, status.as_u16());
+        let _ = writeln!(file, "{},{},{}", arrived.0, self.clock.now().0, status.as_u16());
     }
 
     fn flush(&self) {
@@ -123,6 +124,7 @@ async fn answer(
     if request.uri().path() == "/health" {
         return Ok(response(StatusCode::OK, &behaviour.version, "ok\n".into()));
     }
+    let arrived = records.clock.now();
     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
     let status = if fastrand::u8(0..100) < behaviour.fail_percent {
         say(format!("{} {}: the basket is not in the new table", request.method(), request.uri().path()));
@@ -130,7 +132,7 @@ async fn answer(
     } else {
         StatusCode::OK
     };
-    records.write(status);
+    records.write(arrived, status);
     Ok(response(status, &behaviour.version, format!("{} says {status}\n", behaviour.version)))
 }
 

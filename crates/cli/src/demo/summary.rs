@@ -55,11 +55,11 @@ pub(crate) fn add_up(load: &Path, releases: &Path, bad: &str, decisions: &Decisi
     let text = std::fs::read_to_string(load)?;
     let records: Vec<Record> = text.lines().filter_map(Record::parse).collect();
     let answers = answers_of(releases, bad)?;
-    let bad_answers = || answers.iter().filter(|(_, status)| *status >= 500).map(|(at, _)| *at);
+    let bad_answers = || answers.iter().filter(|answer| answer.status >= 500).map(|answer| answer.answered_us);
     let seen = records.iter().filter(|record| record.version == bad && record.has_failed()).count() as u64;
     let bad_requests = bad_answers().count() as u64;
     let millis = |from: u64, to: u64| to.saturating_sub(from).div_ceil(1_000);
-    let last = answers.iter().map(|(at, _)| *at).max().unwrap_or(0);
+    let last = answers.iter().map(|answer| answer.arrived_us).max().unwrap_or(0);
     Ok(Summary {
         event: "summary".into(),
         requests: records.len() as u64,
@@ -75,18 +75,32 @@ pub(crate) fn add_up(load: &Path, releases: &Path, bad: &str, decisions: &Decisi
     })
 }
 
-/// Time and status of every answer that the replicas of a version gave.
-fn answers_of(releases: &Path, version: &str) -> Result<Vec<(u64, u16)>, Failure> {
+/// What a release wrote down of one request.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    arrived_us: u64,
+    answered_us: u64,
+    status: u16,
+}
+
+impl Answer {
+    fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.split(',');
+        let arrived_us = parts.next()?.parse().ok()?;
+        let answered_us = parts.next()?.parse().ok()?;
+        Some(Self { arrived_us, answered_us, status: parts.next()?.parse().ok()? })
+    }
+}
+
+/// Every answer that the replicas of a version gave.
+fn answers_of(releases: &Path, version: &str) -> Result<Vec<Answer>, Failure> {
     let mut answers = Vec::new();
     for entry in std::fs::read_dir(releases)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.strip_prefix(version).is_some_and(|rest| rest.starts_with('.')) {
             let text = std::fs::read_to_string(&path)?;
-            answers.extend(text.lines().filter_map(|line| {
-                let (at, status) = line.split_once(',')?;
-                Some((at.parse().ok()?, status.parse().ok()?))
-            }));
+            answers.extend(text.lines().filter_map(Answer::parse));
         }
     }
     Ok(answers)
@@ -103,9 +117,9 @@ mod tests {
         std::fs::create_dir(&releases).unwrap();
         let load = folder.path().join("load.csv");
         std::fs::write(&load, "1000,200,900,v1\n2000,500,900,v3\n3000,0,900,\n4000,200,900,v3\n").unwrap();
-        std::fs::write(releases.join("v3.17.csv"), "2500,500\n4500,200\n").unwrap();
-        std::fs::write(releases.join("v3.18.csv"), "5000,500\n109000,200\n").unwrap();
-        std::fs::write(releases.join("v33.1.csv"), "1,500\n").unwrap();
+        std::fs::write(releases.join("v3.17.csv"), "2000,2500,500\n4000,4500,200\n").unwrap();
+        std::fs::write(releases.join("v3.18.csv"), "4600,5000,500\n109000,149000,200\n").unwrap();
+        std::fs::write(releases.join("v33.1.csv"), "1,1,500\n").unwrap();
         let decisions = Decisions {
             back_at_us: 102_500,
             rolled_back: vec!["v3".into()],
