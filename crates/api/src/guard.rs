@@ -2,12 +2,13 @@
 
 use axum::Router;
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
+use crate::routes::BY;
 use crate::token::Token;
 
 /// Paths that need no token: they tell whether evenkeel is well, and counters.
@@ -24,20 +25,22 @@ pub fn guarded(routes: Router, token: Token, port: u16) -> Router {
     routes.layer(from_fn_with_state(Guard { token, port }, check))
 }
 
-async fn check(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
     let headers = request.headers();
     if !guard.names_us(headers) {
         let detail = "use http://127.0.0.1 or http://localhost: a request for another host may come from a page that was led here";
-        return Problem::new(StatusCode::FORBIDDEN, "foreign_host", detail).into_response();
+        return Problem::new(Code::ForeignHost, detail).into_response();
     }
     if !guard.same_origin(headers) {
         let detail = "requests from other pages are refused";
-        return Problem::new(StatusCode::FORBIDDEN, "foreign_origin", detail).into_response();
+        return Problem::new(Code::ForeignOrigin, detail).into_response();
     }
     if !OPEN.contains(&request.uri().path()) && !guard.knows(headers) {
         let detail = "send `Authorization: Bearer TOKEN` with the token from the file `token` in the state directory";
-        return Problem::new(StatusCode::UNAUTHORIZED, "token_wanted", detail).into_response();
+        return Problem::new(Code::TokenWanted, detail).into_response();
     }
+    // Only the private socket knows who asks.
+    request.headers_mut().remove(BY);
     next.run(request).await
 }
 

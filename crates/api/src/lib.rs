@@ -5,11 +5,15 @@
 //! order:
 //!
 //! - [`routes`]: what can be asked, and how it is answered.
+//! - [`openapi`]: the same, described for programs.
+//! - `extract`: what is read from a request, with problems instead of plain text when it cannot be.
 //! - [`problem`]: errors as `application/problem+json` with a stable code.
 //! - [`guard`]: token, Host and Origin.
 //! - [`token`]: the token's file.
 
+mod extract;
 pub mod guard;
+pub mod openapi;
 pub mod problem;
 pub mod routes;
 pub mod token;

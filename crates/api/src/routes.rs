@@ -3,21 +3,22 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse as Stream};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
-use evenkeel_controller::{DeployRequest, Handle};
+use evenkeel_controller::{AskError, DeployRequest, Handle};
 use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_core::service::Verb;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::problem::Problem;
+use crate::extract::{Body, Name, Params};
+use crate::problem::{Code, Problem};
 
 /// A spec is at most 1 MiB, and JSON may double it.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -26,29 +27,73 @@ const LOG_LINES_MAX: usize = 1_000;
 /// Events given at once.
 const EVENTS_MAX: u32 = 1_000;
 
-/// The routes of the private socket: everything, and ending it all.
+/// The header in which the CLI says who asks, on the private socket.
+pub const BY: &str = "evenkeel-by";
+
+/// One thing that can be asked.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    answered: MethodRouter<Handle>,
+}
+
+/// The routes on loopback and on the private socket.
+fn everywhere() -> Vec<Route> {
+    let get_at = |path, answered| Route { method: "get", path, answered };
+    let post_at = |path, answered| Route { method: "post", path, answered };
+    vec![
+        get_at("/health", get(health)),
+        get_at("/health/live", get(async || "live\n")),
+        get_at("/health/ready", get(ready)),
+        get_at("/health/startup", get(ready)),
+        get_at("/metrics", get(metrics)),
+        get_at("/api/v1/openapi.json", get(described)),
+        get_at("/api/v1/services", get(services)),
+        get_at("/api/v1/services/{service}", get(service)),
+        post_at("/api/v1/services/{service}/deployments", post(deploy)),
+        post_at("/api/v1/services/{service}/pause", command(|_| Verb::Pause)),
+        post_at("/api/v1/services/{service}/resume", command(|_| Verb::Resume)),
+        post_at("/api/v1/services/{service}/promote", command(|body| Verb::Promote { full: body.full })),
+        post_at("/api/v1/services/{service}/abort", command(|_| Verb::Abort)),
+        post_at("/api/v1/services/{service}/retry", command(|_| Verb::Retry)),
+        post_at("/api/v1/services/{service}/rollback", command(|body| Verb::Rollback { to: body.to })),
+        get_at("/api/v1/services/{service}/logs", get(logs)),
+        get_at("/api/v1/services/{service}/events", get(recorded)),
+        get_at("/api/v1/events", get(events)),
+    ]
+}
+
+/// What only the private socket answers: ending it all.
+fn only_private() -> Route {
+    Route { method: "post", path: "/api/v1/down", answered: post(down) }
+}
+
+/// Method and path of everything that can be asked, on the private socket and on loopback.
+#[must_use]
+pub fn list() -> Vec<(&'static str, &'static str)> {
+    everywhere().into_iter().chain([only_private()]).map(|route| (route.method, route.path)).collect()
+}
+
+/// The routes of the private socket.
 pub fn private(handle: Handle) -> Router {
-    public(handle.clone()).merge(Router::new().route("/api/v1/down", post(down)).with_state(handle))
+    router(everywhere().into_iter().chain([only_private()]), handle)
 }
 
 /// The routes on loopback.
 pub fn public(handle: Handle) -> Router {
-    Router::new()
-        .route("/health/live", get(async || "live\n"))
-        .route("/health/ready", get(ready))
-        .route("/health/startup", get(ready))
-        .route("/health", get(health))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/services", get(services))
-        .route("/api/v1/services/{service}", get(service))
-        .route("/api/v1/services/{service}/deployments", post(deploy))
-        .route("/api/v1/services/{service}/logs", get(logs))
-        .route("/api/v1/services/{service}/events", get(recorded))
-        .route("/api/v1/services/{service}/{verb}", post(command))
-        .route("/api/v1/events", get(events))
+    router(everywhere(), handle)
+}
+
+fn router(routes: impl IntoIterator<Item = Route>, handle: Handle) -> Router {
+    let router = routes.into_iter().fold(Router::new(), |router, route| router.route(route.path, route.answered));
+    router
+        .fallback(async || Problem::new(Code::NoRoute, "there is nothing here").help(DESCRIBED))
+        .method_not_allowed_fallback(async || Problem::new(Code::WrongMethod, "not with this method").help(DESCRIBED))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(handle)
 }
+
+const DESCRIBED: &str = "GET /api/v1/openapi.json lists what there is";
 
 type Answer<T> = Result<T, Problem>;
 
@@ -77,13 +122,20 @@ async fn metrics(State(handle): State<Handle>) -> Response {
     ([(header::CONTENT_TYPE, kind)], evenkeel_metrics::exposition(&handle.overview())).into_response()
 }
 
+async fn described() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], crate::openapi::TEXT).into_response()
+}
+
 async fn services(State(handle): State<Handle>) -> Json<Overview> {
     Json((*handle.overview()).clone())
 }
 
-async fn service(State(handle): State<Handle>, Path(name): Path<String>) -> Answer<Json<ServiceStatus>> {
-    let known = ServiceName::new(name.clone()).ok().and_then(|name| handle.status(&name));
-    known.map(Json).ok_or_else(|| evenkeel_controller::AskError::NoService(name).into())
+async fn service(State(handle): State<Handle>, Name(name): Name) -> Answer<Json<ServiceStatus>> {
+    Ok(Json(known(&handle, &name)?))
+}
+
+fn known(handle: &Handle, name: &ServiceName) -> Answer<ServiceStatus> {
+    handle.status(name).ok_or_else(|| AskError::NoService(name.to_string()).into())
 }
 
 /// The body of a deployment.
@@ -110,18 +162,17 @@ pub struct Deployed {
 
 async fn deploy(
     State(handle): State<Handle>,
-    Path(name): Path<String>,
+    Name(name): Name,
     headers: HeaderMap,
-    Json(body): Json<DeployBody>,
+    Body(body): Body<DeployBody>,
 ) -> Answer<(StatusCode, Json<Deployed>)> {
     check_version(&body.version)?;
     let read = evenkeel_manifest::read("spec", &body.spec).map_err(|problems| Problem {
         problems: Some(problems.to_json()),
-        ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_spec", "the spec has mistakes")
+        ..Problem::new(Code::BadSpec, "the spec has mistakes")
     })?;
-    let spec = read.specs.into_iter().find(|spec| spec.service.as_str() == name).ok_or_else(|| {
-        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no_service", format!("the spec has no service `{name}`"))
-    })?;
+    let spec = read.specs.into_iter().find(|spec| spec.service == name);
+    let spec = spec.ok_or_else(|| Problem::new(Code::NotInSpec, format!("the spec has no service `{name}`")))?;
     let DeployBody { version, directory, again, .. } = body;
     let request = DeployRequest { version, spec, directory, by: who(&headers), again };
     let revision = handle.deploy(request).await?;
@@ -138,7 +189,7 @@ fn check_version(version: &str) -> Answer<()> {
     }
     let detail = format!("`{}` is no version", version.escape_default());
     let help = "use 1 to 128 letters, digits, dots, dashes, underscores and plus signs, such as 1.4.2";
-    Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad_version", detail).help(help))
+    Err(Problem::new(Code::BadVersion, detail).help(help))
 }
 
 /// The body of a command; empty for most.
@@ -153,32 +204,22 @@ pub struct CommandBody {
     pub to: Option<Revision>,
 }
 
-async fn command(
-    State(handle): State<Handle>,
-    Path((name, verb)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Option<Json<CommandBody>>,
-) -> Answer<Json<serde_json::Value>> {
-    let CommandBody { full, to } = body.map(|Json(body)| body).unwrap_or_default();
-    let verb = match verb.as_str() {
-        "pause" => Verb::Pause,
-        "resume" => Verb::Resume,
-        "promote" => Verb::Promote { full },
-        "abort" => Verb::Abort,
-        "retry" => Verb::Retry,
-        "rollback" => Verb::Rollback { to },
-        other => {
-            let detail = format!("there is no command `{}`", other.escape_default());
-            return Err(Problem::new(StatusCode::NOT_FOUND, "no_command", detail));
-        }
-    };
-    let no = || evenkeel_controller::AskError::NoService(name.clone());
-    let service = ServiceName::new(name.clone()).map_err(|_| no())?;
-    handle.command(service, verb, who(&headers)).await?;
-    Ok(Json(json!({"done": true})))
+fn command(verb: fn(CommandBody) -> Verb) -> MethodRouter<Handle> {
+    post(
+        async move |State(handle): State<Handle>,
+                    Name(name): Name,
+                    headers: HeaderMap,
+                    body: Option<Body<CommandBody>>|
+                    -> Answer<Json<serde_json::Value>> {
+            let body = body.map(|Body(body)| body).unwrap_or_default();
+            handle.command(name, verb(body), who(&headers)).await?;
+            Ok(Json(json!({"done": true})))
+        },
+    )
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct LogQuery {
     revision: Option<u32>,
     lines: Option<usize>,
@@ -186,15 +227,15 @@ struct LogQuery {
 
 async fn logs(
     State(handle): State<Handle>,
-    Path(name): Path<String>,
-    Query(query): Query<LogQuery>,
+    Name(service): Name,
+    Params(query): Params<LogQuery>,
 ) -> Answer<Json<Vec<String>>> {
-    let service = ServiceName::new(name.clone()).map_err(|_| evenkeel_controller::AskError::NoService(name))?;
     let lines = query.lines.unwrap_or(20).min(LOG_LINES_MAX);
     Ok(Json(handle.log(service, query.revision.map(Revision), lines).await?))
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct EventsQuery {
     from: Option<u64>,
     limit: Option<u32>,
@@ -202,10 +243,10 @@ struct EventsQuery {
 
 async fn recorded(
     State(handle): State<Handle>,
-    Path(name): Path<String>,
-    Query(query): Query<EventsQuery>,
+    Name(service): Name,
+    Params(query): Params<EventsQuery>,
 ) -> Answer<Json<Vec<evenkeel_core::ports::Recorded>>> {
-    let service = ServiceName::new(name.clone()).map_err(|_| evenkeel_controller::AskError::NoService(name))?;
+    known(&handle, &service)?;
     let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
     Ok(Json(handle.events(service, query.from.unwrap_or(1), limit).await?))
 }
@@ -235,6 +276,6 @@ async fn down(State(handle): State<Handle>) -> Json<serde_json::Value> {
 
 /// Who asks, as the CLI says on its private socket; over HTTP it is the holder of the token.
 fn who(headers: &HeaderMap) -> String {
-    let said = headers.get("evenkeel-by").and_then(|by| by.to_str().ok()).unwrap_or("api");
+    let said = headers.get(BY).and_then(|by| by.to_str().ok()).unwrap_or("api");
     said.chars().filter(|c| c.is_ascii_graphic()).take(64).collect()
 }

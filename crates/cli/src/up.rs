@@ -155,7 +155,7 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Re
         return Ok(Exit::Internal);
     }
     platform.shutdown().await.map_err(|error| Failure::Internal(error.to_string()))?;
-    drop(stop.send(()));
+    let _ = stop.send(());
     let _ = tokio::time::timeout(Duration::from_secs(2), api).await;
     let _ = std::fs::remove_file(place.path().join(CONTROL_SOCKET));
     let _ = std::fs::remove_file(place.api_address());
