@@ -284,8 +284,7 @@ impl Fleet {
             return;
         }
         let probes = probes_of(id, world);
-        let in_traffic = world.in_force.is_some_and(|table| table.has_backend(id));
-        let book = if in_traffic { ProbeBook::in_traffic(&probes, now) } else { ProbeBook::new(&probes, now) };
+        let book = ProbeBook::new(&probes, now);
         self.members.insert(id.clone(), Member { port, book, stage: Stage::Running { since: now }, slot: None });
     }
 
