@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -19,10 +19,11 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tracing::trace;
 
-use crate::body::{AnswerBody, RequestBody, Upload};
-use crate::forward::Exchange;
-use crate::headers::{Sender, may_upgrade, prepare_request, to_origin_form};
+use crate::body::AnswerBody;
+use crate::forward::{Choice, Exchange};
+use crate::headers::Sender;
 use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME};
+use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
 use crate::routes::Slot;
@@ -187,23 +188,8 @@ impl Client {
         let replica = chosen.pick(&[], &mut random, now).ok_or(Refusal::NO_RELEASE)?;
         let in_flight = InFlight::at(replica);
         let tally = Tally::begin(chosen.counts.clone(), entry.audience, now);
-        let (request, upload, upgrade) = self.prepare(request, now);
-        Ok(Exchange::new(self.clone(), entry, release, in_flight, tally, request, upload, upgrade))
-    }
-
-    fn prepare(&self, request: Request<Incoming>, now: Instant) -> (Request<RequestBody>, Option<Rc<Upload>>, bool) {
-        let (mut parts, incoming) = request.into_parts();
-        // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
-        let promised = parts.extensions.remove::<hyper::upgrade::OnUpgrade>().is_some();
-        let upgrade = promised && may_upgrade(&parts.headers);
-        to_origin_form(&mut parts.uri);
-        parts.version = http::Version::HTTP_11;
-        prepare_request(&mut parts.headers, &self.sender, upgrade);
-        if incoming.is_end_stream() {
-            return (Request::from_parts(parts, RequestBody::Empty), None, upgrade);
-        }
-        let upload = Rc::new(Upload::begin(now));
-        (Request::from_parts(parts, RequestBody::Upload(incoming, upload.clone())), Some(upload), upgrade)
+        let choice = Choice { entry, release, in_flight, tally };
+        Ok(Exchange::new(self.clone(), choice, Outgoing::prepare(request, &self.sender, now)))
     }
 
     /// Answers in the proxy's own name.

@@ -6,14 +6,15 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use evenkeel_analysis::Outcome;
-use http::{HeaderName, Method, Request, Response, StatusCode, Version};
+use http::{HeaderName, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tracing::{debug, error};
 
-use crate::body::{AnswerBody, Held, RequestBody, Upload};
+use crate::body::{AnswerBody, Held};
 use crate::client::Client;
-use crate::headers::{prepare_answer, prepare_request, to_origin_form};
+use crate::headers::prepare_answer;
 use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE};
+use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Link, NoLink, Replica};
 use crate::routes::Entry;
@@ -26,17 +27,19 @@ const RELEASE: HeaderName = HeaderName::from_static("evenkeel-release");
 /// A request whose release and replica are chosen.
 pub(crate) struct Exchange {
     client: Rc<Client>,
-    entry: Entry,
-    /// Index of the release among the entry's.
-    release: usize,
-    in_flight: InFlight,
-    tally: Tally,
-    /// Taken while it is being sent.
-    request: Option<Request<RequestBody>>,
-    method: Method,
-    upload: Option<Rc<Upload>>,
-    upgrade: bool,
+    choice: Choice,
+    outgoing: Outgoing,
     attempts: Attempts,
+}
+
+/// Where a request goes, and where its outcome is counted.
+pub(crate) struct Choice {
+    pub(crate) entry: Entry,
+    /// Index of the release among the entry's.
+    pub(crate) release: usize,
+    pub(crate) in_flight: InFlight,
+    /// Of the release the coin chose, whoever answers in the end.
+    pub(crate) tally: Tally,
 }
 
 /// What has been tried so far.
@@ -67,19 +70,8 @@ enum Miss {
 }
 
 impl Exchange {
-    #[expect(clippy::too_many_arguments, reason = "each is a different part of the plan; there is one caller")]
-    pub(crate) fn new(
-        client: Rc<Client>,
-        entry: Entry,
-        release: usize,
-        in_flight: InFlight,
-        tally: Tally,
-        request: Request<RequestBody>,
-        upload: Option<Rc<Upload>>,
-        upgrade: bool,
-    ) -> Self {
-        let (method, attempts) = (request.method().clone(), Attempts::default());
-        Self { client, entry, release, in_flight, tally, request: Some(request), method, upload, upgrade, attempts }
+    pub(crate) fn new(client: Rc<Client>, choice: Choice, outgoing: Outgoing) -> Self {
+        Self { client, choice, outgoing, attempts: Attempts::default() }
     }
 
     /// Sends the request until there is an answer or nobody is left to ask.
@@ -100,7 +92,7 @@ impl Exchange {
         let reused = rested.is_some();
         let mut link = match rested {
             Some(link) => link,
-            None => self.in_flight.connect(self.upgrade).await.map_err(|no_link| match no_link {
+            None => self.choice.in_flight.connect(self.outgoing.upgrade).await.map_err(|no_link| match no_link {
                 NoLink::Refused => Miss::Refused,
                 NoLink::Local(error) => {
                     error!(%error, "cannot open connections to replicas");
@@ -108,8 +100,8 @@ impl Exchange {
                 }
             })?,
         };
-        let request = self.request.take().expect("put back before every further attempt");
-        self.client.expect_by(self.client.worker().clock.coarse() + self.entry.routes.first_byte);
+        let request = self.outgoing.take();
+        self.client.expect_by(self.client.worker().clock.coarse() + self.choice.entry.routes.first_byte);
         let mut answer = pin!(link.sender.try_send_request(request));
         let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -118,8 +110,8 @@ impl Exchange {
         match answer.await {
             Some(Ok(response)) => Ok((response, link)),
             Some(Err(mut failed)) => {
-                self.request = failed.take_message();
-                Err(self.miss(&failed.into_error(), reused))
+                let unsent = self.outgoing.put_back(failed.take_message());
+                Err(self.miss(&failed.into_error(), unsent, reused))
             }
             None => Err(Miss::Late),
         }
@@ -129,8 +121,8 @@ impl Exchange {
     /// take.
     fn poll_late(&self, cx: &mut std::task::Context<'_>) -> Poll<()> {
         while self.client.poll_late(cx).is_ready() {
-            let patience = self.entry.routes.first_byte;
-            let moved = self.upload.as_ref().map(|upload| upload.moved() + patience);
+            let patience = self.choice.entry.routes.first_byte;
+            let moved = self.outgoing.upload.as_ref().map(|upload| upload.moved() + patience);
             match moved.filter(|until| *until > self.client.worker().clock.exact()) {
                 Some(until) => self.client.expect_by(until),
                 None => return Poll::Ready(()),
@@ -140,18 +132,18 @@ impl Exchange {
     }
 
     fn rested_link(&self) -> Option<Link> {
-        if self.attempts.fresh_only || self.upgrade {
+        if self.attempts.fresh_only || self.outgoing.upgrade {
             return None;
         }
-        let idle = if self.is_repeatable() { IDLE_TIME } else { IDLE_TIME_UNREPEATABLE };
-        self.in_flight.take_resting(idle, self.client.worker().clock.coarse())
+        let idle = if self.outgoing.is_repeatable() { IDLE_TIME } else { IDLE_TIME_UNREPEATABLE };
+        self.choice.in_flight.take_resting(idle, self.client.worker().clock.coarse())
     }
 
-    fn miss(&self, error: &hyper::Error, reused: bool) -> Miss {
-        debug!(%error, replica = %self.in_flight.backend.replica, "no answer from a replica");
-        if self.upload.as_ref().is_some_and(|upload| upload.is_broken()) {
+    fn miss(&self, error: &hyper::Error, unsent: bool, reused: bool) -> Miss {
+        debug!(%error, replica = %self.choice.in_flight.backend.replica, "no answer from a replica");
+        if self.outgoing.upload.as_ref().is_some_and(|upload| upload.is_broken()) {
             Miss::BadUpload
-        } else if self.request.is_some() {
+        } else if unsent {
             Miss::Unsent { reused }
         } else {
             Miss::Broken { reused }
@@ -171,13 +163,13 @@ impl Exchange {
                 self.next_replica().ok_or(refusal)
             }
             // The replica closed a resting connection just as we used it: its right, and no fault.
-            Miss::Broken { reused: true } if self.is_repeatable() => {
+            Miss::Broken { reused: true } if self.outgoing.is_repeatable() => {
                 self.attempts.fresh_only = true;
                 self.repeat().ok_or_else(|| self.no_answer(Refusal::NO_ANSWER))
             }
             Miss::Broken { .. } => {
                 let refusal = self.no_answer(Refusal::NO_ANSWER);
-                if !self.is_harmless() {
+                if !self.outgoing.is_harmless() {
                     return Err(refusal);
                 }
                 self.next_replica().and_then(|()| self.repeat()).ok_or(refusal)
@@ -189,12 +181,12 @@ impl Exchange {
     }
 
     fn no_answer(&self, refusal: Refusal) -> Refusal {
-        self.tally.settle(Outcome::NoAnswer, self.client.worker().clock.exact());
+        self.choice.tally.settle(Outcome::NoAnswer, self.client.worker().clock.exact());
         refusal
     }
 
     fn not_the_release(&self, refusal: Refusal) -> Refusal {
-        self.tally.settle(Outcome::ClientGone, self.client.worker().clock.exact());
+        self.choice.tally.settle(Outcome::ClientGone, self.client.worker().clock.exact());
         refusal
     }
 
@@ -203,15 +195,16 @@ impl Exchange {
     fn next_replica(&mut self) -> Option<()> {
         let worker = self.client.worker();
         let mut random = worker.random.borrow_mut();
-        self.attempts.failed.push(self.in_flight.replica().clone());
+        self.attempts.failed.push(self.choice.in_flight.replica().clone());
         let entry = self.client.slot.entry()?;
-        if !Rc::ptr_eq(&entry.routes, &self.entry.routes) {
-            self.release = entry.routes.successor(&self.entry.routes, self.release, &mut random)?;
-            self.entry = entry;
+        if !Rc::ptr_eq(&entry.routes, &self.choice.entry.routes) {
+            self.choice.release =
+                entry.routes.successor(&self.choice.entry.routes, self.choice.release, &mut random)?;
+            self.choice.entry = entry;
         }
-        let release = self.entry.routes.release(self.release);
+        let release = self.choice.entry.routes.release(self.choice.release);
         let next = release.pick(&self.attempts.failed, &mut random, worker.clock.coarse())?;
-        self.in_flight = InFlight::at(next);
+        self.choice.in_flight = InFlight::at(next);
         Some(())
     }
 
@@ -220,51 +213,34 @@ impl Exchange {
         if std::mem::replace(&mut self.attempts.repeated, true) {
             return None;
         }
-        let mut request = self.client.watch.gate.borrow().head_again()?.map(|()| RequestBody::Empty);
-        to_origin_form(request.uri_mut());
-        prepare_request(request.headers_mut(), &self.client.sender, false);
-        self.request = Some(request);
+        let head = self.client.watch.gate.borrow().head_again()?;
+        self.outgoing.repeat(head, &self.client.sender);
         Some(())
-    }
-
-    /// Doing it twice is doing it once (RFC 9110, 9.2.2), and nothing of it is gone.
-    fn is_repeatable(&self) -> bool {
-        let idempotent = [Method::PUT, Method::DELETE, Method::TRACE].contains(&self.method) || self.is_safe();
-        idempotent && self.upload.is_none() && !self.upgrade
-    }
-
-    /// Nothing is done by it at all (RFC 9110, 9.2.1).
-    fn is_harmless(&self) -> bool {
-        self.is_safe() && self.upload.is_none() && !self.upgrade
-    }
-
-    fn is_safe(&self) -> bool {
-        [Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method)
     }
 
     /// Counts the answer and passes it on.
     fn accept(self, mut response: Response<Incoming>, link: Link) -> Result<Response<AnswerBody>, Refusal> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switching && !self.upgrade {
+        if switching && !self.outgoing.upgrade {
             return Err(self.no_answer(Refusal::NO_ANSWER));
         }
-        self.tally.settle(Outcome::Answered(response.status().as_u16()), self.client.worker().clock.exact());
+        self.choice.tally.settle(Outcome::Answered(response.status().as_u16()), self.client.worker().clock.exact());
         prepare_answer(response.headers_mut(), switching);
         *response.version_mut() = Version::HTTP_11;
-        if self.entry.audience == Audience::Preview {
-            response.headers_mut().insert(RELEASE, self.entry.routes.release(self.release).label.clone());
+        if self.choice.entry.audience == Audience::Preview {
+            response.headers_mut().insert(RELEASE, self.choice.entry.routes.release(self.choice.release).label.clone());
         }
         if switching {
             return Ok(self.switch(response));
         }
-        let reusable = !self.upgrade && self.upload.is_none_or(|upload| upload.is_complete());
-        let held = Held { link: reusable.then_some(link), in_flight: self.in_flight };
+        let reusable = !self.outgoing.upgrade && self.outgoing.upload.is_none_or(|upload| upload.is_complete());
+        let held = Held { link: reusable.then_some(link), in_flight: self.choice.in_flight };
         Ok(response.map(|incoming| AnswerBody::replica(incoming, held, self.client)))
     }
 
     fn switch(self, mut response: Response<Incoming>) -> Response<AnswerBody> {
         let replica = hyper::upgrade::on(&mut response);
-        *self.client.tunnel.borrow_mut() = Some(Tunnel { replica, in_flight: self.in_flight });
+        *self.client.tunnel.borrow_mut() = Some(Tunnel { replica, in_flight: self.choice.in_flight });
         response.map(|_| AnswerBody::text("", self.client))
     }
 }

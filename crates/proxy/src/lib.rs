@@ -10,7 +10,7 @@
 //! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
 //! - `client`, `stream`: one client's connection, and how long it may take
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
-//! - `forward`, `headers`, `body`, `tunnel`, `refusal`: one request on its way
+//! - `outgoing`, `forward`, `headers`, `body`, `tunnel`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
 //! - `remote`: the proxy as a controller sees it
 
@@ -24,6 +24,7 @@ mod forward;
 mod gate;
 mod headers;
 mod limits;
+mod outgoing;
 pub mod process;
 mod refusal;
 mod remote;

@@ -20,18 +20,18 @@ fn after_applied_no_request_reaches_the_old_release_and_none_is_lost() {
     proxy.apply(table(1, listen, &[(100, &sides[..1]), (0, &sides[1..])]));
     // What must not be seen in an answer to a request sent from here on.
     let (barred, ended, sent) =
-        (Arc::new(Mutex::new("two")), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        (Arc::new(Mutex::new((1, "two"))), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..8)
         .map(|_| {
             let (barred, ended, sent) = (barred.clone(), ended.clone(), sent.clone());
             std::thread::spawn(move || {
                 let mut wire = Wire::to(listen);
                 while !ended.load(Ordering::SeqCst) {
-                    let wrong = *barred.lock().unwrap();
+                    let bar = *barred.lock().unwrap();
                     let answer = wire.get("/");
                     // Only a bar that stood from before the request until after the answer tells anything.
-                    if *barred.lock().unwrap() == wrong {
-                        assert_ne!(answer.text(), wrong);
+                    if *barred.lock().unwrap() == bar {
+                        assert_ne!(answer.text(), bar.1);
                     }
                     assert_eq!(answer.status(), 200);
                     sent.fetch_add(1, Ordering::SeqCst);
@@ -42,9 +42,9 @@ fn after_applied_no_request_reaches_the_old_release_and_none_is_lost() {
     for generation in 2..60 {
         let first = generation % 2 == 1;
         let weights = if first { [100, 0] } else { [0, 100] };
-        *barred.lock().unwrap() = "neither";
+        *barred.lock().unwrap() = (generation, "neither");
         proxy.apply(table(generation, listen, &[(weights[0], &sides[..1]), (weights[1], &sides[1..])]));
-        *barred.lock().unwrap() = if first { "two" } else { "one" };
+        *barred.lock().unwrap() = (generation, if first { "two" } else { "one" });
         let before = sent.load(Ordering::SeqCst);
         wait_for(|| (sent.load(Ordering::SeqCst) > before + 16).then_some(()));
     }

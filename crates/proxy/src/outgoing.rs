@@ -1,0 +1,79 @@
+//! A client's request, made ready to be sent to a replica, and whether it may be sent twice.
+
+use std::rc::Rc;
+
+use http::{Method, Request, Version};
+use hyper::body::{Body, Incoming};
+use hyper::upgrade::OnUpgrade;
+use tokio::time::Instant;
+
+use crate::body::{RequestBody, Upload};
+use crate::headers::{Sender, may_upgrade, prepare_request, to_origin_form};
+
+/// A request on its way out.
+pub(crate) struct Outgoing {
+    /// Absent while it is being sent, and when it has been.
+    request: Option<Request<RequestBody>>,
+    method: Method,
+    /// Present when the client sends a body.
+    pub(crate) upload: Option<Rc<Upload>>,
+    /// The client wants to speak another protocol.
+    pub(crate) upgrade: bool,
+}
+
+impl Outgoing {
+    pub(crate) fn prepare(request: Request<Incoming>, from: &Sender, now: Instant) -> Self {
+        let (mut parts, incoming) = request.into_parts();
+        // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
+        let promised = parts.extensions.remove::<OnUpgrade>().is_some();
+        let upgrade = promised && may_upgrade(&parts.headers);
+        to_origin_form(&mut parts.uri);
+        parts.version = Version::HTTP_11;
+        prepare_request(&mut parts.headers, from, upgrade);
+        let method = parts.method.clone();
+        let upload = (!incoming.is_end_stream()).then(|| Rc::new(Upload::begin(now)));
+        let body = match &upload {
+            Some(upload) => RequestBody::Upload(incoming, upload.clone()),
+            None => RequestBody::Empty,
+        };
+        Self { request: Some(Request::from_parts(parts, body)), method, upload, upgrade }
+    }
+
+    /// Hands the request out to be sent.
+    pub(crate) fn take(&mut self) -> Request<RequestBody> {
+        self.request.take().expect("put back before every further attempt")
+    }
+
+    /// Takes back what was not sent; tells whether there was anything.
+    pub(crate) fn put_back(&mut self, unsent: Option<Request<RequestBody>>) -> bool {
+        self.request = unsent;
+        self.request.is_some()
+    }
+
+    /// Makes the request anew from its head.
+    pub(crate) fn repeat(&mut self, head: Request<()>, from: &Sender) {
+        let mut request = head.map(|()| RequestBody::Empty);
+        to_origin_form(request.uri_mut());
+        prepare_request(request.headers_mut(), from, false);
+        self.request = Some(request);
+    }
+
+    /// Doing it twice is doing it once (RFC 9110, 9.2.2), and its head is all of it.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        let idempotent = [Method::PUT, Method::DELETE, Method::TRACE].contains(&self.method) || self.is_safe();
+        idempotent && self.is_head_only()
+    }
+
+    /// Doing it changes nothing (RFC 9110, 9.2.1), and its head is all of it.
+    pub(crate) fn is_harmless(&self) -> bool {
+        self.is_safe() && self.is_head_only()
+    }
+
+    fn is_safe(&self) -> bool {
+        [Method::GET, Method::HEAD, Method::OPTIONS].contains(&self.method)
+    }
+
+    fn is_head_only(&self) -> bool {
+        self.upload.is_none() && !self.upgrade
+    }
+}
