@@ -7,6 +7,7 @@ use evenkeel_core::fleet::{Action, Fleet, World};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, Timestamp};
 use evenkeel_core::ports::{Answered, Exit, Replica};
 use evenkeel_core::release::{Release, Standing};
+use evenkeel_core::spec::{Probe, ProbeCheck};
 use evenkeel_core::table::{Backend, ReleaseRoutes, ServiceRoutes};
 
 use crate::fixtures::{at, canary, deploy, name, percent};
@@ -23,6 +24,8 @@ struct Harbour {
     in_force: Option<ServiceRoutes>,
     busy: bool,
     answers: bool,
+    /// Whether the releases have a liveness probe.
+    liveness: bool,
 }
 
 impl Harbour {
@@ -32,14 +35,16 @@ impl Harbour {
         let wanted = Wanted { replicas, stable: Some(STABLE), candidate: Some((CANDIDATE, percent(share))) };
         let in_force = Some(routes(Vec::new()));
         let fleet = Fleet::new(name());
-        Self { fleet, now: at(0), replicas: Vec::new(), wanted, in_force, busy: false, answers: true }
+        Self { fleet, now: at(0), replicas: Vec::new(), wanted, in_force, busy: false, answers: true, liveness: false }
     }
 
     fn with<T>(&mut self, look: impl FnOnce(&mut Fleet, &World<'_>, Timestamp) -> T) -> T {
-        let release = |revision| Release {
+        let mut spec = canary();
+        spec.probes.liveness = self.liveness.then(|| Probe::new(ProbeCheck::Tcp { port: None }));
+        let release = |revision: Revision| Release {
             revision,
             version: revision.to_string(),
-            content: deploy(&canary(), "1", false).content(),
+            content: deploy(&spec, "1", false).content(),
             replicas: 4,
             created: at(0),
             standing: Standing::Good,
@@ -228,4 +233,39 @@ fn a_new_controller_does_not_give_an_id_again_that_the_table_names() {
     harbour.fleet = Fleet::new(name());
     harbour.replicas.clear();
     assert_eq!(harbour.step(100), ["start web-r1-8"]);
+}
+
+#[test]
+fn surplus_replicas_leave_the_table_before_they_are_stopped() {
+    let mut harbour = Harbour::new(4, 0, 0).set_sail();
+    harbour.wanted.replicas.insert(STABLE, 3);
+    assert!(harbour.step(100).is_empty());
+    assert_eq!(harbour.shares(), ["r1 100 % on 3"]);
+    assert!(harbour.step(5_000).is_empty(), "the table in force still names it");
+    let next = harbour.next_table();
+    harbour.in_force = Some(next);
+    harbour.step(100);
+    assert_eq!(harbour.step(500), ["terminate web-r1-4"]);
+}
+
+#[test]
+fn where_slots_are_short_who_has_traffic_keeps_one_and_then_the_newest() {
+    let mut harbour = Harbour::new(3, 0, 0).set_sail();
+    harbour.in_force.as_mut().unwrap().releases[0].backends.truncate(1);
+    harbour.fleet = Fleet::new(name());
+    harbour.wanted.replicas.insert(STABLE, 2);
+    harbour.step(100);
+    assert_eq!(harbour.step(1_000), ["terminate web-r1-2"]);
+}
+
+#[test]
+fn a_failed_liveness_probe_restarts_a_replica_whatever_the_table_says() {
+    let mut harbour = Harbour::new(1, 0, 0);
+    harbour.liveness = true;
+    let mut harbour = harbour.set_sail();
+    harbour.answers = false;
+    let told: Vec<String> = (0..40).flat_map(|_| harbour.step(1_000)).collect();
+    assert_eq!(told[..2], ["terminate web-r1-1", "kill web-r1-1"], "three failures, 10 s apart, then 5 s of grace");
+    harbour.all_exit(STABLE);
+    assert_eq!(harbour.step(1_000), ["start web-r1-2"]);
 }
