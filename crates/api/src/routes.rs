@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response, Sse as Stream};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
-use evenkeel_controller::{AskError, DeployRequest, Handle};
+use evenkeel_controller::{AskError, DeployRequest, Deployed, Handle};
 use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_core::service::Verb;
 use serde::{Deserialize, Serialize};
@@ -153,13 +153,6 @@ pub struct DeployBody {
     pub again: bool,
 }
 
-/// What a deployment is answered with.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Deployed {
-    /// The release that is rolled out.
-    pub revision: Revision,
-}
-
 async fn deploy(
     State(handle): State<Handle>,
     Name(name): Name,
@@ -175,8 +168,7 @@ async fn deploy(
     let spec = spec.ok_or_else(|| Problem::new(Code::NotInSpec, format!("the spec has no service `{name}`")))?;
     let DeployBody { version, directory, again, .. } = body;
     let request = DeployRequest { version, spec, directory, by: who(&headers), again };
-    let revision = handle.deploy(request).await?;
-    Ok((StatusCode::ACCEPTED, Json(Deployed { revision })))
+    Ok((StatusCode::ACCEPTED, Json(handle.deploy(request).await?)))
 }
 
 /// A version is shown in terminals and file names.
@@ -212,8 +204,8 @@ fn command(verb: fn(CommandBody) -> Verb) -> MethodRouter<Handle> {
                     body: Option<Body<CommandBody>>|
                     -> Answer<Json<serde_json::Value>> {
             let body = body.map(|Body(body)| body).unwrap_or_default();
-            handle.command(name, verb(body), who(&headers)).await?;
-            Ok(Json(json!({"done": true})))
+            let rollout = handle.command(name, verb(body), who(&headers)).await?;
+            Ok(Json(json!({"done": true, "rollout": rollout})))
         },
     )
 }

@@ -2,15 +2,16 @@
 
 use bytes::Bytes;
 use evenkeel_api::problem::Problem;
-use evenkeel_api::routes::{CommandBody, DeployBody, Deployed};
+use evenkeel_api::routes::{CommandBody, DeployBody};
+use evenkeel_controller::Deployed;
 use evenkeel_controller::status::{Overview, ServiceStatus};
-use evenkeel_core::ids::Revision;
+use evenkeel_core::ids::{Revision, RolloutId};
 use evenkeel_wire::frame;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
 use crate::exit::Failure;
@@ -63,19 +64,26 @@ impl Client {
     ///
     /// # Errors
     /// [`Failure`].
-    pub(crate) async fn deploy(&self, service: &str, body: &DeployBody) -> Result<Revision, Failure> {
-        let path = format!("/api/v1/services/{service}/deployments");
-        let deployed: Deployed = self.ask(Method::POST, &path, body).await?;
-        Ok(deployed.revision)
+    pub(crate) async fn deploy(&self, service: &str, body: &DeployBody) -> Result<Deployed, Failure> {
+        self.ask(Method::POST, &format!("/api/v1/services/{service}/deployments"), body).await
     }
 
-    /// Asks something of a service.
+    /// Asks something of a service; answers the rollout that serves the wish, when one is under way.
     ///
     /// # Errors
     /// [`Failure`].
-    pub(crate) async fn command(&self, service: &str, verb: &str, body: &CommandBody) -> Result<(), Failure> {
-        let _: serde_json::Value = self.ask(Method::POST, &format!("/api/v1/services/{service}/{verb}"), body).await?;
-        Ok(())
+    pub(crate) async fn command(
+        &self,
+        service: &str,
+        verb: &str,
+        body: &CommandBody,
+    ) -> Result<Option<RolloutId>, Failure> {
+        #[derive(Deserialize)]
+        struct Done {
+            rollout: Option<RolloutId>,
+        }
+        let done: Done = self.ask(Method::POST, &format!("/api/v1/services/{service}/{verb}"), body).await?;
+        Ok(done.rollout)
     }
 
     /// The last lines that the newest replica of a release wrote.

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_api::routes::{CommandBody, DeployBody};
+use evenkeel_controller::Deployed;
 use evenkeel_controller::status::{RolloutStatus, ServiceStatus};
-use evenkeel_core::ids::{Revision, RolloutId};
+use evenkeel_core::ids::Revision;
 use evenkeel_core::spec::Spec;
 use serde_json::json;
 
@@ -173,24 +174,30 @@ pub(crate) async fn deploy(named: Option<&Path>, args: &DeployArgs, is_json: boo
     };
     let client = Client::new(Place::beside(named, &path)?);
     let body = DeployBody { version: args.version.clone(), spec: file.text, directory: file.folder, again: args.again };
-    let after = newest_rollout(&client, &service).await?;
-    let revision = client.deploy(&service, &body).await?;
+    let Deployed { revision, rollout } = client.deploy(&service, &body).await?;
+    let Some(rollout) = rollout else {
+        if is_json {
+            say(json!({"event": "settings", "service": service, "revision": revision, "version": args.version}));
+        } else {
+            say(format!(
+                "{service} {revision} ({}) stays live; the spec's new settings hold from here on",
+                args.version
+            ));
+        }
+        return Ok(Exit::Done);
+    };
     if args.detach {
         if is_json {
-            say(json!({"event": "started", "service": service, "revision": revision, "version": args.version}));
+            say(
+                json!({"event": "started", "service": service, "rollout": rollout, "revision": revision, "version": args.version}),
+            );
         } else {
             say(format!("{service} {revision} ({}) is on its way\n  next: evenkeel status --watch", args.version));
         }
         return Ok(Exit::Done);
     }
     let timeout = args.timeout.map(Duration::from_secs);
-    follow(&client, &Follow { service, revision, after, json: is_json, timeout, back_is_done: false }).await
-}
-
-async fn newest_rollout(client: &Client, service: &str) -> Result<Option<RolloutId>, Failure> {
-    let overview = client.overview().await?;
-    let known = overview.services.iter().find(|known| known.service.as_str() == service);
-    Ok(known.and_then(|service| service.rollout.as_ref()).map(|rollout| rollout.id))
+    follow(&client, &Follow { service, rollout, json: is_json, timeout, back_is_done: false }).await
 }
 
 /// `evenkeel status`
@@ -377,25 +384,14 @@ pub(crate) async fn command_and_follow(
     to: Option<&str>,
     is_json: bool,
 ) -> Result<Exit, Failure> {
-    let before = client.service(service).await?;
-    let service = before.service.to_string();
+    let service = client.service(service).await?.service.to_string();
     let to = to.map(parse_revision).transpose()?;
-    let last = before.rollout.as_ref();
-    client.command(&service, verb, &CommandBody { full: false, to }).await?;
-    // The decision is durable; the rollout that serves it is the newest one now, in flight or waiting for its turn.
-    let in_flight = last.filter(|rollout| rollout.outcome.is_none());
-    let now = client.service(Some(&service)).await?;
-    let newest = now.rollout.as_ref();
-    let same = newest.map(|rollout| rollout.id) == last.map(|rollout| rollout.id);
-    let (revision, after) = match (in_flight, newest) {
-        (Some(rollout), _) if same && to.is_none_or(|to| rollout.stable == Some(to)) => {
-            (rollout.candidate, last.map(|rollout| RolloutId(rollout.id.0 - 1)))
-        }
-        (_, Some(rollout)) if !same => (rollout.candidate, last.map(|rollout| rollout.id)),
-        _ => (to.unwrap_or(Revision(0)), last.map(|rollout| rollout.id)),
+    let Some(rollout) = client.command(&service, verb, &CommandBody { full: false, to }).await? else {
+        say(format!("{verb}: {service}: there is nothing to follow"));
+        return Ok(Exit::Done);
     };
     let back_is_done = verb != "retry";
-    follow(client, &Follow { service, revision, after, json: is_json, timeout: None, back_is_done }).await
+    follow(client, &Follow { service, rollout, json: is_json, timeout: None, back_is_done }).await
 }
 
 fn parse_revision(text: &str) -> Result<Revision, Failure> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_controller::status::{RolloutStatus, ServiceStatus};
 use evenkeel_core::Outcome;
-use evenkeel_core::ids::{Revision, RolloutId, Timestamp};
+use evenkeel_core::ids::{RolloutId, Timestamp};
 use evenkeel_core::rollout::Why;
 use serde_json::json;
 
@@ -26,10 +26,8 @@ const LOG_LINES: usize = 20;
 pub(crate) struct Follow {
     /// The service.
     pub(crate) service: String,
-    /// The release that is rolled out.
-    pub(crate) revision: Revision,
-    /// The newest rollout before it was asked for.
-    pub(crate) after: Option<RolloutId>,
+    /// The rollout.
+    pub(crate) rollout: RolloutId,
     /// One JSON object per line.
     pub(crate) json: bool,
     /// Stop after this long.
@@ -60,6 +58,16 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
                 silent = Duration::ZERO;
                 let service = overview.services.iter().find(|service| service.service.as_str() == follow.service);
                 let found = service.and_then(|service| find(service, follow).map(|rollout| (service, rollout)));
+                if found.is_none() && service.is_none_or(|service| service.queued != Some(follow.rollout)) {
+                    let gone =
+                        format!("rollout {} of {} was called off before its turn", follow.rollout, follow.service);
+                    screen.print(&[if follow.json {
+                        json!({"event": "ended", "reason": gone}).to_string()
+                    } else {
+                        gone
+                    }]);
+                    return Ok(Exit::Open);
+                }
                 if let Some((service, rollout)) = found {
                     told = tell(&mut screen, follow, service, rollout, overview.at, told);
                     if let Some(exit) = over(rollout, follow, screen.is_live()) {
@@ -78,9 +86,7 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
 }
 
 fn find<'a>(service: &'a ServiceStatus, follow: &Follow) -> Option<&'a RolloutStatus> {
-    let all = service.rollout.iter().chain(&service.history);
-    let newer = |rollout: &&RolloutStatus| follow.after.is_none_or(|after| rollout.id > after);
-    all.filter(newer).find(|rollout| rollout.candidate == follow.revision)
+    service.rollout.iter().chain(&service.history).find(|rollout| rollout.id == follow.rollout)
 }
 
 /// Shows what is new; answers how many moments were told.
@@ -140,7 +146,7 @@ async fn close(
     screen.leave();
     let bad = matches!(exit, Exit::RolledBack | Exit::PeopleNeeded);
     let log = if bad {
-        client.logs(&follow.service, Some(follow.revision), LOG_LINES).await.unwrap_or_default()
+        client.logs(&follow.service, Some(rollout.candidate), LOG_LINES).await.unwrap_or_default()
     } else {
         Vec::new()
     };
@@ -155,7 +161,7 @@ async fn close(
     let paint = Paint::stdout();
     let mut lines = Vec::new();
     if !log.is_empty() {
-        lines.push(paint.dim(format!("last lines of {}:", follow.revision)));
+        lines.push(paint.dim(format!("last lines of {}:", rollout.candidate)));
         lines.extend(log.iter().map(|line| format!("  {line}")));
     }
     let called = format!("{} {} ({})", follow.service, rollout.candidate, rollout.version);

@@ -56,8 +56,8 @@ fn main() -> ExitCode {
 /// Says why, and what to do next.
 fn tell(failure: &Failure, is_json: bool) {
     let help = match failure {
-        Failure::Problem(problem) if !problem.help.is_empty() => format!("\n  help: {}", problem.help),
-        _ => String::new(),
+        Failure::Problem(problem) => problem.help.as_str(),
+        _ => "",
     };
     if is_json {
         let code = match failure {
@@ -66,11 +66,15 @@ fn tell(failure: &Failure, is_json: bool) {
             Failure::Internal(_) => "internal",
             Failure::NotRunning(_) => "not_running",
         };
-        commands::say(serde_json::json!({"event": "failed", "code": code, "detail": failure.to_string()}));
+        let told = serde_json::json!({"event": "failed", "code": code, "detail": failure.to_string(), "help": help});
+        commands::say(told);
     } else if failure.exit() == Exit::Done {
         commands::say(failure);
     } else {
-        commands::complain(format!("evenkeel: {failure}{help}"));
+        commands::complain(format!("evenkeel: {failure}"));
+        if !help.is_empty() {
+            commands::complain(format!("  help: {help}"));
+        }
     }
 }
 

@@ -131,10 +131,8 @@ fn steps(rollout: &RolloutStatus, paint: Paint) -> String {
 pub(crate) fn waiting(rollout: &RolloutStatus, now: Timestamp) -> Option<String> {
     let waiting = rollout.waiting.as_ref()?;
     let mut text = format!("for {}", waiting.what);
-    if let (Some(since), Some(step)) = (rollout.held_since, rollout.step.and_then(|step| rollout.steps.get(step)))
-        && let Some(hold_ms) = step.hold_ms
-    {
-        let (held, hold) = (now.since(since), Duration::from_millis(hold_ms));
+    if let Some((since, hold)) = rollout.held_since.zip(hold_of(rollout)) {
+        let held = now.since(since);
         text.push_str(&format!("; {} of {}", span(held.min(hold)), span(hold)));
     }
     if let Some(Verdict::NotEnough { have, need }) = &rollout.verdict
@@ -142,10 +140,18 @@ pub(crate) fn waiting(rollout: &RolloutStatus, now: Timestamp) -> Option<String>
     {
         text.push_str(&format!("; {have} of {need} requests"));
     }
-    if let Some(until) = waiting.until {
+    // While a step's time runs, that is what counts; only then, how much longer it may take.
+    let runs = rollout.held_since.zip(hold_of(rollout)).is_some_and(|(since, hold)| now.since(since) < hold);
+    if let Some(until) = waiting.until.filter(|_| !runs) {
         text.push_str(&format!("; at most {} more", span(until.since(now))));
     }
     Some(text)
+}
+
+/// How long the present step is held.
+fn hold_of(rollout: &RolloutStatus) -> Option<Duration> {
+    let step = rollout.step.and_then(|step| rollout.steps.get(step));
+    step.and_then(|step| step.hold_ms).map(Duration::from_millis)
 }
 
 /// A time span for people: `340 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use evenkeel_core::ids::{Revision, ServiceName};
+use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
 use evenkeel_core::ports::{PlatformError, Recorded, StoreError};
 use evenkeel_core::release::Digest;
 use evenkeel_core::service::{Refused, Verb};
@@ -67,13 +67,13 @@ pub(crate) enum Request {
     Deploy {
         request: Box<DeployRequest>,
         artefact: Option<Digest>,
-        reply: Reply<Revision>,
+        reply: Reply<Deployed>,
     },
     Command {
         service: ServiceName,
         verb: Verb,
         by: String,
-        reply: Reply<()>,
+        reply: Reply<Option<RolloutId>>,
     },
     Log {
         service: ServiceName,
@@ -100,14 +100,16 @@ pub(crate) type Reply<T> = oneshot::Sender<Result<T, AskError>>;
 pub struct Deployed {
     /// The release.
     pub revision: Revision,
+    /// The rollout that serves it; `None`: the release was live already, and only the spec's other settings changed.
+    pub rollout: Option<RolloutId>,
 }
 
 impl Handle {
-    /// Keeps the artefact and begins a rollout; answers the revision once the decision is durable.
+    /// Keeps the artefact and begins a rollout; answers once the decision is durable.
     ///
     /// # Errors
     /// [`AskError`]: nothing was begun.
-    pub async fn deploy(&self, mut request: DeployRequest) -> Result<Revision, AskError> {
+    pub async fn deploy(&self, mut request: DeployRequest) -> Result<Deployed, AskError> {
         let fill = |part: &PathBuf| PathBuf::from(part.to_string_lossy().replace("{{version}}", &request.version));
         request.spec.artefact = request.spec.artefact.iter().map(fill).collect();
         let artefact = if request.spec.artefact.is_empty() {
@@ -121,11 +123,12 @@ impl Handle {
         self.ask(|reply| Request::Deploy { request: Box::new(request), artefact, reply }).await
     }
 
-    /// Asks something of a service or its rollout; answers once the decision is durable.
+    /// Asks something of a service or its rollout; answers once the decision is durable, with the rollout that serves
+    /// the wish when one is under way.
     ///
     /// # Errors
     /// [`AskError`]: nothing has changed.
-    pub async fn command(&self, service: ServiceName, verb: Verb, by: String) -> Result<(), AskError> {
+    pub async fn command(&self, service: ServiceName, verb: Verb, by: String) -> Result<Option<RolloutId>, AskError> {
         self.ask(|reply| Request::Command { service, verb, by, reply }).await
     }
 

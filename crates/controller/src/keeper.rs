@@ -219,6 +219,7 @@ impl Keeper {
             preview: service.spec.as_ref().and_then(|spec| spec.preview),
             stable: service.stable,
             releases: releases.collect(),
+            queued: service.next.as_ref().map(|_| service.next_rollout),
             rollout: rollout.map(|r| RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))),
             history: service.past.iter().rev().map(|r| RolloutStatus::of(r, version(r.candidate), None)).collect(),
         }

@@ -20,5 +20,5 @@ mod keeper;
 mod run;
 pub mod status;
 
-pub use handle::{AskError, DeployRequest, Handle};
+pub use handle::{AskError, DeployRequest, Deployed, Handle};
 pub use run::{Options, StartError, start};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::fleet::Action;
-use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, ServiceName};
+use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{
     Answered, Clock, PlatformError, Replicas, Report, Store, StoreError, Traffic, TrafficError, Workloads,
 };
@@ -19,7 +19,7 @@ use evenkeel_core::{Event, Phase};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::handle::{AskError, DeployRequest, Handle, Request};
+use crate::handle::{AskError, DeployRequest, Deployed, Handle, Request};
 use crate::hands::{self, Deed};
 use crate::keeper::{Keeper, Sight, Unhappened};
 use crate::status::{Overview, Told};
@@ -32,6 +32,8 @@ const WATCH: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(100);
 /// The listening addresses are asked for again this often, which also revives a dead agent or proxy.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// A new controller looks this long before it decides: every probe has been sent and answered once by then.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Decisions of one service in one turn; more would mean that two of them undo each other.
 const DECISIONS_PER_TURN: usize = 8;
 /// Rounds of deciding and moving traffic in one turn.
@@ -108,7 +110,7 @@ where
         answers: mpsc::unbounded_channel(),
         going_down: None,
         refused_table: None,
-        has_taken_stock: false,
+        has_taken_stock: None,
     };
     Ok((handle, controller.run(requests)))
 }
@@ -132,15 +134,15 @@ struct Controller<S, W, T, C> {
     answers: (mpsc::UnboundedSender<Found>, mpsc::UnboundedReceiver<Found>),
     going_down: Option<oneshot::Sender<()>>,
     refused_table: Option<TableRefused>,
-    /// Whether the platform has ever told which replicas run: before, nothing is known that could be acted on.
-    has_taken_stock: bool,
+    /// Since when the platform has told which replicas run: before, nothing is known that could be acted on.
+    has_taken_stock: Option<Timestamp>,
 }
 
 /// What a task beside the loop has found out.
 #[derive(Debug)]
 enum Found {
     Probe { replica: ReplicaId, kind: ProbeKind, answer: Answered },
-    Smoke { service: ServiceName, rollout: evenkeel_core::ids::RolloutId, result: Result<(), String> },
+    Smoke { service: ServiceName, rollout: RolloutId, result: Result<(), String> },
     Superseded(PlatformError),
     Listening(Result<(), PlatformError>),
 }
@@ -215,7 +217,9 @@ where
 
     /// Shows every rollout the world, and makes durable what it decides.
     async fn decide(&mut self) {
-        if !self.has_taken_stock || self.going_down.is_some() {
+        // Time limits may have passed while no controller ran: every replica is probed before any is given up.
+        let has_looked = |since: Timestamp| self.clock.now().since(since) >= FIRST_LOOK;
+        if !self.has_taken_stock.is_some_and(has_looked) || self.going_down.is_some() {
             return;
         }
         let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
@@ -284,12 +288,14 @@ where
             }
             smoke(keeper, &self.workloads, &self.answers.0, beside);
         }
-        self.has_taken_stock |= self.replicas.is_some();
+        if self.has_taken_stock.is_none() && self.replicas.is_some() {
+            self.has_taken_stock = Some(now);
+        }
     }
 
     /// Puts the table in force that the services want; tells whether a new one is in force now.
     async fn move_traffic(&mut self) -> Result<bool, PlatformError> {
-        let Some(in_force) = self.table.as_ref().filter(|_| self.has_taken_stock) else { return Ok(false) };
+        let Some(in_force) = self.table.as_ref().filter(|_| self.has_taken_stock.is_some()) else { return Ok(false) };
         let services = self.wanted_routes();
         if services == in_force.services {
             return Ok(false);
@@ -355,8 +361,8 @@ where
             for (name, keeper) in &mut self.keepers {
                 keeper.evidence.take(name, report, now);
             }
-            // A proxy that lost its table must be given it again.
-            if self.table.as_ref().is_some_and(|table| table.generation > report.generation) {
+            // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
+            if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
                 self.table = None;
             }
         }
@@ -423,12 +429,13 @@ where
         }
     }
 
-    async fn deploy(&mut self, request: DeployRequest, artefact: Option<Digest>) -> Result<Revision, AskError> {
+    async fn deploy(&mut self, request: DeployRequest, artefact: Option<Digest>) -> Result<Deployed, AskError> {
         let DeployRequest { version, spec, directory, by, again } = request;
         let name = spec.service.clone();
         self.check_addresses(&name, &spec).await?;
         let fresh = !self.keepers.contains_key(&name);
-        self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone()));
+        let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone()));
+        let before = keeper.service.serving();
         let directory = directory.to_string_lossy().into_owned();
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };
         let content = deploy.content();
@@ -437,9 +444,12 @@ where
             self.keepers.remove(&name);
         }
         happened.map_err(AskError::from)?;
-        let releases = self.keepers.get(&name).map(|keeper| &keeper.service.releases);
-        let revision = releases.and_then(|releases| releases.values().rev().find(|r| r.content == content));
-        Ok(revision.map_or(Revision(0), |release| release.revision))
+        let Some(Keeper { service, .. }) = self.keepers.get(&name) else { return Err(AskError::Ending) };
+        let release = service.releases.values().rev().find(|release| release.content == content);
+        let revision = release.map_or(Revision(0), |release| release.revision);
+        // Only settings changed: what is under way is what was under way before.
+        let is_settings = before == service.serving() && service.stable == Some(revision) && !service.is_going_back();
+        Ok(Deployed { revision, rollout: service.serving().filter(|_| !is_settings) })
     }
 
     /// The user's address must be free before anything begins.
@@ -459,11 +469,12 @@ where
         Ok(self.workloads.listen(addresses.into_iter().collect()).await?)
     }
 
-    async fn command(&mut self, name: &ServiceName, verb: Verb, by: String) -> Result<(), AskError> {
+    async fn command(&mut self, name: &ServiceName, verb: Verb, by: String) -> Result<Option<RolloutId>, AskError> {
         if !self.keepers.contains_key(name) {
             return Err(AskError::NoService(name.to_string()));
         }
-        Ok(self.happen(name, Event::Command { verb, by }).await?)
+        self.happen(name, Event::Command { verb, by }).await?;
+        Ok(self.keepers.get(name).and_then(|keeper| keeper.service.serving()))
     }
 
     fn addresses(&self) -> BTreeSet<SocketAddr> {

@@ -39,6 +39,8 @@ pub struct ServiceStatus {
     pub releases: Vec<ReleaseStatus>,
     /// The rollout in flight, or the last one.
     pub rollout: Option<RolloutStatus>,
+    /// A rollout that waits for the one in flight to be out of its way.
+    pub queued: Option<RolloutId>,
     /// Ended rollouts, the newest first.
     pub history: Vec<RolloutStatus>,
 }

@@ -324,7 +324,10 @@ impl Rollout {
     pub fn step(&self, event: &RolloutEvent, now: Timestamp) -> Result<Option<Self>, IllegalMove> {
         let Some(next) = self.next(event, now)? else { return Ok(None) };
         let evidence = match event {
-            RolloutEvent::Seen(seen) if self.is_judging() => Some(seen.verdict.clone()),
+            // Evidence goes with what rests on it: the end of a step, and the way back.
+            RolloutEvent::Seen(seen) if self.is_judging() && rests_on_evidence(&self.phase, &next.phase) => {
+                Some(seen.verdict.clone())
+            }
             RolloutEvent::Seen(_) | RolloutEvent::Asked(_) => None,
         };
         let same = next.phase.name() == self.phase.name() && next.at_step() == self.at_step();
@@ -681,6 +684,11 @@ pub struct Start {
     pub plan: Plan,
     /// Who asks.
     pub by: String,
+}
+
+/// Whether a move is one that is decided by what the counts say.
+fn rests_on_evidence(from: &Phase, to: &Phase) -> bool {
+    matches!(from, Phase::Holding { .. }) || matches!(to, Phase::RollingBack { .. })
 }
 
 fn holding(step: usize, hold: Hold, now: Timestamp) -> Phase {

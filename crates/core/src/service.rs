@@ -239,6 +239,18 @@ impl Service {
         wanted
     }
 
+    /// Whether the rollout in flight is on its way back to the stable release.
+    #[must_use]
+    pub fn is_going_back(&self) -> bool {
+        self.in_flight().is_some_and(|rollout| matches!(rollout.phase, Phase::RollingBack { .. }))
+    }
+
+    /// The rollout that serves the newest wish: the one that waits for its turn, or else the one in flight.
+    #[must_use]
+    pub fn serving(&self) -> Option<RolloutId> {
+        self.next.as_ref().map(|_| self.next_rollout).or(self.in_flight().map(|rollout| rollout.id))
+    }
+
     /// How many replicas a release has when it is alone.
     #[must_use]
     pub fn full_replicas(&self, revision: Revision) -> u32 {
@@ -282,6 +294,8 @@ impl Service {
         next.spec = Some(deploy.spec.clone());
         let (kind, revision) = match known {
             Some(release) if self.is_left(release.revision) => return next.back_to_stable(&deploy.by, now),
+            // The same release with other addresses, steps or limits: these hold from here on.
+            Some(release) if self.is_settled_on(release.revision) && self.spec != next.spec => return Ok(next),
             Some(release) => self.again(release, deploy.again)?,
             None => (Kind::Deploy, next.add_release(deploy, now)),
         };
@@ -293,6 +307,11 @@ impl Service {
     fn is_left(&self, revision: Revision) -> bool {
         let leaving = |r: &Rollout| !r.is_promoted() && !matches!(r.phase, Phase::Stopping { .. });
         self.stable == Some(revision) && self.in_flight().is_some_and(leaving)
+    }
+
+    /// Whether a release is the stable one and nothing else is under way.
+    fn is_settled_on(&self, revision: Revision) -> bool {
+        self.stable == Some(revision) && self.in_flight().is_none_or(Rollout::is_promoted) && self.next.is_none()
     }
 
     /// Deploying the stable release is a wish to go back to it.

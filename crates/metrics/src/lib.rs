@@ -199,6 +199,7 @@ mod tests {
             stable: Some(Revision(3)),
             releases: vec![release],
             rollout: None,
+            queued: None,
             history: Vec::new(),
         };
         let text = exposition(&Overview { services: vec![service], ..Overview::default() });
