@@ -50,7 +50,7 @@ impl Control {
         Ok(control)
     }
 
-    /// Puts a table in force: on disk first, then everywhere.
+    /// Puts a table in force: everywhere first, then on disk.
     ///
     /// Where the disk fails, the table is put in force all the same, with a warning: moving traffic off a bad release
     /// matters more than what a restart would find. The controller sends its table again after a restart.
@@ -59,13 +59,15 @@ impl Control {
         if let Err(why) = table.may_replace(state.table.generation, state.table.token) {
             return Answer::Refused { why };
         }
-        if let Err(error) = saved::store(&self.directory, &table) {
-            warn!(%error, "routing table is in force but not on disk");
-        }
         let generation = table.generation;
         state.table = table;
         let shared = Arc::new(state.table.clone());
-        match self.tell_all(|done| Command::Apply(shared.clone(), done)) {
+        // Users are spared first: a slow disk does not keep them on a bad release.
+        let told = self.tell_all(|done| Command::Apply(shared.clone(), done));
+        if let Err(error) = saved::store(&self.directory, &state.table) {
+            warn!(%error, "routing table is in force but not on disk");
+        }
+        match told {
             Ok(()) => Answer::Applied { generation },
             Err(error) => failed(&error),
         }
