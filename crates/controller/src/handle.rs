@@ -1,5 +1,6 @@
 //! What can be asked of a running controller.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use evenkeel_core::spec::Spec;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::run::addresses_of;
 use crate::status::{Overview, ServiceStatus, Told};
 
 /// A wish to deploy, before anything was kept of it.
@@ -63,6 +65,11 @@ pub(crate) enum Request {
         directory: PathBuf,
         parts: Vec<PathBuf>,
         reply: oneshot::Sender<Result<Digest, PlatformError>>,
+    },
+    Listen {
+        service: ServiceName,
+        addresses: Vec<SocketAddr>,
+        reply: Reply<()>,
     },
     Deploy {
         request: Box<DeployRequest>,
@@ -120,6 +127,9 @@ impl Handle {
             self.send(Request::Keep { directory, parts, reply }).await?;
             Some(kept.await.map_err(|_| AskError::Ending)??)
         };
+        // The user's address must be free before anything begins; an agent that hangs holds up only this wish.
+        let (service, addresses) = (request.spec.service.clone(), addresses_of(&request.spec));
+        self.ask(|reply| Request::Listen { service, addresses, reply }).await?;
         self.ask(|reply| Request::Deploy { request: Box::new(request), artefact, reply }).await
     }
 

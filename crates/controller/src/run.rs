@@ -400,11 +400,25 @@ where
                     let _ = reply.send(workloads.keep(&directory, &parts).await);
                 });
             }
+            Request::Listen { service, addresses, reply } => match self.with_those_of_others(&service, &addresses) {
+                Err(taken) => drop(reply.send(Err(taken))),
+                Ok(all) => {
+                    let workloads = self.workloads.clone();
+                    beside.spawn(async move {
+                        let _ = reply.send(workloads.listen(all).await.map_err(AskError::from));
+                    });
+                }
+            },
+            // Whoever is answered finds the answer in the overview.
             Request::Deploy { request, artefact, reply } => {
-                let _ = reply.send(self.deploy(*request, artefact).await);
+                let answer = self.deploy(*request, artefact).await;
+                self.show();
+                let _ = reply.send(answer);
             }
             Request::Command { service, verb, by, reply } => {
-                let _ = reply.send(self.command(&service, verb, by).await);
+                let answer = self.command(&service, verb, by).await;
+                self.show();
+                let _ = reply.send(answer);
             }
             Request::Log { service, revision, lines, reply } => {
                 let newest = self.keepers.get(&service).map(|keeper| {
@@ -432,7 +446,8 @@ where
     async fn deploy(&mut self, request: DeployRequest, artefact: Option<Digest>) -> Result<Deployed, AskError> {
         let DeployRequest { version, spec, directory, by, again } = request;
         let name = spec.service.clone();
-        self.check_addresses(&name, &spec).await?;
+        // Somebody else may have been given the address since it was asked for.
+        self.with_those_of_others(&name, &addresses_of(&spec))?;
         let fresh = !self.keepers.contains_key(&name);
         let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone()));
         let before = keeper.service.serving();
@@ -452,21 +467,20 @@ where
         Ok(Deployed { revision, rollout: service.serving().filter(|_| !is_settings) })
     }
 
-    /// The user's address must be free before anything begins.
-    async fn check_addresses(&self, name: &ServiceName, spec: &evenkeel_core::spec::Spec) -> Result<(), AskError> {
+    /// The addresses to listen on when a service is to have these.
+    fn with_those_of_others(&self, name: &ServiceName, mine: &[SocketAddr]) -> Result<Vec<SocketAddr>, AskError> {
         let others = self.keepers.values().filter(|keeper| keeper.service.name != *name);
         let taken = others.filter_map(|keeper| keeper.service.spec.as_deref()).find_map(|other| {
-            let theirs = [Some(other.listen), other.preview];
-            let mine = std::iter::once(spec.listen).chain(spec.preview);
-            mine.into_iter().find(|address| theirs.contains(&Some(*address))).map(|address| (address, other))
+            let theirs = addresses_of(other);
+            mine.iter().find(|address| theirs.contains(address)).map(|address| (address, other))
         });
         if let Some((address, other)) = taken {
             let why = format!("{address} belongs to the service `{}` already", other.service);
             return Err(PlatformError::Refused(why).into());
         }
         let mut addresses = self.addresses();
-        addresses.extend(std::iter::once(spec.listen).chain(spec.preview));
-        Ok(self.workloads.listen(addresses.into_iter().collect()).await?)
+        addresses.extend(mine);
+        Ok(addresses.into_iter().collect())
     }
 
     async fn command(&mut self, name: &ServiceName, verb: Verb, by: String) -> Result<Option<RolloutId>, AskError> {
@@ -479,7 +493,7 @@ where
 
     fn addresses(&self) -> BTreeSet<SocketAddr> {
         let specs = self.keepers.values().filter_map(|keeper| keeper.service.spec.as_deref());
-        specs.flat_map(|spec| std::iter::once(spec.listen).chain(spec.preview)).collect()
+        specs.flat_map(addresses_of).collect()
     }
 
     fn sight(&self, name: &ServiceName) -> Sight<'_> {
@@ -511,6 +525,11 @@ where
         };
         self.overview.send_replace(Arc::new(overview));
     }
+}
+
+/// Where a spec's users and previews connect.
+pub(crate) fn addresses_of(spec: &evenkeel_core::spec::Spec) -> Vec<SocketAddr> {
+    std::iter::once(spec.listen).chain(spec.preview).collect()
 }
 
 impl From<Unhappened> for AskError {
