@@ -94,9 +94,13 @@ impl Keeper {
         event: Event,
         now: Timestamp,
     ) -> Result<Vec<Told>, Unhappened> {
-        self.save_unsaved(store).await?;
-        let Some(step) = self.service.step(&event, now)? else { return Ok(Vec::new()) };
-        if let Err(error) = self.append(store, &event, now, &step.next).await {
+        let saved = self.save_unsaved(store).await;
+        let Some(step) = self.service.step(&event, now)? else { return saved.map(|()| Vec::new()).map_err(Into::into) };
+        let written = match saved {
+            Ok(()) => self.append(store, &event, now, &step.next).await,
+            failed => failed,
+        };
+        if let Err(error) = written {
             if !is_way_back(&event, &step.next) || matches!(error, StoreError::Conflict { .. }) {
                 return Err(error.into());
             }

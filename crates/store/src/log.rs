@@ -70,6 +70,7 @@ impl Log {
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
         file::prepare(path).await?;
         let writes = file::options(path)
+            .busy_timeout(file::BUSY_TIMEOUT_OF_DECISIONS)
             .journal_mode(SqliteJournalMode::Wal)
             // A commit is on the disk when it returns, not merely in the right order.
             .synchronous(SqliteSynchronous::Full);
@@ -84,11 +85,18 @@ impl Log {
         self.writer.close().await;
     }
 
-    /// Counts the token up and gives back the new one.
+    /// Counts the token up and gives back the new one; a controller that starts has time to wait for others.
     pub(crate) async fn next_token(&self) -> Result<u64, StoreError> {
-        let mut connection = self.writer().await?;
-        let counted = count_token(&mut connection).await;
-        self.written(connection, counted)
+        let mut looks = file::BUSY_TIMEOUT.div_duration_f64(file::BUSY_TIMEOUT_OF_DECISIONS) as u32;
+        loop {
+            let mut connection = self.writer().await?;
+            let counted = count_token(&mut connection).await;
+            looks = looks.saturating_sub(1);
+            match &counted {
+                Err(error) if looks > 0 && is_busy(error) => connection.close_on_drop(),
+                _ => return self.written(connection, counted),
+            }
+        }
     }
 
     /// Appends one event, and keeps the state after it, in one transaction.
@@ -222,6 +230,12 @@ async fn keep_state(connection: &mut SqliteConnection, entry: Entry<'_>, state: 
         ON CONFLICT (service) DO UPDATE SET version = excluded.version, state = excluded.state";
     let query = sqlx::query(text).bind(entry.service).bind(to_sql(entry.after + 1)).bind(state);
     query.execute(connection).await.map(drop)
+}
+
+/// Whether another process is writing: SQLite's result code 5, SQLITE_BUSY, in the lowest byte of the extended one.
+fn is_busy(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    code.is_some_and(|code| code & 0xff == 5)
 }
 
 /// SQLite's own words, without the library's around them.
