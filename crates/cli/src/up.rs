@@ -87,7 +87,8 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
         return Ok(false);
     }
     let alive = |name| frame::connect(place.path(), name).is_ok();
-    if !alive(CONTROL_SOCKET) && !alive("agent.sock") && !alive("proxy.sock") {
+    let has_replicas = std::fs::read_dir(place.path().join("replicas")).is_ok_and(|mut left| left.next().is_some());
+    if !has_replicas && !alive(CONTROL_SOCKET) && !alive("agent.sock") && !alive("proxy.sock") {
         return Ok(false);
     }
     // A dead controller's replicas are stopped in order by a new one.
@@ -100,7 +101,10 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
         }
     };
     let waited = tokio::time::timeout(GONE_LIMIT, gone).await;
-    waited.map_err(|_| Failure::Internal(format!("something in {} did not end", place.path().display())))?;
+    let stays = || Failure::Internal(format!("something in {} did not end", place.path().display()));
+    waited.map_err(|_| stays())?;
+    // The controller closes its socket a little before its end.
+    lock(place, GONE_LIMIT).await.map_err(|_| stays())?;
     Ok(true)
 }
 
@@ -112,7 +116,8 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
 /// It could not start.
 pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Result<Exit, Failure> {
     place.make()?;
-    let _lock = lock(place).await?;
+    // Never given back by hand: who finds it free knows that this process has ended.
+    std::mem::forget(lock(place, LOCK_LIMIT).await?);
     let store = SqliteStore::open(place.store()).await.map_err(|error| Failure::Internal(error.to_string()))?;
     let platform = ProcessPlatform::new(place.path(), own_command("agent", place)?);
     let options = Options {
@@ -183,7 +188,7 @@ fn text(path: &Path) -> String {
 }
 
 /// One controller per state directory; the kernel gives the lock back when it dies.
-async fn lock(place: &Place) -> Result<File, Failure> {
+async fn lock(place: &Place, limit: Duration) -> Result<File, Failure> {
     let path = place.path().join("controller.lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
     let wait = async {
@@ -192,7 +197,7 @@ async fn lock(place: &Place) -> Result<File, Failure> {
         }
     };
     let taken = |_| Failure::Usage(format!("a controller runs in {} already", place.path().display()));
-    tokio::time::timeout(LOCK_LIMIT, wait).await.map_err(taken)?;
+    tokio::time::timeout(limit, wait).await.map_err(taken)?;
     Ok(file)
 }
 
