@@ -8,7 +8,7 @@ use std::time::Duration;
 use evenkeel_core::fleet::Action;
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{
-    Answered, Clock, PlatformError, Replicas, Report, Store, StoreError, Traffic, TrafficError, Workloads,
+    Answered, Clock, LiveRelease, PlatformError, Replicas, Report, Store, StoreError, Traffic, TrafficError, Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release};
@@ -412,6 +412,9 @@ where
             // Whoever is answered finds the answer in the overview.
             Request::Deploy { request, artefact, reply } => {
                 let answer = self.deploy(*request, artefact).await;
+                if answer.is_ok() {
+                    self.drop_old(beside);
+                }
                 self.show();
                 let _ = reply.send(answer);
             }
@@ -481,6 +484,23 @@ where
         let mut addresses = self.addresses();
         addresses.extend(mine);
         Ok(addresses.into_iter().collect())
+    }
+
+    /// Has the platform drop what it keeps of releases that are no more.
+    fn drop_old(&self, beside: &mut tokio::task::JoinSet<()>) {
+        let releases = self.keepers.iter().flat_map(|(service, keeper)| {
+            keeper.service.releases.values().map(move |release| LiveRelease {
+                service: service.clone(),
+                revision: release.revision,
+                artefact: release.content.artefact.clone(),
+            })
+        });
+        let (live, workloads) = (releases.collect(), self.workloads.clone());
+        beside.spawn(async move {
+            if let Err(error) = workloads.retain(live).await {
+                warn!(%error, "what is kept of old releases was not dropped");
+            }
+        });
     }
 
     async fn command(&mut self, name: &ServiceName, verb: Verb, by: String) -> Result<Option<RolloutId>, AskError> {

@@ -134,6 +134,12 @@ pub trait Workloads: Send + Sync {
     /// `parts` are files and folders below `directory`. The same content gives the same digest.
     fn keep(&self, directory: &Path, parts: &[PathBuf]) -> impl Future<Output = Result<Digest, PlatformError>> + Send;
 
+    /// Drops what was kept of releases that are no more: artefacts that none of `live` runs, and logs.
+    ///
+    /// `live` holds every release of every service there is. What was kept a short while ago stays: a deploy may be
+    /// about to name it.
+    fn retain(&self, live: Vec<LiveRelease>) -> impl Future<Output = Result<(), PlatformError>> + Send;
+
     /// Starts a replica of a release; an id that was started before is left alone.
     ///
     /// Its log is cut over beyond `log_bytes_max` bytes.
@@ -167,6 +173,17 @@ pub trait Workloads: Send + Sync {
 
     /// The last lines a replica wrote, oldest first.
     fn log_tail(&self, replica: &ReplicaId, lines: usize) -> impl Future<Output = Vec<String>> + Send;
+}
+
+/// A release that must stay startable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveRelease {
+    /// Its service.
+    pub service: ServiceName,
+    /// The release.
+    pub revision: Revision,
+    /// What was kept of it.
+    pub artefact: Option<Digest>,
 }
 
 /// How a probe or a smoke check went.

@@ -4,12 +4,14 @@
 //! directory. It gets that name last, complete and synced. Its files are read-only, its folders are not: programs may
 //! write beside themselves.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use evenkeel_core::ports::PlatformError;
 use evenkeel_core::release::Digest;
@@ -164,6 +166,30 @@ impl Artefacts {
         Ok(digest)
     }
 
+    /// Removes every artefact but those of `live` and those that were kept, or kept once more, within `young`.
+    ///
+    /// # Errors
+    /// The file system's; what was not removed is tried again next time.
+    pub fn retain(&self, live: &BTreeSet<&Digest>, young: Duration) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            if name.starts_with(UNFINISHED) || age < young || live.contains(&Digest(name.clone())) {
+                continue;
+            }
+            // By another name first: what has an artefact's name is complete.
+            let leaving = self.root.join(format!("{UNFINISHED}{name}"));
+            fs::rename(entry.path(), &leaving)?;
+            fs::remove_dir_all(leaving)?;
+        }
+        Ok(())
+    }
+
     /// Reads an artefact again, to be sure that it is as it was kept.
     ///
     /// # Errors
@@ -232,7 +258,9 @@ impl Artefacts {
         let place = self.directory(digest);
         let named = || match fs::rename(&copy.path, &place) {
             // Whatever has that name was complete when it got it.
-            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => Ok(()),
+            Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
+                touch(&place)
+            }
             Err(error) => Err(error),
             Ok(()) => File::open(&self.root)?.sync_all(),
         };
@@ -251,6 +279,13 @@ impl Drop for Copy {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Makes a folder as young as if it had been made now.
+fn touch(path: &Path) -> io::Result<()> {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW.into() };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+    Ok(rustix::fs::futimens(File::open(path)?, &times)?)
 }
 
 /// The part as a path below `directory`, without `.` in it.

@@ -63,6 +63,29 @@ pub fn prune_logs(state: &Path, service: &ServiceName, revision: Revision, runni
     ended.into_values().take(surplus).flatten().try_for_each(remove_if_there)
 }
 
+/// Removes the logs of every release of these services but the ones given.
+///
+/// Blocks.
+///
+/// # Errors
+/// The file system's.
+pub fn retain_logs(state: &Path, live: &BTreeMap<ServiceName, BTreeSet<Revision>>) -> io::Result<()> {
+    for (service, revisions) in live {
+        let names: BTreeSet<String> = revisions.iter().map(ToString::to_string).collect();
+        let entries = match fs::read_dir(state.join("logs").join(service.as_str())) {
+            Err(missing) if missing.kind() == ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if !names.contains(&*entry.file_name().to_string_lossy()) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
 fn release_directory(state: &Path, service: &ServiceName, revision: Revision) -> PathBuf {
     state.join("logs").join(service.as_str()).join(revision.to_string())
 }

@@ -1,13 +1,13 @@
 //! The platform as the controller sees it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evenkeel_core::ids::{FencingToken, ReplicaId};
-use evenkeel_core::ports::{Answered, Launch, PlatformError, Replicas, Workloads};
+use evenkeel_core::ports::{Answered, Launch, LiveRelease, PlatformError, Replicas, Workloads};
 use evenkeel_core::release::{Content, Digest, Release};
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
 use evenkeel_wire::agent::{Answer, Ask};
@@ -34,6 +34,9 @@ pub struct ProcessPlatform {
     /// What ran by the last list: their logs are not pruned. `None` before the first.
     running: Arc<Mutex<Option<BTreeSet<ReplicaId>>>>,
 }
+
+/// What was kept within this time is not removed: the deploy it was kept for may not have been decided yet.
+const YOUNG: Duration = Duration::from_secs(3_600);
 
 impl ProcessPlatform {
     /// The platform of the state directory `state`, whose agent is started by `agent_command`.
@@ -120,6 +123,21 @@ impl Workloads for ProcessPlatform {
     async fn keep(&self, directory: &Path, parts: &[PathBuf]) -> Result<Digest, PlatformError> {
         let (artefacts, directory, parts) = (self.artefacts.clone(), directory.to_path_buf(), parts.to_vec());
         blocking(move || artefacts.keep(&directory, &parts)).await
+    }
+
+    async fn retain(&self, live: Vec<LiveRelease>) -> Result<(), PlatformError> {
+        let (artefacts, state) = (self.artefacts.clone(), self.state.clone());
+        let retained = spawn_blocking(move || {
+            let mut revisions = BTreeMap::<_, BTreeSet<_>>::new();
+            for release in &live {
+                revisions.entry(release.service.clone()).or_default().insert(release.revision);
+            }
+            let digests = live.iter().filter_map(|release| release.artefact.as_ref()).collect();
+            artefacts.retain(&digests, YOUNG)?;
+            logs::retain_logs(&state, &revisions)
+        });
+        let failed = |error: &dyn std::fmt::Display| PlatformError::Unavailable(format!("old releases stay: {error}"));
+        retained.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
     }
 
     async fn start(&self, replica: &ReplicaId, release: &Release, log_bytes_max: u64) -> Result<(), PlatformError> {

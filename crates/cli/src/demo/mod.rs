@@ -90,7 +90,9 @@ impl Stage {
         let mut place = self.place.clone();
         let client = up::up(&mut place, Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))).await?;
         self.tell("v1: three replicas, the first release of the service");
-        self.deploy("v1", 0, 2).await?;
+        if self.deploy("v1", 0, 2).await? != Exit::Done {
+            return Err(Failure::Internal("the first release did not become live".into()));
+        }
         let mut load = self.start_load()?;
         self.tell(&format!("load: {} requests/s to http://{} until the end", self.rate, self.listen));
         tokio::time::sleep(CALM).await;

@@ -3,6 +3,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use evenkeel_core::release::Digest;
 use proptest::prelude::*;
@@ -263,4 +264,31 @@ proptest! {
         fastrand::Rng::with_seed(seed).shuffle(&mut order);
         prop_assert_eq!(make(&order), sorted);
     }
+}
+
+#[test]
+fn artefacts_of_releases_that_are_no_more_are_removed_and_young_ones_stay() {
+    let place = Place::new(&[("app", "1")]);
+    let old = place.keep(&["app"]);
+    place.write("app", "2");
+    let live = place.keep(&["app"]);
+    let there = |digest: &Digest| place.artefacts.directory(digest).is_dir();
+    place.artefacts.retain(&[&live].into(), Duration::from_secs(60)).unwrap();
+    assert!(there(&old), "it may belong to a deploy that is not decided yet");
+    place.artefacts.retain(&[&live].into(), Duration::ZERO).unwrap();
+    assert!(!there(&old) && there(&live));
+    place.write("app", "1");
+    assert_eq!(place.keep(&["app"]), old, "it can be kept anew");
+    place.artefacts.verify(&old).unwrap();
+}
+
+#[test]
+fn keeping_the_same_again_makes_it_young() {
+    let place = Place::new(&[("app", "1")]);
+    let digest = place.keep(&["app"]);
+    let folder = fs::File::open(place.artefacts.directory(&digest)).unwrap();
+    folder.set_modified(std::time::UNIX_EPOCH).unwrap();
+    place.keep(&["app"]);
+    place.artefacts.retain(&[].into(), Duration::from_secs(60)).unwrap();
+    place.artefacts.verify(&digest).unwrap();
 }
