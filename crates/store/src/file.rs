@@ -19,7 +19,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Longest wait for another process's transaction where somebody opens or reads the store.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for another process's transaction before a decision: a controller that waits for its store does not
-/// look at its services meanwhile, and traffic that goes back does not wait for a record at all.
+/// look at its services meanwhile, and traffic that goes back must not wait longer for its record.
 pub(crate) const BUSY_TIMEOUT_OF_DECISIONS: Duration = Duration::from_millis(100);
 
 /// The tables of format 1. Versions count from 1 within a service; times are microseconds since 1970.

@@ -19,6 +19,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use evenkeel_core::table::RoutingTable;
+use evenkeel_wire::frame;
+use evenkeel_wire::proxy::{Answer, Ask};
 use serde_json::{Value, json};
 
 use self::load::Load;
@@ -54,6 +57,10 @@ pub struct Spec {
     pub strategy: String,
     /// What stands below `stop:`, on one line.
     pub stop: String,
+    /// Seconds before a started replica is probed.
+    pub delay: u32,
+    /// Requests below which nothing is judged.
+    pub minimum: u32,
     /// Whole lines to add.
     pub more: String,
 }
@@ -66,6 +73,8 @@ impl Default for Spec {
             replicas: 2,
             strategy: canary(&[("5%", "300ms"), ("50%", "300ms")], "300ms"),
             stop: "{ drain: 5s, grace: 5s }".into(),
+            delay: 0,
+            minimum: 5,
             more: String::new(),
         }
     }
@@ -132,7 +141,7 @@ impl World {
 
     /// Writes `evenkeel.yaml`.
     pub fn write_spec(&self, spec: &Spec) {
-        let Spec { command, replicas, strategy, stop, more } = spec;
+        let Spec { command, replicas, strategy, stop, delay, minimum, more } = spec;
         let records = json!(self.records());
         let text = format!(
             "service: {SERVICE}
@@ -143,10 +152,10 @@ replicas: {replicas}
 listen: {listen}
 preview: {preview}
 probes:
-  readiness: {{ http: /health, periodSeconds: 1 }}
+  readiness: {{ http: /health, periodSeconds: 1, initialDelaySeconds: {delay} }}
 strategy: {strategy}
 objectives: [error_rate < 5%]
-minimumRequests: 5
+minimumRequests: {minimum}
 window: 10s
 stop: {stop}
 {more}
@@ -157,9 +166,14 @@ stop: {stop}
         std::fs::write(self.folder().join("evenkeel.yaml"), text).unwrap();
     }
 
-    /// Builds a release of the demo's service: a share of its answers are 500, and each takes some time.
+    /// Builds a release of the demo's service: a share of its answers are 500.
     pub fn build(&self, version: &str, fail_percent: u8) {
-        let behaviour = json!({"version": version, "fail_percent": fail_percent, "delay_ms": 2});
+        self.build_slow(version, fail_percent, 2);
+    }
+
+    /// The same with the time that each answer takes.
+    pub fn build_slow(&self, version: &str, fail_percent: u8, delay_ms: u64) {
+        let behaviour = json!({"version": version, "fail_percent": fail_percent, "delay_ms": delay_ms});
         std::fs::write(self.folder().join("release.json"), behaviour.to_string()).unwrap();
     }
 
@@ -212,6 +226,16 @@ stop: {stop}
         Load::start(self, rate)
     }
 
+    /// The table in force, as the proxy itself tells; `None` while it does not answer.
+    pub fn table(&self) -> Option<RoutingTable> {
+        let mut stream = frame::connect(&self.state(), "proxy.sock").ok()?;
+        frame::write(&mut stream, &Ask::Table).ok()?;
+        match frame::read(&mut stream).ok()?? {
+            Answer::Table { table } => Some(*table),
+            other => panic!("no table: {other:?}"),
+        }
+    }
+
     /// Everything the controller shows; `None` while it does not answer.
     pub fn overview(&self) -> Option<Value> {
         let mut stream = UnixStream::connect(self.state().join("control.sock")).ok()?;
@@ -251,6 +275,14 @@ stop: {stop}
         ended.unwrap()
     }
 
+    /// The version that has the traffic outside a rollout.
+    pub fn stable(&self) -> Option<String> {
+        let service = self.service()?;
+        let releases = service["releases"].as_array()?;
+        let stable = releases.iter().find(|release| release["revision"] == service["stable"])?;
+        stable["version"].as_str().map(str::to_owned)
+    }
+
     /// The newest rollout of a version.
     pub fn rollout_of(&self, version: &str) -> Option<Value> {
         let service = self.service()?;
@@ -270,20 +302,18 @@ stop: {stop}
         assert!(until(PATIENCE, holds), "waited too long for {what}\n{}", self.logs());
     }
 
-    /// Time in µs since 1970 and status of every answer that the replicas of a version gave.
-    pub fn answers(&self, version: &str) -> Vec<(u64, u16)> {
+    /// Every answer that the replicas of a version gave, as they wrote it down themselves, by the time of its request.
+    pub fn answers(&self, version: &str) -> Vec<Answered> {
         let mut answers = Vec::new();
         for entry in std::fs::read_dir(self.records()).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
             if name.strip_prefix(version).is_some_and(|rest| rest.starts_with('.')) {
-                let text = std::fs::read_to_string(path).unwrap();
-                let read =
-                    |line: &str| line.split_once(',').and_then(|(at, s)| Some((at.parse().ok()?, s.parse().ok()?)));
-                answers.extend(text.lines().filter_map(read));
+                // The last line of a replica that was killed may be cut.
+                answers.extend(std::fs::read_to_string(path).unwrap().lines().filter_map(Answered::parse));
             }
         }
-        answers.sort_unstable();
+        answers.sort_unstable_by_key(|answer| answer.arrived_us);
         answers
     }
 
@@ -326,9 +356,29 @@ stop: {stop}
     }
 }
 
+/// What a release wrote down of one request, times in µs since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// When the request came.
+    pub arrived_us: u64,
+    /// When it was answered.
+    pub answered_us: u64,
+    /// With what.
+    pub status: u16,
+}
+
+impl Answered {
+    fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.split(',');
+        let (arrived_us, answered_us) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        Some(Self { arrived_us, answered_us, status: parts.next()?.parse().ok()? })
+    }
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         let failed = std::thread::panicking();
+        processes::wake(&self.state());
         let down = self.run(&["down"]);
         let left = processes::all(&self.state());
         processes::end(&self.state());

@@ -35,6 +35,13 @@ pub fn end(state: &Path) {
     });
 }
 
+/// Lets whatever a failed test has stopped go on.
+pub fn wake(state: &Path) {
+    for found in all(state) {
+        let _ = signal(found.pid, Signal::CONT);
+    }
+}
+
 /// Whether a process runs; a zombie does not.
 pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
