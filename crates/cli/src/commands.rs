@@ -51,10 +51,7 @@ pub(crate) fn read_spec(path: &Path) -> Result<SpecFile, Failure> {
     })?;
     let read = evenkeel_manifest::read(&path.display().to_string(), &text);
     let (width, color) = (terminal_width(), std::io::stderr().is_terminal() && Paint::stdout().color);
-    let read = read.map_err(|problems| {
-        let count = problems.errors();
-        Failure::Usage(format!("{}\n{}: {count} mistake(s)", problems.render(width, color).trim_end(), path.display()))
-    })?;
+    let read = read.map_err(|problems| Failure::Usage(problems.render(width, color).trim_end().to_owned()))?;
     if !read.warnings.is_empty() {
         complain(read.warnings.render(width, color).trim_end());
     }
@@ -72,37 +69,43 @@ fn terminal_width() -> usize {
     crossterm::terminal::size().map_or(100, |(columns, _)| usize::from(columns).clamp(60, 140))
 }
 
-/// `evenkeel check`
-///
-/// # Errors
-/// A file that cannot be read.
-pub(crate) fn check(files: &[PathBuf], is_json: bool) -> Result<Exit, Failure> {
-    let mut exit = Exit::Done;
-    for path in files {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
-        let (problems, services) = match evenkeel_manifest::read(&name, &text) {
-            Ok(read) => (read.warnings, read.specs.len()),
-            Err(problems) => (problems, 0),
-        };
-        let errors = problems.errors();
-        if errors > 0 {
-            exit = Exit::Refused;
+/// `evenkeel check`: every file is looked at, whatever is wrong with those before it.
+pub(crate) fn check(files: &[PathBuf], is_json: bool) -> Exit {
+    let goods = files.iter().filter(|path| check_one(path, is_json)).count();
+    if goods == files.len() { Exit::Done } else { Exit::Refused }
+}
+
+/// Says what is wrong with a file; tells whether it can be used.
+fn check_one(path: &Path, is_json: bool) -> bool {
+    let (name, paint) = (path.display().to_string(), Paint::stdout());
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if is_json => {
+            say(json!({"file": name, "errors": 1, "services": 0, "problems": [], "unreadable": error.to_string()}));
+            return false;
         }
-        if is_json {
-            say(json!({"file": name, "errors": errors, "services": services, "problems": problems.to_json()}));
-            continue;
+        Err(error) => {
+            say(paint.bad(format!("{name}: {error}")));
+            return false;
         }
-        if !problems.is_empty() {
-            say(problems.render(terminal_width(), Paint::stdout().color).trim_end());
-        }
-        let paint = Paint::stdout();
-        match errors {
-            0 => say(paint.good(format!("{name}: good, {services} service(s)"))),
-            _ => say(paint.bad(format!("{name}: {errors} mistake(s)"))),
-        }
+    };
+    let (problems, services) = match evenkeel_manifest::read(&name, &text) {
+        Ok(read) => (read.warnings, read.specs.len()),
+        Err(problems) => (problems, 0),
+    };
+    let errors = problems.errors();
+    if is_json {
+        say(json!({"file": name, "errors": errors, "services": services, "problems": problems.to_json()}));
+        return errors == 0;
     }
-    Ok(exit)
+    if !problems.is_empty() {
+        // Its last line counts them.
+        say(problems.render(terminal_width(), paint.color).trim_end());
+    }
+    if errors == 0 {
+        say(paint.good(format!("{name}: good, {services} service(s)")));
+    }
+    errors == 0
 }
 
 /// `evenkeel up`

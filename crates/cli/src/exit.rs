@@ -44,6 +44,9 @@ pub(crate) enum Failure {
     /// The machine's or ours.
     #[error("{0}")]
     Internal(String),
+    /// The time to wait was over before there was anything to tell.
+    #[error("{0}")]
+    Open(String),
     /// The controller does not run.
     #[error("no controller answers in {0}; traffic goes on as it is\n  next: evenkeel up")]
     NotRunning(String),
@@ -57,6 +60,7 @@ impl Failure {
             Self::Problem(problem) if problem.status < 300 => Exit::Done,
             Self::Problem(problem) if problem.status < 500 => Exit::Refused,
             Self::Usage(_) => Exit::Refused,
+            Self::Open(_) => Exit::Open,
             Self::Problem(_) | Self::Internal(_) | Self::NotRunning(_) => Exit::Internal,
         }
     }

@@ -45,6 +45,7 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
     let mut told = 0;
     let mut silent = Duration::ZERO;
     let mut followed = Duration::ZERO;
+    let mut last = None;
     loop {
         match client.overview().await {
             Err(failure @ Failure::NotRunning(_)) => {
@@ -73,12 +74,18 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
                     if let Some(exit) = over(rollout, follow, screen.is_live()) {
                         return close(client, &mut screen, follow, rollout, exit).await;
                     }
+                    last = Some(rollout.clone());
                 }
             }
         }
         if follow.timeout.is_some_and(|limit| followed >= limit) {
-            screen.leave();
-            return Ok(Exit::Open);
+            if let Some(rollout) = &last {
+                return close(client, &mut screen, follow, rollout, Exit::Open).await;
+            }
+            let Follow { service, rollout, .. } = follow;
+            return Err(Failure::Open(format!(
+                "rollout {rollout} of {service} waits for its turn\n  next: evenkeel status"
+            )));
         }
         tokio::time::sleep(LOOK).await;
         followed += LOOK;
@@ -152,7 +159,8 @@ async fn close(
     };
     let reason = rollout.moments.last().map_or(String::new(), |moment| moment.text.clone());
     if follow.json {
-        let ended = json!({"event": "ended", "service": follow.service, "rollout": rollout.id,
+        let event = if rollout.outcome.is_some() { "ended" } else { "open" };
+        let ended = json!({"event": event, "service": follow.service, "rollout": rollout.id,
             "revision": rollout.candidate, "version": rollout.version, "state": rollout.state,
             "outcome": rollout.outcome, "reason": reason, "log": log});
         screen.print(&[ended.to_string()]);
@@ -184,6 +192,8 @@ async fn close(
     Ok(exit)
 }
 
+/// What people can do about a rollout that is open.
 fn next_of(rollout: &RolloutStatus) -> String {
-    rollout.waiting.as_ref().map_or_else(|| "evenkeel status".to_owned(), |waiting| waiting.what.clone())
+    let for_people = rollout.waiting.as_ref().filter(|waiting| waiting.until.is_none());
+    for_people.map_or_else(|| "evenkeel status --watch".to_owned(), |waiting| waiting.what.clone())
 }

@@ -64,6 +64,7 @@ fn tell(failure: &Failure, is_json: bool) {
             Failure::Problem(problem) => problem.code.as_str(),
             Failure::Usage(_) => "usage",
             Failure::Internal(_) => "internal",
+            Failure::Open(_) => "open",
             Failure::NotRunning(_) => "not_running",
         };
         let told = serde_json::json!({"event": "failed", "code": code, "detail": failure.to_string(), "help": help});
@@ -93,7 +94,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     let client = || Ok::<_, Failure>(Client::new(Place::find(named)?));
     match &cli.command {
         Command::Demo(args) => demo::run(args, is_json).await,
-        Command::Check { files } => commands::check(files, is_json),
+        Command::Check { files } => Ok(commands::check(files, is_json)),
         Command::Up(args) => {
             if args.foreground {
                 log_to_stderr();
