@@ -17,6 +17,7 @@ use evenkeel_controller::status::ServiceStatus;
 use evenkeel_core::Outcome;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::service::{Behaviour, RECORDS, RELEASE_FILE};
 use self::summary::{Decisions, Summary};
@@ -43,7 +44,7 @@ pub(crate) async fn run(args: &DemoArgs, is_json: bool) -> Result<Exit, Failure>
     let stage = Stage::new(folder.path(), args, is_json)?;
     let story = tokio::select! {
         story = stage.story() => story,
-        _ = tokio::signal::ctrl_c() => Err(Failure::Internal("interrupted".into())),
+        name = interrupted() => Err(Failure::Internal(format!("ended by {name}"))),
     };
     let mut place = stage.place.clone();
     if args.keep && story.is_ok() {
@@ -60,6 +61,25 @@ pub(crate) async fn run(args: &DemoArgs, is_json: bool) -> Result<Exit, Failure>
         }
     }
     story
+}
+
+/// Resolves when somebody wants the demo to end; everything it started is stopped then.
+async fn interrupted() -> &'static str {
+    let kinds =
+        [(SignalKind::interrupt(), "SIGINT"), (SignalKind::terminate(), "SIGTERM"), (SignalKind::hangup(), "SIGHUP")];
+    let mut waits = tokio::task::JoinSet::new();
+    for (kind, name) in kinds {
+        if let Ok(mut wanted) = signal(kind) {
+            waits.spawn(async move {
+                wanted.recv().await;
+                name
+            });
+        }
+    }
+    match waits.join_next().await {
+        Some(Ok(name)) => name,
+        _ => std::future::pending().await,
+    }
 }
 
 /// Where the demo plays.
