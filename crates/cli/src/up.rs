@@ -31,6 +31,8 @@ const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// Longest wait for the processes to be gone after everything was stopped.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// An agent or proxy that has not answered for this long while everything is being stopped will not.
+const STUCK_LIMIT: Duration = Duration::from_secs(5);
 /// How often a state that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 /// Longest wait for an earlier controller that was just killed to give up its lock.
@@ -87,13 +89,24 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
         return Ok(false);
     }
     let alive = |name| frame::connect(place.path(), name).is_ok();
-    let has_replicas = std::fs::read_dir(place.path().join("replicas")).is_ok_and(|mut left| left.next().is_some());
+    let is_marker = |path: std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
+    let mut markers = std::fs::read_dir(place.path().join("replicas")).into_iter().flatten().flatten();
+    let has_replicas = markers.any(|entry| is_marker(entry.path()));
     if !has_replicas && !alive(CONTROL_SOCKET) && !alive("agent.sock") && !alive("proxy.sock") {
         return Ok(false);
     }
     // A dead controller's replicas are stopped in order by a new one.
     let client = up(place, None).await?;
-    client.down().await?;
+    tokio::select! {
+        // One that does not answer any more may have been told by somebody else.
+        stopped = client.down() => if let (Err(failure), Ok(_)) = (stopped, client.overview().await) {
+            return Err(failure);
+        },
+        trouble = stuck(&client) => {
+            let left = format!("not everything could be stopped: {trouble}\n  next: end that process, then evenkeel down");
+            return Err(Failure::Internal(left));
+        }
+    }
     let gone = async {
         while ["agent.sock", "proxy.sock", CONTROL_SOCKET].iter().any(|name| frame::connect(place.path(), name).is_ok())
         {
@@ -106,6 +119,21 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
     // The controller closes its socket a little before its end.
     lock(place, GONE_LIMIT).await.map_err(|_| stays())?;
     Ok(true)
+}
+
+/// Waits until one of those who carry out a stop has not answered for a while, and tells which.
+async fn stuck(client: &Client) -> String {
+    let mut silent = Duration::ZERO;
+    loop {
+        tokio::time::sleep(LOOK * 10).await;
+        let troubles = client.ready().await.unwrap_or_default();
+        // Nothing has to be written for a stop.
+        let hands: Vec<String> = troubles.into_iter().filter(|trouble| !trouble.starts_with("store: ")).collect();
+        silent = if hands.is_empty() { Duration::ZERO } else { silent + LOOK * 10 };
+        if silent >= STUCK_LIMIT {
+            return hands.join("; ");
+        }
+    }
 }
 
 /// Runs the controller until it is told to go down, is sent SIGTERM or SIGINT, or another one takes over.

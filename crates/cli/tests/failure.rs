@@ -407,3 +407,16 @@ fn down_leaves_nothing_behind_after_the_controller_was_killed() {
 fn down_leaves_nothing_behind_after_all_of_evenkeels_own_processes_were_killed() {
     down_leaves_nothing_after_a_kill_of(&["agent", "controller", "proxy"]);
 }
+
+#[test]
+fn down_says_so_when_the_agent_hangs_and_ends_everything_once_it_goes_on() {
+    let world = World::alone();
+    world.up();
+    world.ship("v1");
+    let agent = world.own("agent").unwrap();
+    processes::signal(agent, Signal::STOP).unwrap();
+    let stuck = world.expect(1, &["down"]);
+    assert!(stuck.err.contains("the agent does not answer"), "{}", stuck.err);
+    processes::signal(agent, Signal::CONT).unwrap();
+    world.down();
+}

@@ -100,6 +100,10 @@ impl World {
     pub fn replicas(&self) -> BTreeMap<String, u32> {
         let mut replicas = BTreeMap::new();
         for entry in std::fs::read_dir(self.state().join("replicas")).into_iter().flatten().flatten() {
+            // Others are being written.
+            if entry.path().extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
             let text = std::fs::read(entry.path()).unwrap_or_default();
             let Ok(marker) = serde_json::from_slice::<serde_json::Value>(&text) else { continue };
             let pid = marker["process"]["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
