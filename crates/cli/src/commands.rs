@@ -22,6 +22,8 @@ use crate::{render, up};
 
 /// How often a watched status is shown anew.
 const LOOK: Duration = Duration::from_millis(200);
+/// As many lines as the API gives at once: between two looks, fewer are written.
+const LOG_LINES_KEPT: usize = 1_000;
 /// How often a followed log is read.
 const LOG_LOOK: Duration = Duration::from_millis(300);
 
@@ -239,7 +241,7 @@ pub(crate) async fn status(
         } else {
             screen.draw(&lines);
         }
-        if !watch {
+        if !watch || screen.is_closed() {
             return Ok(Exit::Done);
         }
         let pause = if screen.is_live() || is_json { LOOK } else { LOOK * 5 };
@@ -335,22 +337,23 @@ pub(crate) async fn logs(
     if let Some(revision) = revision.filter(|wanted| !status.releases.iter().any(|known| known.revision == *wanted)) {
         return Err(Failure::Usage(format!("{} has no release {revision}; see `evenkeel status`", status.service)));
     }
-    let mut shown: Vec<String> = Vec::new();
+    let name = status.service.as_str();
     let mut screen = Screen::new();
-    loop {
-        let wanted = if shown.is_empty() { lines } else { lines.max(200) };
-        let tail = client.logs(status.service.as_str(), revision, wanted).await?;
-        // What was shown last is found again in the new tail; what follows it is new.
-        let known = shown.last().and_then(|last| tail.iter().rposition(|line| line == last)).map_or(0, |at| at + 1);
-        screen.print(&tail[known.min(tail.len())..]);
-        if !tail.is_empty() {
-            shown = tail;
-        }
-        if !keep_on {
-            return Ok(Exit::Done);
-        }
+    let mut tail = client.logs(name, revision, if keep_on { LOG_LINES_KEPT } else { lines }).await?;
+    screen.print(&tail[tail.len().saturating_sub(lines)..]);
+    while keep_on && !screen.is_closed() {
         tokio::time::sleep(LOG_LOOK).await;
+        let next = client.logs(name, revision, LOG_LINES_KEPT).await?;
+        screen.print(fresh(&tail, &next));
+        tail = next;
     }
+    Ok(Exit::Done)
+}
+
+/// The lines of a tail that an earlier one had not: it goes on where the earlier one has scrolled to.
+fn fresh<'a>(earlier: &[String], tail: &'a [String]) -> &'a [String] {
+    let known = (0..=earlier.len()).map(|scrolled| &earlier[scrolled..]).find(|rest| tail.starts_with(rest));
+    &tail[known.map_or(0, <[String]>::len)..]
 }
 
 /// A command to a rollout that is answered at once.
@@ -401,4 +404,25 @@ fn parse_revision(text: &str) -> Result<Revision, Failure> {
     let digits = text.strip_prefix('r').unwrap_or(text);
     let bad = |_| Failure::Usage(format!("`{text}` is no release: write it as r3"));
     digits.parse().map(Revision).map_err(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_followed_log_shows_every_new_line_once_however_alike_they_are() {
+        let lines = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+        for (earlier, tail, expected) in [
+            ("", "", ""),
+            ("", "ab", "ab"),
+            ("ab", "ab", ""),
+            ("aa", "aaaa", "aa"),
+            ("abab", "abababc", "abc"),
+            ("abcd", "cdef", "ef"),
+            ("abcd", "wxyz", "wxyz"),
+        ] {
+            assert_eq!(fresh(&lines(earlier), &lines(tail)), lines(expected), "{earlier} {tail}");
+        }
+    }
 }

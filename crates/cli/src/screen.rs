@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use crossterm::cursor::{MoveToColumn, MoveUp};
 use crossterm::terminal::{Clear, ClearType};
 use crossterm::{QueueableCommand, terminal};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// The bottom of the terminal, drawn anew each time; nothing at all where standard output is no terminal.
 #[derive(Debug)]
@@ -19,6 +20,15 @@ impl Screen {
     pub(crate) fn new() -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         Self { live: std::io::stdout().is_terminal() && !dumb, drawn: 0 }
+    }
+
+    /// Whether nobody reads any more, such as after `| head -1`.
+    #[must_use]
+    pub(crate) fn is_closed(&self) -> bool {
+        let out = std::io::stdout();
+        let mut looked = [PollFd::new(&out, PollFlags::empty())];
+        let gone = PollFlags::ERR | PollFlags::HUP;
+        poll(&mut looked, Some(&Timespec::default())).is_ok() && looked[0].revents().intersects(gone)
     }
 
     /// Whether lines are replaced in place.

@@ -102,7 +102,7 @@ fn served_by(records: &Path, version: &str) -> Vec<Served> {
 
 /// Microseconds to milliseconds, begun ones counted whole.
 fn millis(us: u64) -> u64 {
-    us / 1_000 + u64::from(us % 1_000 > 0)
+    us / 1_000 + u64::from(!us.is_multiple_of(1_000))
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What users see: commands, exit codes, addresses, files.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
+#![allow(clippy::print_stderr, reason = "a skipped test is told loudly")]
 
 mod common;
 
@@ -161,7 +162,7 @@ fn the_example_in_python_goes_through_its_whole_life() {
     assert_eq!(get(world.listen).body, hello("1.0.0"));
 
     let out = typed_well(&world, "evenkeel history");
-    let candidates: Vec<&str> = out.lines().map(|line| line.split_whitespace().nth(0).unwrap()).collect();
+    let candidates: Vec<&str> = out.lines().map(|line| line.split_whitespace().next().unwrap()).collect();
     assert_eq!(candidates, ["#4", "#3", "#2", "#1"], "{out}");
     assert!(out.lines().all(|line| line.contains(" by tester: ")), "{out}");
     let out = typed_well(&world, "evenkeel history --rollout 3");
@@ -397,6 +398,7 @@ fn a_failing_smoke_check_keeps_every_user_from_the_new_release() {
     let ran = world.expect(3, &["deploy", "--version", "v2"]);
     assert_says(&ran, &["smoke testing r2", "splendid", "next: evenkeel history"]);
     assert_eq!(served_by(&world, "v2"), 0, "no user met it");
+    assert!(served_by(&world, "v1") > 0, "the records are where they are looked for");
     assert!(load.end().0.iter().all(|record| record.status == 200 && record.version == "v1"));
     assert_eq!(world.replicas_of(1), replicas, "the stable release was left alone");
     assert_eq!(world.service().unwrap()["stable"], 1);
@@ -669,6 +671,23 @@ fn what_is_piped_is_plain_text_and_no_color_is_honoured_on_a_terminal() {
         let (colourful, plain) = (on_a_terminal(""), on_a_terminal("1"));
         assert!(colourful.contains("\u{1b}[") && colourful.contains("shop"), "{colourful:?}");
         assert!(plain.contains("shop") && !plain.contains('\u{1b}'), "{plain:?}");
+    }
+    world.down();
+}
+
+#[test]
+fn what_is_watched_ends_with_whoever_reads_it() {
+    let world = World::new();
+    world.up();
+    world.ship("v1");
+    for arguments in [&["status", "--watch"][..], &["status", "--watch", "--json"], &["logs", "--follow"]] {
+        let mut watch = world.command(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut byte = [0];
+        watch.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+        drop(watch.stdout.take());
+        let ended = until(PATIENCE, || watch.try_wait().unwrap().is_some());
+        let _ = watch.kill();
+        assert!(ended && watch.wait().unwrap().success(), "{arguments:?}");
     }
     world.down();
 }
