@@ -82,9 +82,10 @@ fn release(world: &World, version: &str) -> Value {
     releases.iter().find(|release| release["version"] == version).unwrap().clone()
 }
 
-/// Whether a program is there; without it a test is skipped loudly, and fails where CI is set.
-fn has(program: &str, test: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+/// Whether a program is there and does its part; without it a test is skipped loudly, and fails where CI is set.
+fn has(program: &str, arguments: &[&str], test: &str) -> bool {
+    let found =
+        Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return true;
     }
@@ -111,6 +112,16 @@ fn python_example(world: &World) {
     fs::write(world.folder().join("evenkeel.yaml"), text).unwrap();
 }
 
+#[test]
+fn the_readme_shows_the_example_as_it_is() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let readme = fs::read_to_string(top.join("README.md")).unwrap();
+    for (language, name) in [("python", "app.py"), ("yaml", "evenkeel.yaml")] {
+        let text = fs::read_to_string(top.join("examples/python").join(name)).unwrap();
+        assert!(readme.contains(&format!("```{language}\n{text}```\n")), "{name} is another one in README.md");
+    }
+}
+
 /// Builds another version of the Python example.
 fn write_python(world: &World, version: &str) {
     let path = world.folder().join("app.py");
@@ -122,7 +133,9 @@ fn write_python(world: &World, version: &str) {
 
 #[test]
 fn the_example_in_python_goes_through_its_whole_life() {
-    if !has("python3", "the_example_in_python_goes_through_its_whole_life") {
+    // Debian's minimal Python comes without it.
+    let serves = ["-c", "import http.server"];
+    if !has("python3", &serves, "the_example_in_python_goes_through_its_whole_life") {
         return;
     }
     let world = World::alone();
@@ -661,7 +674,7 @@ fn what_is_piped_is_plain_text_and_no_color_is_honoured_on_a_terminal() {
         assert!(!ran.out.contains('\u{1b}') && !ran.err.contains('\u{1b}'), "{line}\n{}{}", ran.out, ran.err);
         assert!(!ran.out.is_empty() || !ran.err.is_empty(), "{line}");
     }
-    if has("script", "what_is_piped_is_plain_text_and_no_color_is_honoured_on_a_terminal") {
+    if has("script", &["--version"], "what_is_piped_is_plain_text_and_no_color_is_honoured_on_a_terminal") {
         let on_a_terminal = |no_color: &str| {
             let mut command = Command::new("script");
             command.args(["-qec", &format!("{EVENKEEL} status"), "/dev/null"]).current_dir(world.folder());
