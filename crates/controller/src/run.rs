@@ -112,6 +112,8 @@ where
         refused_table: None,
         has_taken_stock: None,
     };
+    // Whoever asks before the first turn is told what the store knows, not that there is nothing.
+    controller.show();
     Ok((handle, controller.run(requests)))
 }
 
@@ -223,17 +225,22 @@ where
             return;
         }
         let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
+        let mut store_failed = false;
         for name in names {
             for _ in 0..DECISIONS_PER_TURN {
                 let Some(keeper) = self.keepers.get(&name) else { break };
                 let Some(seen) = keeper.observe(&self.sight(&name)) else { break };
                 // Most looks at the world change nothing: only those that do are recorded.
-                let rollout = keeper.service.in_flight();
                 let now = self.clock.now();
-                if !rollout.is_some_and(|r| matches!(r.step(&RolloutEvent::Seen(seen.clone()), now), Ok(Some(_)))) {
+                let event = RolloutEvent::Seen(seen.clone());
+                let next = keeper.service.in_flight().and_then(|rollout| rollout.step(&event, now).ok().flatten());
+                let Some(next) = next else { break };
+                // A store that has just failed is not waited for again before others could go back.
+                if store_failed && !matches!(next.phase, Phase::RollingBack { .. }) {
                     break;
                 }
-                if self.happen(&name, Event::Seen(Box::new(seen))).await.is_err() {
+                if let Err(unhappened) = self.happen(&name, Event::Seen(Box::new(seen))).await {
+                    store_failed |= matches!(unhappened, Unhappened::Store(_));
                     break;
                 }
             }
