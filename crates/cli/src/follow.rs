@@ -48,7 +48,8 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
     let mut last = None;
     loop {
         match client.overview().await {
-            Err(failure @ Failure::NotRunning(_)) => {
+            // It may also have died in the middle of its answer.
+            Err(failure @ (Failure::NotRunning(_) | Failure::Internal(_))) => {
                 silent += LOOK;
                 if silent >= PATIENCE {
                     return Err(failure);

@@ -86,9 +86,11 @@ fn a_rollout_goes_on_after_a_kill_of(role: &str, revive: impl Fn(&World, u32)) {
     let undisturbed = told(&world.rollout_of("undisturbed").unwrap());
     for (number, (state, step)) in MOMENTS.into_iter().enumerate() {
         let version = format!("m{number}");
-        world.begin(&version, 0);
+        world.build(&version, 0);
+        let mut follower = world.spawn(&["deploy", "--version", &version]);
         world.wait_for_state(state, step);
         let before = world.rollout().unwrap();
+        assert_eq!(before["version"], version);
         let revision = u32::try_from(before["candidate"].as_u64().unwrap()).unwrap();
         let replicas = world.replicas_of(revision);
         let killed = world.kill(role);
@@ -99,6 +101,7 @@ fn a_rollout_goes_on_after_a_kill_of(role: &str, revive: impl Fn(&World, u32)) {
 
         assert_eq!(world.outcome(&version), "promoted", "killed while {state}");
         assert_eq!(told(&world.rollout_of(&version).unwrap()), undisturbed, "killed while {state}");
+        assert_eq!(follower.wait().unwrap().code(), Some(0), "whoever follows it goes on too");
         let kept = world.replicas_of(revision);
         for (name, pid) in replicas {
             assert_eq!(kept.get(&name), Some(&pid), "{name} was started anew after a kill while {state}");
