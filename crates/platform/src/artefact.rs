@@ -283,7 +283,7 @@ impl Drop for Copy {
 
 /// Makes a folder as young as if it had been made now.
 fn touch(path: &Path) -> io::Result<()> {
-    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW.into() };
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
     let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
     Ok(rustix::fs::futimens(File::open(path)?, &times)?)
 }
