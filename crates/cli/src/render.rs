@@ -7,6 +7,7 @@ use evenkeel_controller::status::{ReleaseStatus, RolloutStatus, ServiceStatus};
 use evenkeel_core::Outcome;
 use evenkeel_core::ids::{BasisPoints, Timestamp};
 use evenkeel_core::release::Standing;
+pub(crate) use evenkeel_core::span::span;
 
 use crate::paint::Paint;
 
@@ -152,20 +153,6 @@ pub(crate) fn waiting(rollout: &RolloutStatus, now: Timestamp) -> Option<String>
 fn hold_of(rollout: &RolloutStatus) -> Option<Duration> {
     let step = rollout.step.and_then(|step| rollout.steps.get(step));
     step.and_then(|step| step.hold_ms).map(Duration::from_millis)
-}
-
-/// A time span for people: `340 ms`, `12 s`, `3 min 20 s`, `2 h 5 min`.
-#[must_use]
-pub(crate) fn span(time: Duration) -> String {
-    let (seconds, millis) = (time.as_secs(), time.as_millis());
-    match seconds {
-        0 => format!("{millis} ms"),
-        1..60 => format!("{seconds} s"),
-        60..3_600 if seconds % 60 == 0 => format!("{} min", seconds / 60),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ if (seconds / 60) % 60 == 0 => format!("{} h", seconds / 3_600),
-        _ => format!("{} h {} min", seconds / 3_600, (seconds / 60) % 60),
-    }
 }
 
 /// A moment in the machine's own time zone, to the second.

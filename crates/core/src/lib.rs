@@ -12,6 +12,7 @@
 //! - [`probe`]: is a replica started, alive, ready?
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
+//! - [`span`]: spans of time as people read them.
 //! - [`ports`]: the small traits that adapters implement.
 
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -24,6 +25,7 @@ pub mod probe;
 pub mod release;
 pub mod rollout;
 pub mod service;
+pub mod span;
 pub mod spec;
 pub mod table;
 

@@ -401,12 +401,14 @@ impl Service {
         };
         let no = |what: &str| Refused::NoRelease { what: what.to_owned() };
         let to = to.or_else(before).ok_or_else(|| no("there is no earlier good release to go back to"))?;
-        let release =
-            self.releases.get(&to).ok_or_else(|| no(&format!("there is no release {to}; see `evenkeel history`")))?;
+        if !self.releases.contains_key(&to) {
+            return Err(no(&format!("there is no release {to}; see `evenkeel history`")));
+        }
         if self.stable == Some(to) {
             return Err(Refused::NothingToDo { what: format!("{} is live already", self.called(to)) });
         }
-        if release.standing != Standing::Good {
+        // Whoever names a release that was live means it, whatever was said of it since.
+        if !self.promoted.contains(&to) {
             return Err(no(&format!("{} was never live: deploy it instead", self.called(to))));
         }
         let plan = self.plan_for(to).ok_or_else(|| no("the service was never deployed"))?;

@@ -1,7 +1,8 @@
 //! What a rollout says to people: what it does, what it waits for, why it went back.
 
 use super::{Ask, Kind, Outcome, Phase, Rollout, Waiting, Why, fmt};
-use crate::ids::Timestamp;
+use crate::ids::{BasisPoints, Timestamp};
+use crate::span::span;
 use crate::spec::{Hold, NotEnough};
 
 impl Phase {
@@ -128,8 +129,11 @@ impl Rollout {
             Phase::Holding { step, .. } => {
                 let Self { plan, candidate, .. } = self;
                 let time = match plan.steps[*step].hold {
-                    Hold::For(time) if time.is_zero() => return format!("{candidate} has all traffic"),
-                    Hold::For(time) => format!("for {time:?}"),
+                    Hold::For(time) if time.is_zero() && plan.steps[*step].weight == BasisPoints::ALL => {
+                        return format!("{candidate} has all traffic");
+                    }
+                    Hold::For(time) if time.is_zero() => "for a moment".to_owned(),
+                    Hold::For(time) => format!("for {}", span(time)),
                     Hold::UntilPromoted => "until somebody promotes".to_owned(),
                 };
                 format!("watching {candidate} at {} {time}", plan.steps[*step].weight)

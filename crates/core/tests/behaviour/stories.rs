@@ -20,19 +20,19 @@ fn a_good_canary_takes_over_step_by_step() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      34s #2 4 replica(s) of r2 for the next step
            4 x r1 50 %, 4 x r2 50 %; waits until 64s for 4 ready replica(s) of r2 for step 3 of 3
      35s #2 100 % of traffic to r2
            4 x r1 0 %, 4 x r2 100 %; waits until 65s for the proxy to confirm 100 % for r2
-     36s #2 watching r2 at 100 % for 5s
+     36s #2 watching r2 at 100 % for 5 s
            4 x r1 0 %, 4 x r2 100 %; waits until 101s for the end of step 3 and at least 50 requests to r2
      41s #2 r2 is stable; the old release drains and stops
            4 x r2 100 %; waits until 59s for the replicas of r1 to drain and stop
@@ -129,13 +129,13 @@ fn a_canary_that_breaks_an_objective_at_its_second_step_goes_back() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
            4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
@@ -166,7 +166,7 @@ fn a_release_that_breaks_an_objective_without_traffic_yet_is_not_judged() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
      21s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 51s for the proxy to confirm 5 % for r2
-     22s #2 watching r2 at 5 % for 10s
+     22s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 92s for the end of step 1 and at least 50 requests to r2
     ");
 }
@@ -191,12 +191,12 @@ fn too_few_requests_hold_the_step_then_pause_it_for_people() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      72s #2 paused at 5 %: only 7 of 50 requests came to judge it by
            4 x r1 95 %, 1 x r2 5 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (only 7 of 50 requests came to judge it by)
     > resume
-     80s #2 watching r2 at 5 % for 10s
+     80s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 140s for the end of step 1 and at least 50 requests to r2
      86s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 116s for 2 ready replica(s) of r2 for step 2 of 3
@@ -219,7 +219,7 @@ fn too_few_requests_go_back_where_the_spec_says_so() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 12s for the end of step 1 and at least 50 requests to r2
      12s #2 rolling back: only 7 of 50 requests came to judge it by
            4 x r1 100 %, 1 x r2 0 %; waits until 42s for all traffic to be back on r1
@@ -248,7 +248,7 @@ fn what_the_stable_release_breaks_too_calls_people() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      72s #2 paused at 5 %: the stable release breaks it too: error_rate is 40 % (limit < 5 %; stable 40 %): 40 of 100 requests failed
            4 x r1 95 %, 1 x r2 5 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (the stable release breaks it too: error_rate is 40 % (limit < 5 %; stable 40 %): 40 of 100 requests failed)
@@ -257,7 +257,7 @@ fn what_the_stable_release_breaks_too_calls_people() {
            4 x r1 95 %, 2 x r2 5 %; waits until 110s for 2 ready replica(s) of r2 for step 2 of 3
      81s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 111s for the proxy to confirm 50 % for r2
-     82s #2 watching r2 at 50 % for 20s
+     82s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 162s for the end of step 2 and at least 50 requests to r2
     ");
 }
@@ -278,7 +278,7 @@ fn what_the_stable_release_breaks_too_pauses_at_once_where_nothing_may_be_held()
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 12s for the end of step 1 and at least 50 requests to r2
      12s #2 paused at 5 %: the stable release breaks it too: error_rate is 40 % (limit < 5 %; stable 40 %): 40 of 100 requests failed
            4 x r1 95 %, 1 x r2 5 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (the stable release breaks it too: error_rate is 40 % (limit < 5 %; stable 40 %): 40 of 100 requests failed)
@@ -309,7 +309,7 @@ fn a_step_without_an_end_waits_for_a_promotion() {
            4 x r1 95 %, 2 x r2 5 %; waits until 530s for 2 ready replica(s) of r2 for step 2 of 3
     501s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 531s for the proxy to confirm 50 % for r2
-    502s #2 watching r2 at 50 % for 20s
+    502s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 582s for the end of step 2 and at least 50 requests to r2
     ");
 }
@@ -362,19 +362,19 @@ fn a_pause_keeps_what_is_left_of_the_step() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > pause
       6s #2 paused at 5 %: paused by bob
            4 x r1 95 %, 1 x r2 5 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (paused by bob)
     > resume
-    106s #2 watching r2 at 5 % for 10s
+    106s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 172s for the end of step 1 and at least 50 requests to r2
     112s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 142s for 2 ready replica(s) of r2 for step 2 of 3
     113s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 143s for the proxy to confirm 50 % for r2
-    114s #2 watching r2 at 50 % for 20s
+    114s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 194s for the end of step 2 and at least 50 requests to r2
     ");
 }
@@ -407,7 +407,7 @@ fn a_pause_while_replicas_start_goes_on_with_starting() {
            4 x r1 100 %, 1 x r2 0 %; waits until 141s for 1 ready replica(s) of r2 for step 1 of 3
     112s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 142s for the proxy to confirm 5 % for r2
-    113s #2 watching r2 at 5 % for 10s
+    113s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 183s for the end of step 1 and at least 50 requests to r2
     ");
 }
@@ -430,7 +430,7 @@ fn a_paused_release_that_breaks_an_objective_goes_back() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > pause
       6s #2 paused at 5 %: paused by bob
@@ -462,7 +462,7 @@ fn a_paused_release_can_be_promoted_past_its_step() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > pause
       6s #2 paused at 5 %: paused by bob
@@ -472,7 +472,7 @@ fn a_paused_release_can_be_promoted_past_its_step() {
            4 x r1 95 %, 2 x r2 5 %; waits until 36s for 2 ready replica(s) of r2 for step 2 of 3
       7s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 37s for the proxy to confirm 50 % for r2
-      8s #2 watching r2 at 50 % for 20s
+      8s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 88s for the end of step 2 and at least 50 requests to r2
     ");
 }
@@ -498,7 +498,7 @@ fn promote_full_gives_all_traffic_once_the_replicas_are_there() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > promote full
       6s #2 4 replica(s) of r2 for the next step
@@ -565,7 +565,7 @@ fn promote_full_still_goes_back_when_no_replica_is_left() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > promote full
       6s #2 4 replica(s) of r2 for the next step
@@ -623,13 +623,13 @@ fn a_release_that_loses_all_replicas_goes_back_at_once() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      15s #2 rolling back: only 0 of 2 replica(s) were ready while it had traffic; last: GET /health: 503
            4 x r1 100 %, 2 x r2 0 %; waits until 45s for all traffic to be back on r1
@@ -657,13 +657,13 @@ fn a_release_with_too_few_replicas_for_too_long_goes_back() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      29s #2 rolling back: only 1 of 2 replica(s) were ready while it had traffic; last: GET /health: 503
            4 x r1 100 %, 2 x r2 0 %; waits until 59s for all traffic to be back on r1
@@ -693,19 +693,19 @@ fn a_release_with_too_few_replicas_for_a_while_goes_on() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      34s #2 4 replica(s) of r2 for the next step
            4 x r1 50 %, 4 x r2 50 %; waits until 64s for 4 ready replica(s) of r2 for step 3 of 3
      35s #2 100 % of traffic to r2
            4 x r1 0 %, 4 x r2 100 %; waits until 65s for the proxy to confirm 100 % for r2
-     36s #2 watching r2 at 100 % for 5s
+     36s #2 watching r2 at 100 % for 5 s
            4 x r1 0 %, 4 x r2 100 %; waits until 101s for the end of step 3 and at least 50 requests to r2
      41s #2 r2 is stable; the old release drains and stops
            4 x r2 100 %; waits until 59s for the replicas of r1 to drain and stop
@@ -735,7 +735,7 @@ fn a_release_that_falls_short_before_its_share_is_in_force_is_not_ready() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
@@ -794,7 +794,7 @@ fn blue_green_switches_at_once_after_its_smoke_checks() {
            2 x r1 100 %, 2 x r2 0 %; waits until 71s for smoke checks of r2
       2s #2 100 % of traffic to r2
            2 x r1 0 %, 2 x r2 100 %; waits until 32s for the proxy to confirm 100 % for r2
-      3s #2 watching r2 at 100 % for 30s
+      3s #2 watching r2 at 100 % for 30 s
            2 x r1 0 %, 2 x r2 100 %; waits until 93s for the end of step 1 and at least 50 requests to r2
      33s #2 r2 is stable; the old release drains and stops
            2 x r2 100 %; waits until 51s for the replicas of r1 to drain and stop
@@ -872,7 +872,7 @@ fn blue_green_switches_back_at_once() {
            2 x r1 100 %, 2 x r2 0 %; waits until 71s for smoke checks of r2
       2s #2 100 % of traffic to r2
            2 x r1 0 %, 2 x r2 100 %; waits until 32s for the proxy to confirm 100 % for r2
-      3s #2 watching r2 at 100 % for 30s
+      3s #2 watching r2 at 100 % for 30 s
            2 x r1 0 %, 2 x r2 100 %; waits until 93s for the end of step 1 and at least 50 requests to r2
      16s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
            2 x r1 100 %, 2 x r2 0 %; waits until 46s for all traffic to be back on r1
@@ -903,7 +903,7 @@ fn the_fix_of_a_broken_stable_release_gets_all_traffic() {
            4 x r1 100 %, 4 x r2 0 %; waits until 31s for 4 ready replica(s) of r2 for step 3 of 3
       2s #2 100 % of traffic to r2
            4 x r1 0 %, 4 x r2 100 %; waits until 32s for the proxy to confirm 100 % for r2
-      3s #2 watching r2 at 100 % for 5s
+      3s #2 watching r2 at 100 % for 5 s
            4 x r1 0 %, 4 x r2 100 %; waits until 68s for the end of step 3 and at least 50 requests to r2
       8s #2 r2 is stable; the old release drains and stops
            4 x r2 100 %; waits until 26s for the replicas of r1 to drain and stop
@@ -933,13 +933,13 @@ fn a_way_back_that_cannot_be_gone_calls_people_and_is_gone_once_it_can() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
            4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
@@ -976,13 +976,13 @@ fn people_may_abort_or_promote_a_release_that_is_stuck() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
            4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
@@ -1028,13 +1028,13 @@ fn a_stuck_release_makes_room_for_its_fix() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      17s #2 rolling back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
            4 x r1 100 %, 2 x r2 0 %; waits until 47s for all traffic to be back on r1
@@ -1048,7 +1048,7 @@ fn a_stuck_release_makes_room_for_its_fix() {
            4 x r1 100 %, 4 x r3 0 %; waits until 87s for 4 ready replica(s) of r3 for step 3 of 3
      58s #3 100 % of traffic to r3
            4 x r1 0 %, 4 x r3 100 %; waits until 88s for the proxy to confirm 100 % for r3
-     59s #3 watching r3 at 100 % for 5s
+     59s #3 watching r3 at 100 % for 5 s
            4 x r1 0 %, 4 x r3 100 %; waits until 124s for the end of step 3 and at least 50 requests to r3
      64s #3 r3 is stable; the old release drains and stops
            4 x r3 100 %; waits until 82s for the replicas of r1 to drain and stop
@@ -1075,13 +1075,13 @@ fn a_fix_gets_its_turn_when_the_way_back_gets_stuck() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
     > deploy 1.2
      16s #2 rolling back: superseded by r3
@@ -1094,7 +1094,7 @@ fn a_fix_gets_its_turn_when_the_way_back_gets_stuck() {
            4 x r1 100 %, 4 x r3 0 %; waits until 77s for 4 ready replica(s) of r3 for step 3 of 3
      48s #3 100 % of traffic to r3
            4 x r1 0 %, 4 x r3 100 %; waits until 78s for the proxy to confirm 100 % for r3
-     49s #3 watching r3 at 100 % for 5s
+     49s #3 watching r3 at 100 % for 5 s
            4 x r1 0 %, 4 x r3 100 %; waits until 114s for the end of step 3 and at least 50 requests to r3
      54s #3 r3 is stable; the old release drains and stops
            4 x r3 100 %; waits until 72s for the replicas of r1 to drain and stop
@@ -1173,7 +1173,7 @@ fn rollback_out_of_a_rollout_goes_back_to_stable() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > rollback
       6s #2 rolling back: rollback asked for by bob
@@ -1204,19 +1204,19 @@ fn rollback_while_the_old_release_stops_goes_back_to_it() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      34s #2 4 replica(s) of r2 for the next step
            4 x r1 50 %, 4 x r2 50 %; waits until 64s for 4 ready replica(s) of r2 for step 3 of 3
      35s #2 100 % of traffic to r2
            4 x r1 0 %, 4 x r2 100 %; waits until 65s for the proxy to confirm 100 % for r2
-     36s #2 watching r2 at 100 % for 5s
+     36s #2 watching r2 at 100 % for 5 s
            4 x r1 0 %, 4 x r2 100 %; waits until 101s for the end of step 3 and at least 50 requests to r2
      41s #2 r2 is stable; the old release drains and stops
            4 x r2 100 %; waits until 59s for the replicas of r1 to drain and stop
@@ -1329,7 +1329,7 @@ fn deploying_the_stable_release_takes_the_candidate_back() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > deploy 1.0
       6s #2 rolling back: rollback asked for by ann
@@ -1363,7 +1363,7 @@ fn an_identical_deploy_changes_nothing() {
     ! r2 (1.1) is being rolled out already
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > deploy 1.1
     ! r2 (1.1) is being rolled out already
@@ -1389,7 +1389,7 @@ fn an_identical_deploy_of_what_waits_its_turn_changes_nothing() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > deploy 1.2
       6s #2 rolling back: superseded by r3
@@ -1427,19 +1427,19 @@ fn a_release_that_was_rolled_back_is_refused_until_somebody_insists() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #3 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #3 watching r2 at 5 % for 10s
+      2s #3 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #3 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #3 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #3 watching r2 at 50 % for 20s
+     14s #3 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      34s #3 4 replica(s) of r2 for the next step
            4 x r1 50 %, 4 x r2 50 %; waits until 64s for 4 ready replica(s) of r2 for step 3 of 3
      35s #3 100 % of traffic to r2
            4 x r1 0 %, 4 x r2 100 %; waits until 65s for the proxy to confirm 100 % for r2
-     36s #3 watching r2 at 100 % for 5s
+     36s #3 watching r2 at 100 % for 5 s
            4 x r1 0 %, 4 x r2 100 %; waits until 101s for the end of step 3 and at least 50 requests to r2
      41s #3 r2 is stable; the old release drains and stops
            4 x r2 100 %; waits until 59s for the replicas of r1 to drain and stop
@@ -1486,7 +1486,7 @@ fn retry_tries_the_same_release_with_its_whole_plan() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > promote full
       4s #2 4 replica(s) of r2 for the next step
@@ -1504,7 +1504,7 @@ fn retry_tries_the_same_release_with_its_whole_plan() {
            4 x r1 100 %, 1 x r2 0 %; waits until 39s for 1 ready replica(s) of r2 for step 1 of 3
      10s #3 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 40s for the proxy to confirm 5 % for r2
-     11s #3 watching r2 at 5 % for 10s
+     11s #3 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 81s for the end of step 1 and at least 50 requests to r2
     ");
 }
@@ -1586,7 +1586,7 @@ fn abort_of_a_superseded_rollout_drops_what_waits_behind_it() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
     > deploy 1.2
       6s #2 rolling back: superseded by r3
@@ -1650,19 +1650,19 @@ fn a_stubborn_old_release_does_not_keep_a_rollout_open() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      12s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 42s for 2 ready replica(s) of r2 for step 2 of 3
      13s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 43s for the proxy to confirm 50 % for r2
-     14s #2 watching r2 at 50 % for 20s
+     14s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 94s for the end of step 2 and at least 50 requests to r2
      34s #2 4 replica(s) of r2 for the next step
            4 x r1 50 %, 4 x r2 50 %; waits until 64s for 4 ready replica(s) of r2 for step 3 of 3
      35s #2 100 % of traffic to r2
            4 x r1 0 %, 4 x r2 100 %; waits until 65s for the proxy to confirm 100 % for r2
-     36s #2 watching r2 at 100 % for 5s
+     36s #2 watching r2 at 100 % for 5 s
            4 x r1 0 %, 4 x r2 100 %; waits until 101s for the end of step 3 and at least 50 requests to r2
      41s #2 r2 is stable; the old release drains and stops
            4 x r2 100 %; waits until 59s for the replicas of r1 to drain and stop
@@ -1719,13 +1719,13 @@ fn nobody_goes_back_on_what_nobody_knows() {
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
       1s #2 5 % of traffic to r2
            4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
-      2s #2 watching r2 at 5 % for 10s
+      2s #2 watching r2 at 5 % for 10 s
            4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
      13s #2 2 replica(s) of r2 for the next step
            4 x r1 95 %, 2 x r2 5 %; waits until 43s for 2 ready replica(s) of r2 for step 2 of 3
      14s #2 50 % of traffic to r2
            4 x r1 50 %, 2 x r2 50 %; waits until 44s for the proxy to confirm 50 % for r2
-     15s #2 watching r2 at 50 % for 20s
+     15s #2 watching r2 at 50 % for 20 s
            4 x r1 50 %, 2 x r2 50 %; waits until 95s for the end of step 2 and at least 50 requests to r2
     ");
 }
@@ -1845,7 +1845,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
           7s #2 superseded by r3
           7s #3 starting r3: 1 replica(s)
           8s #3 5 % of traffic to r3
-          9s #3 watching r3 at 5 % for 10s
+          9s #3 watching r3 at 5 % for 10 s
     smoke testing
         > deploy 1.2
           6s #2 rolling back: superseded by r3
@@ -1860,7 +1860,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
           8s #2 superseded by r3
           8s #3 starting r3: 1 replica(s)
           9s #3 5 % of traffic to r3
-         10s #3 watching r3 at 5 % for 10s
+         10s #3 watching r3 at 5 % for 10 s
     watching
         > deploy 1.2
           9s #2 rolling back: superseded by r3
@@ -1868,7 +1868,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
          10s #2 superseded by r3
          10s #3 starting r3: 1 replica(s)
          11s #3 5 % of traffic to r3
-         12s #3 watching r3 at 5 % for 10s
+         12s #3 watching r3 at 5 % for 10 s
     paused
         > deploy 1.2
           9s #2 rolling back: superseded by r3
@@ -1876,7 +1876,7 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
          10s #2 superseded by r3
          10s #3 starting r3: 1 replica(s)
          11s #3 5 % of traffic to r3
-         12s #3 watching r3 at 5 % for 10s
+         12s #3 watching r3 at 5 % for 10 s
     rolling back
         > deploy 1.2
          11s #2 all traffic is on r1; r2 drains and stops
@@ -1904,12 +1904,12 @@ fn a_newer_release_gets_its_turn_from_everywhere() {
          39s #3 starting r3: 2 replica(s)
          40s #3 smoke testing r3 before it has any traffic
          41s #3 100 % of traffic to r3
-         42s #3 watching r3 at 100 % for 30s
+         42s #3 watching r3 at 100 % for 30 s
     promoted
         > deploy 1.2
          65s #3 starting r3: 2 replica(s)
          66s #3 smoke testing r3 before it has any traffic
          67s #3 100 % of traffic to r3
-         68s #3 watching r3 at 100 % for 30s
+         68s #3 watching r3 at 100 % for 30 s
     ");
 }
