@@ -1,6 +1,8 @@
 //! What a rollout says to people: what it does, what it waits for, why it went back.
 
-use super::{Ask, Kind, Outcome, Phase, Rollout, Waiting, Why, fmt};
+use std::fmt;
+
+use super::{Ask, Kind, Outcome, Phase, Rollout, Waiting, Why};
 use crate::ids::{BasisPoints, Timestamp};
 use crate::span::span;
 use crate::spec::{Hold, NotEnough};
