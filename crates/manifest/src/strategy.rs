@@ -133,7 +133,8 @@ fn step<'a>(
     }
     let objectives = fields.read("objectives", problems, objectives);
     let (weight, written) = weight?;
-    Some((CanaryStep { weight, hold: hold?, objectives }, written))
+    // A bad hold has been told; any other lets the weight be looked at beside its neighbours.
+    Some((CanaryStep { weight, hold: hold.unwrap_or(bake), objectives }, written))
 }
 
 fn hold(value: &Value<'_>, problems: &mut Problems) -> Option<Hold> {
