@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use crate::Counts;
 
+/// A window holds at most about so many slices, however long it is; it is exact to this part of its span.
+const SLICES: u64 = 300;
+
 /// The counts of the last so many seconds, kept as slices of what arrived together.
 #[derive(Debug, Clone)]
 pub struct Window {
@@ -25,7 +28,10 @@ impl Window {
     pub fn push(&mut self, now_us: u64, slice: Counts) {
         if slice.requests() > 0 {
             self.sum.merge(&slice);
-            self.slices.push_back((now_us, slice));
+            match self.slices.back_mut() {
+                Some((began, last)) if now_us < began.saturating_add(self.span_us / SLICES) => last.merge(&slice),
+                _ => self.slices.push_back((now_us, slice)),
+            }
         }
         while let Some((at, old)) = self.slices.front() {
             if at.saturating_add(self.span_us) >= now_us {
