@@ -59,18 +59,6 @@ replicas: 3
 minimumRequests: 0
 "#;
     insta::assert_snapshot!(problems(text).render(90, false), @r#"
-    spec::nothing_judged
-
-      ⚠ no objectives: only probes can stop a bad release
-       ╭─[evenkeel.yaml:2:1]
-     1 │ # Größe → 日本
-     2 │ service: web
-       · ──────┬─────
-       ·       ╰── this service
-     3 │ enviroment: production
-       ╰────
-      help: add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
-
     spec::unknown_key
 
       × a service has no key `enviroment`
@@ -198,6 +186,18 @@ minimumRequests: 0
       help: write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together:
             `1h30m`
 
+    spec::weights_must_rise
+
+      × shares must rise, but 50 % is followed by 20 %
+        ╭─[evenkeel.yaml:15:19]
+     14 │       - { weight: 50%, hold: 10 }
+     15 │       - { weight: 20%, hold: 20m, objectives: ["latency.p99 < 500"] }
+        ·                   ─┬─
+        ·                    ╰── not above the step before
+     16 │ replicas: 3
+        ╰────
+      help: sort the steps by weight; two of the same weight are one with a longer hold
+
     spec::bad_value
 
       × `latency.p99 < 500` is no objective: `500` has no unit of time
@@ -238,7 +238,7 @@ minimumRequests: 0
         ╰────
       help: write a value from 1 to 1000000000
 
-    evenkeel.yaml: 14 mistakes, 1 warning
+    evenkeel.yaml: 15 mistakes
     "#);
 }
 
