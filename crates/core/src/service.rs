@@ -45,6 +45,8 @@ pub struct Service {
 /// A rollout that begins as soon as the one in flight is out of the way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Next {
+    /// The id it will have.
+    pub id: RolloutId,
     /// Whether it tries something new or goes back.
     pub kind: Kind,
     /// The release.
@@ -248,7 +250,7 @@ impl Service {
     /// The rollout that serves the newest wish: the one that waits for its turn, or else the one in flight.
     #[must_use]
     pub fn serving(&self) -> Option<RolloutId> {
-        self.next.as_ref().map(|_| self.next_rollout).or(self.in_flight().map(|rollout| rollout.id))
+        self.next.as_ref().map(|next| next.id).or(self.in_flight().map(|rollout| rollout.id))
     }
 
     /// How many replicas a release has when it is alone.
@@ -438,7 +440,9 @@ impl Service {
 
     /// Lets a release be next, and asks the rollout in flight to get out of its way.
     fn queue(mut self, kind: Kind, revision: Revision, plan: Plan, by: &str, now: Timestamp) -> Result<Self, Refused> {
-        self.next = Some(Next { kind, revision, plan, by: by.to_owned() });
+        let id = self.next_rollout;
+        self.next_rollout = RolloutId(id.0 + 1);
+        self.next = Some(Next { id, kind, revision, plan, by: by.to_owned() });
         if let Some(rollout) = self.in_flight() {
             let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
             if let Some(rollout) = rollout.step(&away, now)? {
@@ -502,7 +506,7 @@ impl Service {
     }
 
     fn begin_next(&mut self, now: Timestamp) {
-        let Some(Next { kind, revision, plan, by }) = self.next.take() else { return };
+        let Some(Next { id, kind, revision, plan, by }) = self.next.take() else { return };
         if let Some(mut last) = self.rollout.take() {
             if let Phase::Stopping { .. } = last.phase {
                 let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
@@ -515,8 +519,6 @@ impl Service {
         // The first release has nothing to be compared with or to return to; one that was good is known.
         let direct = self.stable.is_none() || kind == Kind::Back;
         let plan = if direct { plan.direct() } else { plan };
-        let id = self.next_rollout;
-        self.next_rollout = RolloutId(id.0 + 1);
         self.rollout = Some(Rollout::new(Start { id, kind, candidate: revision, stable: self.stable, plan, by }, now));
         self.drop_old_releases();
     }

@@ -11,6 +11,8 @@ use crate::spec::{Hold, NotEnough};
 
 /// Longest wait for the proxy to confirm a new share; R3 gives moving traffic 30 s.
 const TRAFFIC_LIMIT: Duration = Duration::from_secs(30);
+/// Time from a rollout's start in which a stable release without a ready replica counts as being restarted.
+const STABLE_MAY_RESTART: Duration = Duration::from_secs(5);
 /// Longest wait for smoke checks beyond their own time-outs.
 const SMOKE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for stopped replicas to be gone beyond drain and grace.
@@ -259,6 +261,10 @@ impl Rollout {
         seen: &Observation,
         now: Timestamp,
     ) -> Option<Self> {
+        // Stable is well again before it was given up for its fix: that fix takes its steps after all.
+        if step > 0 && weight == BasisPoints::NONE && seen.stable.ready > 0 {
+            return Some(self.in_phase(self.preparing(0, weight, now)));
+        }
         let Health { ready, detail, .. } = &seen.candidate;
         let needed = self.plan.steps[step].replicas;
         if *ready < needed {
@@ -269,21 +275,23 @@ impl Rollout {
             let own: Duration = self.plan.smoke.iter().map(|check| check.timeout).sum();
             return Some(self.in_phase(Phase::Smoking { until: now.after(own * needed + SMOKE_LIMIT) }));
         }
-        Some(self.after_smoke(step, weight, seen, now))
+        self.after_smoke(step, weight, seen, now)
     }
 
-    fn after_smoke(&self, step: usize, weight: BasisPoints, seen: &Observation, now: Timestamp) -> Self {
+    fn after_smoke(&self, step: usize, weight: BasisPoints, seen: &Observation, now: Timestamp) -> Option<Self> {
         let last = self.plan.steps.len() - 1;
         // A stable release without one ready replica cannot carry the rest: its fix gets everything as soon as it can.
+        // One that is only being restarted is waited for.
         if weight == BasisPoints::NONE && self.stable.is_some() && seen.stable.ready == 0 && step < last {
-            return self.in_phase(self.preparing(last, weight, now));
+            let is_broken = now >= self.started.after(STABLE_MAY_RESTART);
+            return is_broken.then(|| self.in_phase(self.preparing(last, weight, now)));
         }
-        self.in_phase(Phase::Shifting { step, until: now.after(TRAFFIC_LIMIT) })
+        Some(self.in_phase(Phase::Shifting { step, until: now.after(TRAFFIC_LIMIT) }))
     }
 
     fn smoked(&self, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
         match &seen.smoke {
-            Some(Ok(())) => Some(self.after_smoke(0, BasisPoints::NONE, seen, now)),
+            Some(Ok(())) => self.after_smoke(0, BasisPoints::NONE, seen, now),
             Some(Err(detail)) => Some(self.going_back(Why::Smoke { detail: detail.clone() }, now)),
             None => {
                 let detail = "the smoke checks did not end in time".to_owned();

@@ -899,15 +899,15 @@ fn the_fix_of_a_broken_stable_release_gets_all_traffic() {
     > deploy 1.1
       0s #2 starting r2: 1 replica(s)
            4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
-      1s #2 4 replica(s) of r2 for the next step
-           4 x r1 100 %, 4 x r2 0 %; waits until 31s for 4 ready replica(s) of r2 for step 3 of 3
-      2s #2 100 % of traffic to r2
-           4 x r1 0 %, 4 x r2 100 %; waits until 32s for the proxy to confirm 100 % for r2
-      3s #2 watching r2 at 100 % for 5 s
-           4 x r1 0 %, 4 x r2 100 %; waits until 68s for the end of step 3 and at least 50 requests to r2
-      8s #2 r2 is stable; the old release drains and stops
-           4 x r2 100 %; waits until 26s for the replicas of r1 to drain and stop
-      9s #2 promoted: r2 is live
+      5s #2 4 replica(s) of r2 for the next step
+           4 x r1 100 %, 4 x r2 0 %; waits until 35s for 4 ready replica(s) of r2 for step 3 of 3
+      6s #2 100 % of traffic to r2
+           4 x r1 0 %, 4 x r2 100 %; waits until 36s for the proxy to confirm 100 % for r2
+      7s #2 watching r2 at 100 % for 5 s
+           4 x r1 0 %, 4 x r2 100 %; waits until 72s for the end of step 3 and at least 50 requests to r2
+     12s #2 r2 is stable; the old release drains and stops
+           4 x r2 100 %; waits until 30s for the replicas of r1 to drain and stop
+     13s #2 promoted: r2 is live
            4 x r2 100 %; r1 good, r2 good
     ");
 }
@@ -1044,15 +1044,15 @@ fn a_stuck_release_makes_room_for_its_fix() {
      56s #2 rolled back: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed
      56s #3 starting r3: 1 replica(s)
            4 x r1 100 %, 1 x r3 0 %; waits until 86s for 1 ready replica(s) of r3 for step 1 of 3
-     57s #3 4 replica(s) of r3 for the next step
-           4 x r1 100 %, 4 x r3 0 %; waits until 87s for 4 ready replica(s) of r3 for step 3 of 3
-     58s #3 100 % of traffic to r3
-           4 x r1 0 %, 4 x r3 100 %; waits until 88s for the proxy to confirm 100 % for r3
-     59s #3 watching r3 at 100 % for 5 s
-           4 x r1 0 %, 4 x r3 100 %; waits until 124s for the end of step 3 and at least 50 requests to r3
-     64s #3 r3 is stable; the old release drains and stops
-           4 x r3 100 %; waits until 82s for the replicas of r1 to drain and stop
-     65s #3 promoted: r3 is live
+     61s #3 4 replica(s) of r3 for the next step
+           4 x r1 100 %, 4 x r3 0 %; waits until 91s for 4 ready replica(s) of r3 for step 3 of 3
+     62s #3 100 % of traffic to r3
+           4 x r1 0 %, 4 x r3 100 %; waits until 92s for the proxy to confirm 100 % for r3
+     63s #3 watching r3 at 100 % for 5 s
+           4 x r1 0 %, 4 x r3 100 %; waits until 128s for the end of step 3 and at least 50 requests to r3
+     68s #3 r3 is stable; the old release drains and stops
+           4 x r3 100 %; waits until 86s for the replicas of r1 to drain and stop
+     69s #3 promoted: r3 is live
            4 x r3 100 %; r1 good, r2 bad, r3 good
     ");
 }
@@ -1090,16 +1090,12 @@ fn a_fix_gets_its_turn_when_the_way_back_gets_stuck() {
      46s #2 superseded by r3
      46s #3 starting r3: 1 replica(s)
            4 x r1 100 %, 1 x r3 0 %; waits until 76s for 1 ready replica(s) of r3 for step 1 of 3
-     47s #3 4 replica(s) of r3 for the next step
-           4 x r1 100 %, 4 x r3 0 %; waits until 77s for 4 ready replica(s) of r3 for step 3 of 3
-     48s #3 100 % of traffic to r3
-           4 x r1 0 %, 4 x r3 100 %; waits until 78s for the proxy to confirm 100 % for r3
-     49s #3 watching r3 at 100 % for 5 s
-           4 x r1 0 %, 4 x r3 100 %; waits until 114s for the end of step 3 and at least 50 requests to r3
-     54s #3 r3 is stable; the old release drains and stops
-           4 x r3 100 %; waits until 72s for the replicas of r1 to drain and stop
-     55s #3 promoted: r3 is live
-           4 x r3 100 %; r1 good, r2 unjudged, r3 good
+     51s #3 4 replica(s) of r3 for the next step
+           4 x r1 100 %, 4 x r3 0 %; waits until 81s for 4 ready replica(s) of r3 for step 3 of 3
+     52s #3 100 % of traffic to r3
+           4 x r1 0 %, 4 x r3 100 %; waits until 82s for the proxy to confirm 100 % for r3
+     53s #3 watching r3 at 100 % for 5 s
+           4 x r1 0 %, 4 x r3 100 %; waits until 118s for the end of step 3 and at least 50 requests to r3
     ");
 }
 
@@ -1399,9 +1395,9 @@ fn an_identical_deploy_of_what_waits_its_turn_changes_nothing() {
     > deploy 1.3
       7s #2 all traffic is on r1; r2 drains and stops
       7s #2 superseded by r3
-      7s #3 starting r4: 1 replica(s)
+      7s #4 starting r4: 1 replica(s)
            4 x r1 100 %, 1 x r4 0 %; waits until 37s for 1 ready replica(s) of r4 for step 1 of 3
-      8s #3 5 % of traffic to r4
+      8s #4 5 % of traffic to r4
            4 x r1 95 %, 1 x r4 5 %; waits until 38s for the proxy to confirm 5 % for r4
     ");
 }

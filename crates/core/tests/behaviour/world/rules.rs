@@ -85,7 +85,8 @@ pub(crate) fn may_follow(controller: &mut Controller, before: &Service, event: &
         (Some(before), Some(after)) if before.id == after.id => step_has_evidence(before, after, event),
         (before_rollout, Some(begun)) => {
             let number = before_rollout.as_ref().map_or(0, |rollout| rollout.id.0);
-            assert_eq!(begun.id.0, number + 1, "rollouts are counted");
+            // One that was called off before its turn leaves a gap: an id that was told never means another rollout.
+            assert!(begun.id.0 > number, "rollouts are counted up");
             let last = after.past.last().filter(|_| before_rollout.is_some());
             assert!(last.is_none_or(Rollout::is_done), "two rollouts are in flight");
             assert_eq!(controller.asked_for.take(), Some(begun.candidate), "nobody asked for this rollout");
