@@ -913,6 +913,56 @@ fn the_fix_of_a_broken_stable_release_gets_all_traffic() {
 }
 
 #[test]
+fn a_stable_release_that_is_only_being_restarted_does_not_give_everything_away() {
+    let told = update(
+        canary(),
+        "
+        stable 0
+        deploy 1.1
+        wait 3
+        stable well
+        wait 3
+    ",
+    );
+    assert_snapshot!(told, @r"
+    > deploy 1.1
+      0s #2 starting r2: 1 replica(s)
+           4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
+      4s #2 5 % of traffic to r2
+           4 x r1 95 %, 1 x r2 5 %; waits until 34s for the proxy to confirm 5 % for r2
+      5s #2 watching r2 at 5 % for 10 s
+           4 x r1 95 %, 1 x r2 5 %; waits until 75s for the end of step 1 and at least 50 requests to r2
+    ");
+}
+
+#[test]
+fn stable_is_well_again_before_its_fix_has_everything_and_the_fix_takes_its_steps() {
+    let told = update(
+        canary(),
+        "
+        stable 0
+        deploy 1.1
+        wait 5
+        stable well
+        wait 3
+    ",
+    );
+    assert_snapshot!(told, @r"
+    > deploy 1.1
+      0s #2 starting r2: 1 replica(s)
+           4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
+      5s #2 4 replica(s) of r2 for the next step
+           4 x r1 100 %, 4 x r2 0 %; waits until 35s for 4 ready replica(s) of r2 for step 3 of 3
+      6s #2 1 replica(s) of r2 for the next step
+           4 x r1 100 %, 1 x r2 0 %; waits until 36s for 1 ready replica(s) of r2 for step 1 of 3
+      7s #2 5 % of traffic to r2
+           4 x r1 95 %, 1 x r2 5 %; waits until 37s for the proxy to confirm 5 % for r2
+      8s #2 watching r2 at 5 % for 10 s
+           4 x r1 95 %, 1 x r2 5 %; waits until 78s for the end of step 1 and at least 50 requests to r2
+    ");
+}
+
+#[test]
 fn a_way_back_that_cannot_be_gone_calls_people_and_is_gone_once_it_can() {
     let told = update(
         canary(),
