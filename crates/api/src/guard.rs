@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 
@@ -35,7 +35,7 @@ async fn check(State(guard): State<Guard>, mut request: Request, next: Next) -> 
         let detail = "requests from other pages are refused";
         return Problem::new(Code::ForeignOrigin, detail).into_response();
     }
-    if !OPEN.contains(&request.uri().path()) && !guard.knows(headers) {
+    if !OPEN.contains(&request.uri().path()) && !guard.token.is_in(headers) {
         let detail = "send `Authorization: Bearer TOKEN` with the token from the file `token` in the state directory";
         return Problem::new(Code::TokenWanted, detail).into_response();
     }
@@ -58,10 +58,5 @@ impl Guard {
 
     fn own_hosts(&self) -> [String; 3] {
         ["127.0.0.1", "localhost", "[::1]"].map(|name| format!("{name}:{}", self.port))
-    }
-
-    fn knows(&self, headers: &HeaderMap) -> bool {
-        let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        bearer.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|token| self.token.matches(token.trim()))
     }
 }

@@ -4,6 +4,7 @@
 //! bearer token, and `Host` and `Origin` are checked, so that a page in a browser cannot reach it. Modules, in reading
 //! order:
 //!
+//! - `server`: connections, and how many there may be.
 //! - [`routes`]: what can be asked, and how it is answered.
 //! - [`openapi`]: the same, described for programs.
 //! - `extract`: what is read from a request, with problems instead of plain text when it cannot be.
@@ -16,15 +17,24 @@ pub mod guard;
 pub mod openapi;
 pub mod problem;
 pub mod routes;
+mod server;
 pub mod token;
 
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::io;
 
+use axum::http::HeaderMap;
 use evenkeel_controller::Handle;
 use tokio::net::{TcpListener, UnixListener};
 
+use server::Door;
 pub use token::Token;
+
+/// Connections at once on loopback: more than monitoring and scripts need, few enough to leave the controller its
+/// descriptors.
+const LOOPBACK_MOST: usize = 64;
+/// Connections at once on the private socket; each `evenkeel` that runs takes one.
+const PRIVATE_MOST: usize = 256;
 
 /// Serves the API on a Unix socket and on loopback until `ended` resolves.
 ///
@@ -38,13 +48,12 @@ pub async fn serve(
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let until = |mut stopped: tokio::sync::watch::Receiver<bool>| async move {
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
     let port = loopback.local_addr()?.port();
-    let private = axum::serve(socket, routes::private(handle.clone())).with_graceful_shutdown(until(stopped.clone()));
-    let public = axum::serve(loopback, guard::guarded(routes::public(handle), token, port))
-        .with_graceful_shutdown(until(stopped));
+    let private = Door { most: PRIVATE_MOST, trusts: |_: &HeaderMap| true };
+    let shown = token.clone();
+    let public = Door { most: LOOPBACK_MOST, trusts: move |headers: &HeaderMap| shown.is_in(headers) };
+    let private = server::serve(socket, routes::private(handle.clone()), private, stopped.clone());
+    let public = server::serve(loopback, guard::guarded(routes::public(handle), token, port), public, stopped);
     let ending = async {
         ended.await;
         stop.send_replace(true);
@@ -53,7 +62,7 @@ pub async fn serve(
         Ok(())
     };
     tokio::select! {
-        both = async { tokio::try_join!(private.into_future(), public.into_future()) } => both.map(|_| ()),
+        _ = async { tokio::join!(private, public) } => Ok(()),
         end = ending => end,
     }
 }

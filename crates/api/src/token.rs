@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
 use subtle::ConstantTimeEq;
 
 /// The secret that the HTTP API wants as bearer; never printed.
@@ -42,5 +44,13 @@ impl Token {
     #[must_use]
     pub fn matches(&self, offered: &str) -> bool {
         self.0.as_bytes().ct_eq(offered.as_bytes()).into()
+    }
+
+    /// Tells whether a request brings the token.
+    #[must_use]
+    pub fn is_in(&self, headers: &HeaderMap) -> bool {
+        let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let offered = bearer.and_then(|value| value.strip_prefix("Bearer "));
+        offered.is_some_and(|token| self.matches(token.trim()))
     }
 }
