@@ -11,14 +11,16 @@ use std::time::Duration;
 use evenkeel_api::Token;
 use evenkeel_controller::clock::SystemClock;
 use evenkeel_controller::{Options, StartError};
-
+use evenkeel_core::ids::FencingToken;
+use evenkeel_core::ports::{PlatformError, Workloads};
 use evenkeel_platform::ProcessPlatform;
 use evenkeel_proxy::RemoteProxy;
 use evenkeel_store::SqliteStore;
-use evenkeel_wire::frame;
+use evenkeel_wire::{agent, frame};
 use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tracing::{error, info};
 
 use crate::client::Client;
@@ -43,13 +45,22 @@ const LOCK_LIMIT: Duration = Duration::from_secs(1);
 /// # Errors
 /// It did not become ready; the end of its log says why.
 pub(crate) async fn up(place: &mut Place, api: Option<SocketAddr>) -> Result<Client, Failure> {
+    start(place, api, |troubles| troubles.is_empty()).await
+}
+
+/// Starts the controller in the background, unless it runs, and waits until it answers and its troubles are bearable.
+async fn start(
+    place: &mut Place,
+    api: Option<SocketAddr>,
+    is_bearable: fn(&[String]) -> bool,
+) -> Result<Client, Failure> {
     place.make()?;
     let client = Client::new(place.clone());
     if client.overview().await.is_err() {
         spawn_controller(place, api)?;
     }
     let ready = async {
-        while !client.ready().await.is_ok_and(|troubles| troubles.is_empty()) {
+        while !client.ready().await.is_ok_and(|troubles| is_bearable(&troubles)) {
             tokio::time::sleep(LOOK).await;
         }
     };
@@ -95,17 +106,10 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
     if !has_replicas && !alive(CONTROL_SOCKET) && !alive("agent.sock") && !alive("proxy.sock") {
         return Ok(false);
     }
-    // A dead controller's replicas are stopped in order by a new one.
-    let client = up(place, None).await?;
-    tokio::select! {
-        // One that does not answer any more may have been told by somebody else.
-        stopped = client.down() => if let (Err(failure), Ok(_)) = (stopped, client.overview().await) {
-            return Err(failure);
-        },
-        trouble = stuck(&client) => {
-            let left = format!("not everything could be stopped: {trouble}\n  next: end that process, then evenkeel down");
-            return Err(Failure::Internal(left));
-        }
+    // A dead controller's replicas are stopped in order by a new one, whatever troubles it has.
+    match start(place, None, |_| true).await {
+        Ok(client) => in_order(place, &client).await?,
+        Err(failure) => at_once(place).await.map_err(|_| failure)?,
     }
     let gone = async {
         while ["agent.sock", "proxy.sock", CONTROL_SOCKET].iter().any(|name| frame::connect(place.path(), name).is_ok())
@@ -121,17 +125,73 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
     Ok(true)
 }
 
+/// Has the controller stop everything.
+async fn in_order(place: &Place, client: &Client) -> Result<(), Failure> {
+    tokio::select! {
+        // One that does not answer any more may have been told by somebody else.
+        stopped = client.down() => match (stopped, client.overview().await) {
+            (Err(failure), Ok(_)) => Err(failure),
+            _ => Ok(()),
+        },
+        stuck = stuck(place, client) => match stuck {
+            Stuck::Agent => Err(Failure::Internal(
+                "not everything could be stopped: the agent does not answer\n  next: end that process, then evenkeel down"
+                    .into(),
+            )),
+            // Nobody can be told to leave the replicas alone, and nobody reaches them either.
+            Stuck::Proxy => at_once(place).await,
+        }
+    }
+}
+
+/// Ends the controller, and has the agent end what is left: without a word of the proxy or the store.
+async fn at_once(place: &Place) -> Result<(), Failure> {
+    if let Ok(stream) = frame::connect(place.path(), CONTROL_SOCKET) {
+        let controller = rustix::net::sockopt::socket_peercred(&stream).map_err(std::io::Error::from)?.pid;
+        // ESRCH: it has ended by itself.
+        let _ = rustix::process::kill_process(controller, rustix::process::Signal::TERM);
+    }
+    // No controller has a say from here on, so the one who spoke last is spoken for.
+    let _lock = lock(place, GONE_LIMIT).await?;
+    let fence = std::fs::read_to_string(place.path().join("fence")).unwrap_or_default();
+    let platform = ProcessPlatform::new(place.path(), own_command("agent", place)?);
+    let internal = |error: PlatformError| Failure::Internal(error.to_string());
+    platform.hello(FencingToken(fence.trim().parse().unwrap_or_default())).await.map_err(internal)?;
+    platform.shutdown().await.map_err(internal)?;
+    for left in [place.path().join(CONTROL_SOCKET), place.api_address()] {
+        let _ = std::fs::remove_file(left);
+    }
+    Ok(())
+}
+
+/// Who does not answer.
+enum Stuck {
+    Agent,
+    Proxy,
+}
+
 /// Waits until one of those who carry out a stop has not answered for a while, and tells which.
-async fn stuck(client: &Client) -> String {
-    let mut silent = Duration::ZERO;
+///
+/// Other troubles, such as an address that is in use or a store that is full, hold up no stop.
+async fn stuck(place: &Place, client: &Client) -> Stuck {
+    let agent = evenkeel_wire::Client::new(place.path(), "agent.sock");
+    let (mut agent_answered, mut proxy_answered) = (Instant::now(), Instant::now());
     loop {
         tokio::time::sleep(LOOK * 10).await;
+        // Too old to be obeyed, and answered all the same.
+        let hello = agent::Request { token: FencingToken(0), ask: agent::Ask::Hello };
+        if agent.ask::<_, agent::Answer>(&hello, STUCK_LIMIT).await.is_ok() {
+            agent_answered = Instant::now();
+        }
         let troubles = client.ready().await.unwrap_or_default();
-        // Nothing has to be written for a stop.
-        let hands: Vec<String> = troubles.into_iter().filter(|trouble| !trouble.starts_with("store: ")).collect();
-        silent = if hands.is_empty() { Duration::ZERO } else { silent + LOOK * 10 };
-        if silent >= STUCK_LIMIT {
-            return hands.join("; ");
+        if !troubles.iter().any(|trouble| trouble.starts_with("proxy: ")) {
+            proxy_answered = Instant::now();
+        }
+        if agent_answered.elapsed() >= STUCK_LIMIT {
+            return Stuck::Agent;
+        }
+        if proxy_answered.elapsed() >= STUCK_LIMIT {
+            return Stuck::Proxy;
         }
     }
 }

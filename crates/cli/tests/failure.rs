@@ -423,3 +423,40 @@ fn down_says_so_when_the_agent_hangs_and_ends_everything_once_it_goes_on() {
     processes::signal(agent, Signal::CONT).unwrap();
     world.down();
 }
+
+#[test]
+fn down_ends_everything_though_the_store_is_locked() {
+    let world = World::alone();
+    world.up();
+    world.begin("v1", 0);
+    let _lock = StoreLock::take(&world);
+    world.down();
+}
+
+#[test]
+fn down_ends_everything_though_the_controller_is_dead_and_the_store_cannot_be_opened() {
+    let world = World::alone();
+    world.up();
+    world.ship("v1");
+    world.kill("controller");
+    let store = world.state().join("evenkeel.db");
+    std::fs::write(&store, "no store").unwrap();
+    world.down();
+}
+
+#[test]
+fn down_ends_everything_though_the_proxy_cannot_start() {
+    let world = World::alone();
+    world.up();
+    world.ship("v1");
+    processes::signal(world.own("agent").unwrap(), Signal::STOP).unwrap();
+    // No proxy that binds this name can start; the one that is killed is started again by the agent.
+    world.kill("proxy");
+    let socket = world.state().join("proxy.sock");
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::create_dir_all(socket.join("in the way")).unwrap();
+    processes::wake(&world.state());
+    world.wait_for("the trouble", || world.overview().unwrap()["troubles"].to_string().contains("the proxy ended"));
+    world.expect(0, &["down"]);
+    assert!(processes::all(&world.state()).is_empty());
+}
