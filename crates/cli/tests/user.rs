@@ -738,6 +738,41 @@ fn what_evenkeel_keeps_is_for_its_owner_alone() {
 }
 
 #[test]
+fn a_state_directory_that_others_can_write_to_is_refused() {
+    let world = World::new();
+    fs::create_dir(world.state()).unwrap();
+    for mode in [0o777, 0o770, 0o702] {
+        fs::set_permissions(world.state(), fs::Permissions::from_mode(mode)).unwrap();
+        for command in [&["up"][..], &["status"], &["down"], &["controller"], &["agent"], &["proxy"]] {
+            let ran = world.expect(2, command);
+            assert_says(&ran, &["others may write to the state directory", "next: chmod 700"]);
+        }
+    }
+    assert!(tree(&world.state()).is_empty());
+    fs::set_permissions(world.state(), fs::Permissions::from_mode(0o755)).unwrap();
+    world.up();
+    world.down();
+}
+
+#[test]
+fn a_state_directory_of_another_user_is_refused_where_named_and_passed_over_above() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let world = World::new();
+    fs::create_dir(world.state()).unwrap();
+    std::os::unix::fs::chown(world.state(), Some(65_534), Some(65_534)).unwrap();
+    assert_says(&world.expect(2, &["status"]), &["belongs to user 65534, and you are user 0", "--state"]);
+    assert_eq!(typed(&world, "evenkeel up").code, Some(2));
+    let below = world.folder().join("records");
+    let mut status = Command::new(EVENKEEL);
+    let status = status.arg("status").current_dir(&below).env_remove("EVENKEEL_STATE").output().unwrap();
+    let said = String::from_utf8(status.stderr).unwrap();
+    assert!(said.contains(&format!("no controller answers in {}", below.join(".evenkeel").display())), "{said}");
+    fs::remove_dir(world.state()).unwrap();
+}
+
+#[test]
 fn another_user_of_the_machine_can_neither_command_nor_read() {
     if !rustix::process::geteuid().is_root() {
         return;
@@ -762,7 +797,9 @@ fn another_user_of_the_machine_can_neither_command_nor_read() {
         let state = world.state();
         for arguments in [&["status"][..], &["pause"], &["rollback"]] {
             let ran = as_nobody(&program, &[&["--state", state.to_str().unwrap()], arguments].concat());
-            assert_eq!(ran.status.code(), Some(1), "{arguments:?}: {ran:?}");
+            assert_eq!(ran.status.code(), Some(2), "{arguments:?}: {ran:?}");
+            let writable = as_nobody(Path::new("/usr/bin/test"), &["-w", state.join("control.sock").to_str().unwrap()]);
+            assert!(!writable.status.success(), "the controller can be reached");
         }
         for name in ["token", "evenkeel.db"] {
             let ran = as_nobody(Path::new("/bin/cat"), &[state.join(name).to_str().unwrap()]);
