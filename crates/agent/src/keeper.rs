@@ -71,9 +71,9 @@ enum Order {
 /// Why the proxy does not listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotListening {
-    /// An address cannot be had; nothing was changed.
-    #[error(transparent)]
-    Address(#[from] CannotListen),
+    /// Some addresses cannot be had. The others are held and served.
+    #[error("{}", in_words(.0))]
+    Addresses(Vec<CannotListen>),
     /// The sockets are held, but the proxy has not taken them. Asking again is fine.
     #[error("the proxy does not listen yet: {0}")]
     Proxy(String),
@@ -106,13 +106,14 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Holds sockets on exactly these addresses; returns once the proxy serves them.
+    /// Holds sockets on exactly those of these addresses that can be had; returns once the proxy serves them.
     pub(crate) fn listen(&self, addresses: &[SocketAddr]) -> Result<(), NotListening> {
         let mut desk = self.lock();
         if matches!(desk.order, Order::Stop | Order::Stopped) {
             return Err(NotListening::Stopped);
         }
-        desk.sockets = bind_all(addresses, &desk.sockets, self.workers)?;
+        let (sockets, not_had) = bind_all(addresses, &desk.sockets, self.workers);
+        desk.sockets = sockets;
         desk.order = Order::Keep;
         desk.revision += 1;
         let revision = desk.revision;
@@ -120,6 +121,9 @@ impl Keeper {
         let untold = |desk: &mut Desk| desk.told < revision && desk.order == Order::Keep;
         let waited = self.changed.wait_timeout_while(desk, LISTEN_MAX, untold);
         let (desk, late) = waited.unwrap_or_else(PoisonError::into_inner);
+        if !not_had.is_empty() {
+            return Err(NotListening::Addresses(not_had));
+        }
         if late.timed_out() {
             return Err(NotListening::Proxy("it does not answer".to_owned()));
         }
@@ -238,24 +242,36 @@ impl Keeper {
     }
 }
 
-/// All or nothing: keeps the sockets there are, opens the missing ones, and leaves out the rest.
-fn bind_all(addresses: &[SocketAddr], held: &Sockets, workers: usize) -> Result<Sockets, CannotListen> {
+/// Keeps the sockets there are, opens the missing ones, and leaves out the rest. An address that somebody else has is
+/// no reason to leave the users of the others alone.
+fn bind_all(addresses: &[SocketAddr], held: &Sockets, workers: usize) -> (Sockets, Vec<CannotListen>) {
     let mut all = Sockets::new();
+    let mut not_had = Vec::new();
     for address in addresses {
+        // A port of our own under another address (from 127.0.0.1 to 0.0.0.0, say) is not another program's.
+        let is_ours = held.keys().chain(all.keys()).any(|other| other.port() == address.port());
         let sockets = match held.get(address) {
-            Some(sockets) => Arc::clone(sockets),
-            None => {
-                // A port of our own under another address (from 127.0.0.1 to 0.0.0.0, say) is not another program's.
-                let ours = held.keys().chain(all.keys()).any(|other| other.port() == address.port());
-                if !ours {
-                    sockets::check_free(*address)?;
-                }
-                Arc::new(sockets::listen_shared(*address, workers)?)
-            }
+            Some(sockets) => Ok(Arc::clone(sockets)),
+            None => bind_new(*address, is_ours, workers).map(Arc::new),
         };
-        all.insert(*address, sockets);
+        match sockets {
+            Ok(sockets) => drop(all.insert(*address, sockets)),
+            Err(why) => not_had.push(why),
+        }
     }
-    Ok(all)
+    (all, not_had)
+}
+
+fn bind_new(address: SocketAddr, is_ours: bool, workers: usize) -> Result<Vec<OwnedFd>, CannotListen> {
+    if !is_ours {
+        sockets::check_free(address)?;
+    }
+    sockets::listen_shared(address, workers)
+}
+
+fn in_words(not_had: &[CannotListen]) -> String {
+    let each: Vec<String> = not_had.iter().map(ToString::to_string).collect();
+    each.join("; ")
 }
 
 /// How long to wait before the next proxy: not at all after one that has lived, longer and longer after young deaths.
@@ -289,19 +305,22 @@ mod tests {
     }
 
     #[test]
-    fn one_address_that_is_taken_leaves_everything_as_it_was() {
-        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    fn addresses_that_are_taken_are_all_named_and_the_others_are_had() {
+        let taken = [(); 2].map(|()| std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+        let [first, second] = taken.each_ref().map(|listener| listener.local_addr().unwrap());
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let taken = other.local_addr().unwrap();
-        assert!(bind_all(&[free, taken], &Sockets::new(), 2).is_err());
-        sockets::check_free(free).unwrap();
+        let (had, not_had) = bind_all(&[first, free, second], &Sockets::new(), 2);
+        assert_eq!(had.keys().collect::<Vec<_>>(), [&free]);
+        let words = format!("{first} is in use by another program; {second} is in use by another program");
+        assert_eq!(NotListening::Addresses(not_had).to_string(), words);
     }
 
     #[test]
     fn a_port_of_our_own_can_move_to_all_addresses() {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let held = bind_all(&[address], &Sockets::new(), 2).unwrap();
+        let (held, _) = bind_all(&[address], &Sockets::new(), 2);
         let wide = SocketAddr::from(([0, 0, 0, 0], address.port()));
-        assert_eq!(bind_all(&[wide], &held, 2).unwrap().keys().collect::<Vec<_>>(), [&wide]);
+        let (had, not_had) = bind_all(&[wide], &held, 2);
+        assert_eq!((had.keys().collect::<Vec<_>>(), not_had.len()), (vec![&wide], 0));
     }
 }
