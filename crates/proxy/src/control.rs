@@ -17,21 +17,21 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::limits::{ADDRESSES_MAX, WORKER_TIME};
-use crate::saved;
+use crate::limits::{ADDRESSES_MAX, DISK_TIME, WORKER_TIME};
+use crate::saved::{self, Desk};
 use crate::worker::{Command, WorkerReport};
 
 /// The proxy, as its operator's side sees it.
 pub(crate) struct Control {
-    directory: PathBuf,
     workers: Vec<UnboundedSender<Command>>,
     boot: u64,
     state: Mutex<State>,
+    desk: Arc<Desk>,
 }
 
 /// Held by whoever carries out an ask: asks never overlap.
 struct State {
-    table: RoutingTable,
+    table: Arc<RoutingTable>,
     /// The sockets as the agent sent them.
     sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
 }
@@ -40,32 +40,35 @@ impl Control {
     /// Puts the saved table in force at all workers.
     ///
     /// # Errors
-    /// A worker has gone.
+    /// A worker has gone, or the machine gives no thread.
     pub(crate) fn new(directory: PathBuf, workers: Vec<UnboundedSender<Command>>) -> io::Result<Self> {
-        let table = saved::load(&directory);
+        let table = Arc::new(saved::load(&directory));
         let boot = RandomState::new().build_hasher().finish();
         let state = Mutex::new(State { table: table.clone(), sockets: BTreeMap::new() });
-        let control = Self { directory, workers, boot, state };
-        control.tell_all(|done| Command::Apply(Arc::new(table.clone()), done))?;
+        let desk = Arc::new(Desk::new(table.clone()));
+        let control = Self { workers, boot, state, desk: desk.clone() };
+        let work = move || desk.work(|table| saved::store(&directory, table));
+        std::thread::Builder::new().name("disk".into()).spawn(work)?;
+        control.tell_all(|done| Command::Apply(table.clone(), done))?;
         Ok(control)
     }
 
     /// Puts a table in force: everywhere first, then on disk.
     ///
-    /// Where the disk fails, the table is put in force all the same, with a warning: moving traffic off a bad release
-    /// matters more than what a restart would find. The controller sends its table again after a restart.
+    /// Users are spared first: a disk that is slow, hangs or fails does not keep them on a bad release. It holds up this
+    /// answer for a moment, and no other ask.
     pub(crate) fn apply(&self, table: RoutingTable) -> Answer {
         let mut state = self.lock();
         if let Err(why) = table.may_replace(state.table.generation, state.table.token) {
             return Answer::Refused { why };
         }
         let generation = table.generation;
-        state.table = table;
-        let shared = Arc::new(state.table.clone());
-        // Users are spared first: a slow disk does not keep them on a bad release.
-        let told = self.tell_all(|done| Command::Apply(shared.clone(), done));
-        if let Err(error) = saved::store(&self.directory, &state.table) {
-            warn!(%error, "routing table is in force but not on disk");
+        state.table = Arc::new(table);
+        let told = self.tell_all(|done| Command::Apply(state.table.clone(), done));
+        self.desk.put(state.table.clone());
+        drop(state);
+        if !self.desk.wait(generation, DISK_TIME) {
+            warn!(%generation, "routing table is in force, but the disk hangs");
         }
         match told {
             Ok(()) => Answer::Applied { generation },
@@ -75,7 +78,8 @@ impl Control {
 
     /// The table in force.
     pub(crate) fn table(&self) -> Answer {
-        Answer::Table { table: Box::new(self.lock().table.clone()) }
+        let table = self.lock().table.clone();
+        Answer::Table { table: Box::new((*table).clone()) }
     }
 
     /// Adds up what the workers have counted.
@@ -181,6 +185,12 @@ impl Control {
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         // Every ask leaves the state whole, so one that panicked does not take the others down.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.desk.close();
     }
 }
 

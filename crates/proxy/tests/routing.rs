@@ -100,6 +100,36 @@ fn a_disk_that_fails_does_not_keep_traffic_where_it_is() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "it is about how long something takes")]
+fn a_disk_that_hangs_holds_up_neither_traffic_nor_reports_nor_the_next_table() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    let mut proxy = Proxy::start(1);
+    let (listen, one, two) = (proxy.listen(), saying("one"), saying("two"));
+    // Opening a pipe that nobody reads waits for ever.
+    let pipe = proxy.directory.path().join("table.json.new");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let mut controls = [proxy.control(), proxy.control()];
+    let began = std::time::Instant::now();
+    for (control, (generation, side)) in controls.iter_mut().zip([(1, one), (2, two)]) {
+        let table = table(generation, listen, &[(100, &[side])]);
+        frame::write(control, &Ask::Apply { table: Box::new(table) }).unwrap();
+        wait_for(|| (proxy.report().generation == Generation(generation)).then_some(()));
+    }
+    assert_eq!(get(listen, "/").text(), "two");
+    assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+    for control in &mut controls {
+        let answer = frame::read(control).unwrap();
+        assert!(matches!(answer, Some(Answer::Applied { .. })), "{answer:?}");
+    }
+    // The disk is well again, and gets the newest.
+    let aside = proxy.directory.path().join("pipe");
+    std::fs::rename(&pipe, &aside).unwrap();
+    let _reader = std::fs::File::options().read(true).write(true).open(aside).unwrap();
+    let saved = proxy.directory.path().join("table.json");
+    wait_for(|| std::fs::read_to_string(&saved).ok().filter(|text| text.contains(r#""generation":2"#)));
+}
+
+#[test]
 fn without_weight_or_service_the_answer_is_503_with_retry_after() {
     let mut proxy = Proxy::start(1);
     let listen = proxy.listen();
