@@ -12,6 +12,7 @@ use tracing::warn;
 
 use crate::client;
 use crate::routes::Slot;
+use crate::vital::Vital;
 use crate::worker::Worker;
 
 /// Pause after the machine could not give a connection, most likely for want of descriptors.
@@ -24,13 +25,16 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Starts accepting; `None`, with a warning, when the socket is no good.
-    pub(crate) fn start(worker: &Rc<Worker>, slot: &Rc<Slot>, socket: PlainListener) -> Option<Self> {
-        let listener = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
-        let listener = listener.inspect_err(|error| warn!(%error, "cannot accept on a socket")).ok()?;
+    /// Starts accepting.
+    ///
+    /// # Errors
+    /// The socket is no good.
+    pub(crate) fn start(worker: &Rc<Worker>, slot: &Rc<Slot>, socket: PlainListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(socket)?;
         let (end, ended) = oneshot::channel();
         let task = tokio::task::spawn_local(accept(worker.clone(), slot.clone(), listener, ended));
-        Some(Self { end, task })
+        Ok(Self { end, task })
     }
 
     /// Accepts what already waits, then closes the socket. A connection in the queue of a closed socket would be reset.
@@ -41,6 +45,7 @@ impl Acceptor {
 }
 
 async fn accept(worker: Rc<Worker>, slot: Rc<Slot>, listener: TcpListener, mut ended: oneshot::Receiver<()>) {
+    let _vital = Vital("accepting connections");
     loop {
         let accepted = tokio::select! {
             biased;

@@ -124,7 +124,7 @@ impl Control {
             send(worker, Command::Listen(address, hand, answer.clone()))?;
         }
         drop(answer);
-        collect(&answers, self.workers.len()).map(drop)
+        collect(&answers, self.workers.len())?.into_iter().collect()
     }
 
     /// Stops accepting on an address.

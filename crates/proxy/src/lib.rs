@@ -6,7 +6,7 @@
 //!
 //! - [`process`]: start, and end
 //! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
-//! - `worker`, `accept`, `seats`, `clock`: one worker, its listening sockets and its connections
+//! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
 //! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
 //! - `client`, `stream`: one client's connection, and how long it may take
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
@@ -36,6 +36,7 @@ mod server;
 mod stream;
 mod tally;
 mod tunnel;
+mod vital;
 mod worker;
 
 pub use process::{Options, SOCKET_NAME, run};

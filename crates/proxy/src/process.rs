@@ -51,7 +51,6 @@ pub fn run(options: Options) -> io::Result<()> {
     info!(?drain, "proxy stops");
     control.stop(drain);
     for worker in workers {
-        // A worker that panicked has stopped as well.
         let _ = worker.thread.join();
     }
     rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both)?;

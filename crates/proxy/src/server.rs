@@ -13,12 +13,14 @@ use tracing::{debug, warn};
 
 use crate::control::Control;
 use crate::limits::CONTROL_CONNECTIONS_MAX;
+use crate::vital::Vital;
 
 /// How long a peer may take for the rest of a message it has begun, or to take an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves the control socket until it is shut down; `stop` hears of every wish to stop.
 pub(crate) fn serve(listener: &UnixListener, control: &Arc<Control>, stop: &UnboundedSender<Duration>) {
+    let _vital = Vital("the control socket");
     let open = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         let stream = match stream {

@@ -23,13 +23,15 @@ use crate::clock::Clock;
 use crate::limits::TICK;
 use crate::routes::Switchboard;
 use crate::seats::{Seat, Seats};
+use crate::vital::Vital;
 
 /// What a worker is told. It answers on the channel in the command when it is done.
 pub(crate) enum Command {
     /// Choose by this table from here on.
     Apply(Arc<RoutingTable>, Sender<()>),
-    /// Accept on these sockets; earlier ones of this address are emptied and closed.
-    Listen(SocketAddr, Vec<TcpListener>, Sender<()>),
+    /// Accept on these sockets; earlier ones of this address are emptied and closed. Where one of these is no good, the
+    /// earlier ones stay.
+    Listen(SocketAddr, Vec<TcpListener>, Sender<io::Result<()>>),
     /// Empty and close the sockets of an address.
     Unlisten(SocketAddr, Sender<()>),
     /// Say what was counted.
@@ -76,6 +78,7 @@ pub(crate) fn start(index: usize, seed: u64) -> io::Result<Handle> {
     let (started, ready) = std::sync::mpsc::channel();
     let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
         Ok(runtime) => {
+            let _vital = Vital("a worker");
             let _ = started.send(Ok(()));
             runtime.block_on(Worker::run(seed, inbox));
         }
@@ -108,10 +111,15 @@ impl Worker {
                 }
                 Command::Listen(address, sockets, done) => {
                     let slot = worker.switchboard.borrow_mut().slot(address);
-                    let fresh = sockets.into_iter().filter_map(|socket| Acceptor::start(&worker, &slot, socket));
-                    let old = acceptors.insert(address, fresh.collect());
-                    end_all(old.into_iter().flatten()).await;
-                    let _ = done.send(());
+                    let fresh = sockets.into_iter().map(|socket| Acceptor::start(&worker, &slot, socket));
+                    let listens = match fresh.collect() {
+                        Ok(fresh) => {
+                            end_all(acceptors.insert(address, fresh).into_iter().flatten()).await;
+                            Ok(())
+                        }
+                        Err(error) => Err(error),
+                    };
+                    let _ = done.send(listens);
                 }
                 Command::Unlisten(address, done) => {
                     end_all(acceptors.remove(&address).into_iter().flatten()).await;
@@ -173,6 +181,7 @@ async fn end_all(acceptors: impl Iterator<Item = Acceptor>) {
 
 /// Moves the coarse clock on, and closes what has rested too long.
 async fn keep_time(worker: Rc<Worker>) {
+    let _vital = Vital("the clock of a worker");
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -206,6 +207,22 @@ fn the_listening_sockets_are_given_back_and_lead_to_the_same_address() {
     assert_eq!(led, expected);
     assert!(matches!(proxy.ask(&Ask::Unlisten { address: addresses[0] }), Answer::Done));
     assert!(matches!(proxy.ask(&Ask::Unlisten { address: addresses[0] }), Answer::Done), "may be repeated");
+}
+
+#[test]
+fn a_socket_on_which_nothing_can_be_accepted_is_not_taken_and_the_earlier_one_stays() {
+    let mut proxy = Proxy::start(2);
+    let address = proxy.listen();
+    let file = std::fs::File::open("/proc/self/exe").unwrap();
+    let mut control = proxy.control();
+    frame::write(&mut control, &Ask::Listen { address, sockets: 1 }).unwrap();
+    frame::send_descriptors(&control, &[file.as_fd()]).unwrap();
+    let answer = frame::read(&mut control).unwrap();
+    assert!(matches!(answer, Some(Answer::Failed { .. })), "{answer:?}");
+    proxy.apply(table(1, address, &[(100, &[saying("one")])]));
+    for _ in 0..8 {
+        assert_eq!(get(address, "/").text(), "one");
+    }
 }
 
 #[test]
