@@ -12,13 +12,20 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tracing::warn;
 
 const USER_AGENT: &str = concat!("evenkeel-probe/", env!("CARGO_PKG_VERSION"));
 /// The head of an answer, and what is read ahead of its body, in bytes: what most servers accept of a request.
 const BUFFER_BYTES: usize = 64 << 10;
+
+/// Time between two attempts to send a probe for which this machine lacks something.
+const LOCAL_PERIOD: Duration = Duration::from_millis(50);
+/// How often that is told.
+const LOCAL_TOLD_PERIOD: Duration = Duration::from_secs(30);
 
 /// What is asked of a replica.
 #[derive(Debug, Clone, Copy)]
@@ -56,6 +63,8 @@ pub(crate) enum Failure {
     NotHttp,
     /// The request cannot be written: the path or a header is wrong.
     NoRequest(String),
+    /// This machine has no descriptor, port or memory left for a connection: nothing was asked.
+    Local(String),
     /// Anything else, in the words of the system.
     Other(String),
 }
@@ -67,7 +76,7 @@ impl fmt::Display for Failure {
             Self::Late(limit) => write!(f, "no answer within {}", Span(*limit)),
             Self::Closed => f.write_str("connection closed without an answer"),
             Self::NotHttp => f.write_str("the answer is not HTTP/1"),
-            Self::NoRequest(why) | Self::Other(why) => f.write_str(why),
+            Self::NoRequest(why) | Self::Local(why) | Self::Other(why) => f.write_str(why),
         }
     }
 }
@@ -92,7 +101,7 @@ impl Get<'_> {
     ///
     /// # Errors
     /// [`Failure`] when no complete head came within the limit.
-    pub(crate) async fn send(self, body_bytes: usize, wanted: fn(StatusCode) -> bool) -> Result<Got, Failure> {
+    pub(crate) async fn send(&self, body_bytes: usize, wanted: fn(StatusCode) -> bool) -> Result<Got, Failure> {
         let end = Instant::now() + self.limit;
         let late = |_| Failure::Late(self.limit);
         // Dropped with this future, and the connection with it.
@@ -137,6 +146,27 @@ impl Get<'_> {
     }
 }
 
+/// Asks again while this machine cannot even ask, which says nothing of a replica: each time with the whole limit.
+///
+/// As long as it lasts there is no answer, rather than one that has a replica stopped which may be well.
+pub(crate) async fn unless_local<T, A: Future<Output = Result<T, Failure>>>(
+    mut ask: impl FnMut() -> A,
+) -> Result<T, Failure> {
+    let mut told: Option<Instant> = None;
+    loop {
+        match ask().await {
+            Err(Failure::Local(why)) => {
+                if told.is_none_or(|at| at.elapsed() >= LOCAL_TOLD_PERIOD) {
+                    warn!(why, "no probe can be sent; trying again");
+                    told = Some(Instant::now());
+                }
+                sleep(LOCAL_PERIOD).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Connects to a port of this machine within `limit`.
 pub(crate) async fn connect_within(port: u16, limit: Duration) -> Result<(), Failure> {
     timeout(limit, connect(port)).await.map_err(|_| Failure::Late(limit))?.map(drop)
@@ -174,10 +204,14 @@ fn failure(error: hyper::Error) -> Failure {
     }
 }
 
-fn from_io(error: &io::Error) -> Failure {
+pub(crate) fn from_io(error: &io::Error) -> Failure {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, UnexpectedEof};
     let kind = error.kind();
-    if kind == ConnectionRefused {
+    if let Some(Errno::MFILE | Errno::NFILE | Errno::ADDRNOTAVAIL | Errno::NOBUFS | Errno::NOMEM) =
+        Errno::from_io_error(error)
+    {
+        Failure::Local(error.to_string())
+    } else if kind == ConnectionRefused {
         Failure::Refused
     } else if [ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof].contains(&kind) {
         Failure::Closed

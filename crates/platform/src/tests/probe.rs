@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::PATIENCE;
+use crate::http::{Failure, from_io, unless_local};
 use crate::probe::{probe, smoke};
 
 /// What a server does with a connection after it has read the request.
@@ -217,4 +218,15 @@ async fn a_smoke_check_reads_no_further_than_64_kib_and_no_longer_than_its_timeo
     assert_eq!(smoked(hanging(), Some("some"), limit).await, good("GET /: 200 OK"));
     let late = bad("GET /: 200 OK, body not complete within 50 ms");
     assert_eq!(smoked(hanging(), Some("more"), limit).await, late);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_this_machine_lacks_is_no_answer_of_a_replica() {
+    use rustix::io::Errno;
+    let lacking = [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    let lacking = (0..1_000).map(|at| lacking[at % lacking.len()]);
+    let mut outcomes = lacking.chain([Errno::CONNREFUSED]).map(|errno| from_io(&errno.into()));
+    let outcome = unless_local(|| std::future::ready(Err::<(), _>(outcomes.next().unwrap()))).await;
+    assert!(matches!(outcome, Err(Failure::Refused)), "{outcome:?}");
+    assert!(outcomes.next().is_none());
 }
