@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-use crate::client;
 use crate::routes::Slot;
 use crate::vital::Vital;
 use crate::worker::Worker;
+use crate::{alive, client};
 
 /// Pause after the machine could not give a connection, most likely for want of descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -31,6 +31,7 @@ impl Acceptor {
     /// The socket is no good.
     pub(crate) fn start(worker: &Rc<Worker>, slot: &Rc<Slot>, socket: PlainListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
+        alive::ask(&socket)?;
         let listener = TcpListener::from_std(socket)?;
         let (end, ended) = oneshot::channel();
         let task = tokio::task::spawn_local(accept(worker.clone(), slot.clone(), listener, ended));

@@ -8,13 +8,14 @@
 //! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
 //! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
-//! - `client`, `stream`: one client's connection, and how long it may take
+//! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
 //! - `outgoing`, `forward`, `headers`, `body`, `tunnel`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
 //! - `remote`: the proxy as a controller sees it
 
 mod accept;
+mod alive;
 mod body;
 mod chunks;
 mod client;

@@ -22,6 +22,15 @@ pub(crate) const BODY_GAP: Duration = Duration::from_secs(30);
 /// Longest time a client may refuse to take a single byte of its answer.
 pub(crate) const WRITE_GAP: Duration = Duration::from_secs(60);
 
+/// Silence on a connection after which the kernel asks whether the peer is there.
+pub(crate) const ALIVE_SILENCE: Duration = Duration::from_secs(60);
+
+/// Between one such question and the next while no answer comes.
+pub(crate) const ALIVE_ASK_EVERY: Duration = Duration::from_secs(15);
+
+/// So many without an answer, and the connection is closed: two minutes after the peer vanished.
+pub(crate) const ALIVE_ASKS: u32 = 4;
+
 /// Clients' connections per worker; a further one is closed at once. About 0.5 GB at the 27 KB measured for one at rest.
 pub(crate) const CONNECTIONS_MAX: usize = 20_000;
 

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::alive;
 use crate::body::RequestBody;
 use crate::limits::{CONNECT_TIME, EJECTION_FIRST, EJECTION_LONGEST, IDLE_MAX, IDLE_TIME};
 
@@ -132,6 +133,7 @@ impl Replica {
         };
         // Without it the end of a request could wait for the replica's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
+        let _ = alive::ask(&stream);
         let handshake = Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| NoLink::Local(io::Error::other(error)))?;
         if upgradable {
