@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use evenkeel_core::ids::ReplicaId;
@@ -51,6 +52,14 @@ impl Family {
     /// The marks to put into a replica's environment.
     pub(crate) fn marks(&self, replica: &ReplicaId) -> [(&'static str, OsString); 2] {
         [(REPLICA, replica.to_string().into()), (STATE, self.state.clone().into())]
+    }
+
+    /// Takes from a command what a replica's environment has: an agent that was started from within a replica hands
+    /// none of it on, or its own processes would be taken for that replica's.
+    pub(crate) fn unmark(command: &mut Command) {
+        [REPLICA, STATE, "PORT"].iter().for_each(|name| {
+            command.env_remove(name);
+        });
     }
 
     /// All living processes of our user that carry our marks.

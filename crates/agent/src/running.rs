@@ -15,6 +15,7 @@ use evenkeel_wire::frame;
 use evenkeel_wire::proxy::{Answer, Ask};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
+use crate::family::Family;
 use crate::process::{self, Process};
 use crate::spawn::open_log;
 use crate::{clock, disk, logs};
@@ -240,13 +241,14 @@ fn identify(child: &Child) -> io::Result<(Process, OwnedFd)> {
     Ok((Process::observe(child.id())?, pidfd_open(pid, PidfdFlags::empty())?))
 }
 
-/// The proxy is a part of evenkeel: it gets the agent's environment as it is.
+/// The proxy is a part of evenkeel: it gets the agent's environment, without the marks of a replica that started it.
 fn spawn(state: &Path, command: &[String]) -> io::Result<Child> {
     let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no program is given for the proxy");
     let (program, arguments) = command.split_first().ok_or_else(missing)?;
     let log = open_log(&state.join(logs::DIRECTORY).join(logs::PROXY))?;
     let mut proxy = Command::new(program);
     proxy.args(arguments).process_group(0);
+    Family::unmark(&mut proxy);
     proxy.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     proxy.spawn().map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))
 }

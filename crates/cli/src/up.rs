@@ -85,6 +85,8 @@ fn spawn_controller(place: &Place, api: Option<SocketAddr>) -> Result<(), Failur
     if let Some(api) = api {
         command.arg("--api").arg(api.to_string());
     }
+    // Of a replica, when this runs within one.
+    command.env_remove("EVENKEEL_REPLICA").env_remove("EVENKEEL_STATE").env_remove("PORT");
     // A process group of its own: Ctrl-C in this terminal is not meant for it.
     command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.spawn()?;
@@ -203,6 +205,7 @@ async fn stuck(place: &Place, client: &Client) -> Stuck {
 /// # Errors
 /// It could not start.
 pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Result<Exit, Failure> {
+    evenkeel_platform::raise_open_files();
     place.make()?;
     // Never given back by hand: who finds it free knows that this process has ended.
     std::mem::forget(lock(place, LOCK_LIMIT).await?);

@@ -738,6 +738,43 @@ fn what_evenkeel_keeps_is_for_its_owner_alone() {
 }
 
 #[test]
+fn the_controller_may_open_as_many_files_as_there_can_be_and_replicas_no_more_than_before() {
+    let world = World::new();
+    let mut up = Command::new("sh");
+    up.args(["-c", "ulimit -Sn 321 && exec \"$0\" up --api 127.0.0.1:0", EVENKEEL]).current_dir(world.folder());
+    assert!(up.env_remove("EVENKEEL_STATE").stdout(Stdio::null()).status().unwrap().success());
+    world.ship("v1");
+    let limits = |pid: u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap().to_owned();
+        let mut limits = line.split_whitespace().map(|limit| limit.parse::<u64>().unwrap());
+        (limits.next().unwrap(), limits.next().unwrap())
+    };
+    let (soft, hard) = limits(world.own("controller").unwrap());
+    assert_eq!(soft, hard);
+    for (name, pid) in world.replicas() {
+        assert_eq!(limits(pid), (321, hard), "{name}");
+    }
+    world.down();
+}
+
+#[test]
+fn what_is_started_from_within_a_replica_is_no_part_of_that_replica() {
+    let world = World::new();
+    let mut up = world.command(&["up", "--api", "127.0.0.1:0"]);
+    up.env("EVENKEEL_REPLICA", "web-r1-1").env("EVENKEEL_STATE", world.state()).env("PORT", "1");
+    assert!(up.stdout(Stdio::null()).status().unwrap().success());
+    for role in ["controller", "agent", "proxy"] {
+        let environ = fs::read(format!("/proc/{}/environ", world.own(role).unwrap())).unwrap();
+        let names: Vec<&[u8]> = environ.split(|byte| *byte == 0).collect();
+        for name in ["EVENKEEL_REPLICA=", "EVENKEEL_STATE=", "PORT="] {
+            assert!(!names.iter().any(|entry| entry.starts_with(name.as_bytes())), "{role} has {name}");
+        }
+    }
+    world.down();
+}
+
+#[test]
 fn a_state_directory_that_others_can_write_to_is_refused() {
     let world = World::new();
     fs::create_dir(world.state()).unwrap();

@@ -11,17 +11,20 @@
 //! - [`probe`]: is a replica well? One HTTP request, or one connection.
 //! - `http`: one bounded HTTP request.
 //! - [`logs`]: what replicas wrote.
+//! - `limits`: how many files a process may have open.
 //! - `text`: words of strangers, made safe to print.
 
 pub mod agent;
 pub mod artefact;
 mod http;
+mod limits;
 pub mod logs;
 pub mod probe;
 pub mod process;
 mod text;
 mod tree;
 
+pub use limits::raise_open_files;
 pub use process::ProcessPlatform;
 
 #[cfg(test)]
