@@ -1,7 +1,7 @@
 //! evenkeel's own exposition: what every release serves, and what evenkeel does, for Prometheus.
 //!
 //! Labels are bounded: services and their kept releases, classes of status. `status` is the class with its digits
-//! open (`2xx`), which `status=~"2.."` matches too.
+//! open (`2xx`), which `status=~"2.."` matches too; `none` where a release gave no answer.
 
 use std::fmt::Write as _;
 
@@ -55,7 +55,9 @@ impl Collector for Shown {
         let status = services.iter().map(|s| (of_service(s), deployment_status(s))).collect();
         let help = "1 while a rollout is in flight, 0 when all is stable, -1 when the last one went back";
         gauges(&mut encoder, "evenkeel_deployment_status", help, status)?;
-        counters(&mut encoder, "evenkeel_deployments", "Ended rollouts that are remembered", ended(services))?;
+        // No counter: the oldest are forgotten.
+        let help = "Ended rollouts that are remembered, by how they ended";
+        gauges(&mut encoder, "evenkeel_rollouts_remembered", help, ended(services))?;
         let troubles = ConstGauge::new(self.0.troubles.len() as i64);
         let help = "Parts of evenkeel that do not answer";
         troubles.encode(encoder.encode_descriptor("evenkeel_troubles", help, None, troubles.metric_type())?)
@@ -101,8 +103,8 @@ fn deployment_status(service: &ServiceStatus) -> i64 {
     }
 }
 
-fn ended(services: &[ServiceStatus]) -> Vec<(Labels, u64)> {
-    let mut counted: std::collections::BTreeMap<Labels, u64> = std::collections::BTreeMap::new();
+fn ended(services: &[ServiceStatus]) -> Vec<(Labels, i64)> {
+    let mut counted: std::collections::BTreeMap<Labels, i64> = std::collections::BTreeMap::new();
     for service in services {
         let all = service.history.iter().chain(&service.rollout);
         for outcome in all.filter_map(|rollout: &RolloutStatus| rollout.outcome.as_ref()) {
@@ -170,14 +172,34 @@ fn durations(encoder: &mut DescriptorEncoder<'_>, services: &[ServiceStatus]) ->
 mod tests {
     use super::*;
     use evenkeel_analysis::Outcome as Ended;
-    use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
+    use evenkeel_core::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
     use evenkeel_core::release::Standing;
+    use evenkeel_core::rollout::Kind;
 
     #[test]
     fn every_release_is_exposed_with_its_requests_and_latencies() {
         let mut total = Counts::default();
         total.record(Ended::Answered(200), 3_000);
         total.record(Ended::Answered(503), 30_000);
+        total.record(Ended::NoAnswer, 30_000);
+        let promoted = RolloutStatus {
+            id: RolloutId(1),
+            kind: Kind::Deploy,
+            candidate: Revision(3),
+            version: "1.4.2".into(),
+            stable: None,
+            by: "ada".into(),
+            started: Timestamp(0),
+            state: "promoted".into(),
+            outcome: Some(Outcome::Promoted),
+            ended: Some(Timestamp(1)),
+            steps: Vec::new(),
+            step: None,
+            held_since: None,
+            waiting: None,
+            verdict: None,
+            moments: Vec::new(),
+        };
         let release = ReleaseStatus {
             revision: Revision(3),
             version: "1.4.2".into(),
@@ -198,18 +220,21 @@ mod tests {
             preview: None,
             stable: Some(Revision(3)),
             releases: vec![release],
-            rollout: None,
+            rollout: Some(promoted.clone()),
             queued: None,
-            history: Vec::new(),
+            history: vec![promoted],
         };
         let text = exposition(&Overview { services: vec![service], ..Overview::default() });
         let labels = r#"service="web",environment="production",release="r3",version="1.4.2",role="stable""#;
         for line in [
             format!(r#"http_requests_total{{{labels},status="2xx"}} 1"#),
             format!(r#"http_requests_total{{{labels},status="5xx"}} 1"#),
+            format!(r#"http_requests_total{{{labels},status="none"}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{le="0.005",{labels}}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{le="+Inf",{labels}}} 2"#),
             format!(r#"replica_up{{{labels}}} 1"#),
+            "# TYPE evenkeel_rollouts_remembered gauge".into(),
+            r#"evenkeel_rollouts_remembered{service="web",environment="production",status="promoted"} 2"#.into(),
         ] {
             assert!(text.lines().any(|l| l == line), "missing {line} in\n{text}");
         }
