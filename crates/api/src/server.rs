@@ -1,7 +1,7 @@
 //! Connections: how many at once, and for how long without a request.
 //!
-//! Whoever is on this machine can connect to loopback. Connections in which nobody has shown the token give way to newer
-//! ones, so they take neither the controller's descriptors nor the places of those who may ask.
+//! Whoever is on this machine can connect to loopback. Connections in which nobody has shown the token give way to
+//! newer ones, so they take neither the controller's descriptors nor the places of those who may ask.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};

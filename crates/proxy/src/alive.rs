@@ -1,7 +1,7 @@
 //! Noticing a peer that vanished without a word.
 //!
-//! A tunnel, or a stream of events with nothing to say, may be silent for hours, and so may the machine at its other end
-//! that lost power. The kernel asks, and closes the connection when no answer comes.
+//! A tunnel, or a stream of events with nothing to say, may be silent for hours, and so may the machine at its other
+//! end that lost power. The kernel asks, and closes the connection when no answer comes.
 
 use std::io;
 use std::os::fd::AsFd;

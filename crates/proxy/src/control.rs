@@ -55,8 +55,8 @@ impl Control {
 
     /// Puts a table in force: everywhere first, then on disk.
     ///
-    /// Users are spared first: a disk that is slow, hangs or fails does not keep them on a bad release. It holds up this
-    /// answer for a moment, and no other ask.
+    /// Users are spared first: a disk that is slow, hangs or fails does not keep them on a bad release. It holds up
+    /// this answer for a moment, and no other ask.
     pub(crate) fn apply(&self, table: RoutingTable) -> Answer {
         let mut state = self.lock();
         if let Err(why) = table.may_replace(state.table.generation, state.table.token) {

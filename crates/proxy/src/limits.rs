@@ -74,8 +74,8 @@ pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 32;
 /// Listening addresses at once, previews included.
 pub(crate) const ADDRESSES_MAX: usize = 4096;
 
-/// Drain after SIGTERM. Whoever sends it bypasses the agent, which starts a successor only when this process is dead: new
-/// connections wait until then. A longer drain is the agent's to ask for.
+/// Drain after SIGTERM. Whoever sends it bypasses the agent, which starts a successor only when this process is dead:
+/// new connections wait until then. A longer drain is the agent's to ask for.
 pub(crate) const TERM_DRAIN: Duration = Duration::from_secs(1);
 
 /// How long a connection at rest waits for one more request when the proxy stops: clients under load send it at once,

@@ -65,8 +65,8 @@ impl Desk {
         self.changed.notify_all();
     }
 
-    /// Writes what is put, until closed. One that cannot be written is not tried again: moving traffic off a bad release
-    /// matters more than what a restart would find, and the controller sends its table again after one.
+    /// Writes what is put, until closed. One that cannot be written is not tried again: moving traffic off a bad
+    /// release matters more than what a restart would find, and the controller sends its table again after one.
     pub(crate) fn work(&self, store: impl Fn(&RoutingTable) -> io::Result<()>) {
         while let Some(table) = self.next() {
             if let Err(error) = store(&table) {

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Ask {
-    /// Puts a table in force: with every worker first, then on disk. Answered by [`Answer::Applied`] when no worker routes
-    /// by an older one, and the disk has it or a newer one. Where the disk fails, or hangs for a second, the answer is the
-    /// same and the proxy's log has a warning.
+    /// Puts a table in force: with every worker first, then on disk. Answered by [`Answer::Applied`] when no worker
+    /// routes by an older one, and the disk has it or a newer one. Where the disk fails, or hangs for a second, the
+    /// answer is the same and the proxy's log has a warning.
     Apply {
         /// The whole table.
         table: Box<RoutingTable>,
