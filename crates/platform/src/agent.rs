@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -17,12 +18,14 @@ use tokio::sync::{Mutex, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use crate::logs;
+use crate::{limits, logs};
 
 /// The agent's socket in the state directory.
 const SOCKET: &str = "agent.sock";
 /// Longest wait for an answer to anything but a watch.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for the answer of an agent that waits for the proxy, which it does for 10 s.
+const LISTEN_LIMIT: Duration = Duration::from_secs(12);
 /// Longest wait for a Hello: the agent answers it at once, whatever else it does.
 const HELLO_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for an agent that was just started.
@@ -46,6 +49,8 @@ pub struct Agent {
     token: AtomicU64,
     /// For what is answered soon.
     calls: Client,
+    /// For listening, which waits for the proxy and would hold up what is to be started or stopped meanwhile.
+    listens: Client,
     /// For watches, which wait for something to happen and would hold up the rest.
     watches: Client,
     /// Locked while an agent is being started; when the last attempt was over.
@@ -58,6 +63,7 @@ impl Agent {
     pub fn new(state: PathBuf, command: Vec<String>) -> Self {
         Self {
             calls: Client::new(&state, SOCKET),
+            listens: Client::new(&state, SOCKET),
             watches: Client::new(&state, SOCKET),
             state,
             command,
@@ -87,6 +93,14 @@ impl Agent {
     /// [`PlatformError`], after an attempt to start the agent where none was.
     pub async fn call(&self, ask: Ask) -> Result<(), PlatformError> {
         done(self.exchange(&self.calls, ask, ANSWER_LIMIT).await?)
+    }
+
+    /// Asks for these addresses to be listened on.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn listen(&self, addresses: Vec<SocketAddr>) -> Result<(), PlatformError> {
+        done(self.exchange(&self.listens, Ask::Listen { addresses }, LISTEN_LIMIT).await?)
     }
 
     /// Asks for something that is answered after up to `wait`.
@@ -173,8 +187,15 @@ impl Agent {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0)
+            // Of a replica, when evenkeel is run from within one: they would mark what is started here as its own.
+            .env_remove("EVENKEEL_REPLICA")
+            .env_remove("EVENKEEL_STATE")
+            .env_remove("PORT")
             .spawn()?;
-        info!(pid = child.id(), "agent started");
+        if let Some(pid) = child.id() {
+            limits::restore_open_files(pid);
+            info!(pid, "agent started");
+        }
         let (tell, ended) = oneshot::channel();
         tokio::spawn(async move {
             if let Ok(status) = child.wait().await {
