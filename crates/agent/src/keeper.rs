@@ -68,6 +68,15 @@ enum Order {
     Stopped,
 }
 
+/// What was asked of the proxy last, by somebody who waits for it.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    /// Of the desk.
+    revision: u64,
+    /// Addresses that cannot be had.
+    not_had: Vec<CannotListen>,
+}
+
 /// Why the proxy does not listen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotListening {
@@ -106,8 +115,8 @@ impl Keeper {
         Ok(keeper)
     }
 
-    /// Holds sockets on exactly those of these addresses that can be had; returns once the proxy serves them.
-    pub(crate) fn listen(&self, addresses: &[SocketAddr]) -> Result<(), NotListening> {
+    /// Holds sockets on exactly those of these addresses that can be had, and has them handed to the proxy.
+    pub(crate) fn want(&self, addresses: &[SocketAddr]) -> Result<Wish, NotListening> {
         let mut desk = self.lock();
         if matches!(desk.order, Order::Stop | Order::Stopped) {
             return Err(NotListening::Stopped);
@@ -116,13 +125,17 @@ impl Keeper {
         desk.sockets = sockets;
         desk.order = Order::Keep;
         desk.revision += 1;
-        let revision = desk.revision;
         self.ring();
-        let untold = |desk: &mut Desk| desk.told < revision && desk.order == Order::Keep;
-        let waited = self.changed.wait_timeout_while(desk, LISTEN_MAX, untold);
+        Ok(Wish { revision: desk.revision, not_had })
+    }
+
+    /// Returns once the proxy serves what was wanted, or what was wanted later.
+    pub(crate) fn wait(&self, wish: Wish) -> Result<(), NotListening> {
+        let untold = |desk: &mut Desk| desk.told < wish.revision && desk.order == Order::Keep;
+        let waited = self.changed.wait_timeout_while(self.lock(), LISTEN_MAX, untold);
         let (desk, late) = waited.unwrap_or_else(PoisonError::into_inner);
-        if !not_had.is_empty() {
-            return Err(NotListening::Addresses(not_had));
+        if !wish.not_had.is_empty() {
+            return Err(NotListening::Addresses(wish.not_had));
         }
         if late.timed_out() {
             return Err(NotListening::Proxy("it does not answer".to_owned()));

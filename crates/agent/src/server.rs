@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
@@ -12,7 +13,7 @@ use evenkeel_wire::agent::{Answer, Ask, Request};
 use evenkeel_wire::frame;
 
 use crate::fence::{Fence, Permit, Refused};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, NotListening};
 use crate::replicas::Replicas;
 
 /// Connections served at once; more are closed.
@@ -101,7 +102,7 @@ impl Agent {
             Ask::Kill { replica } => done(self.replicas.kill(&replica)),
             Ask::Forget { replica } => done(self.replicas.forget(&replica)),
             Ask::Watch { seen, wait_ms } => self.watch(seen, wait_ms, permit),
-            Ask::Listen { addresses } => done(self.keeper.listen(&addresses)),
+            Ask::Listen { addresses } => done(self.listen(&addresses, permit)),
             Ask::Shutdown => {
                 self.replicas.close();
                 self.keeper.stop();
@@ -109,6 +110,14 @@ impl Agent {
             }
         };
         (answer, Next::Go)
+    }
+
+    fn listen(&self, addresses: &[SocketAddr], permit: Permit<'_>) -> Result<(), NotListening> {
+        let wish = self.keeper.want(addresses)?;
+        // What is waited for is the proxy, and it is handed what was wanted last: a newer controller's wish, once it
+        // has one. So that one need not wait for a proxy that does not start.
+        drop(permit);
+        self.keeper.wait(wish)
     }
 
     fn watch(&self, seen: u64, wait_ms: u64, permit: Permit<'_>) -> Answer {

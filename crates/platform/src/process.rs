@@ -173,7 +173,7 @@ impl Workloads for ProcessPlatform {
     }
 
     async fn listen(&self, addresses: Vec<SocketAddr>) -> Result<(), PlatformError> {
-        self.agent.call(Ask::Listen { addresses }).await
+        self.agent.listen(addresses).await
     }
 
     async fn probe(&self, port: u16, check: &ProbeCheck, limit: Duration) -> Answered {

@@ -4,9 +4,9 @@ use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use evenkeel_wire::agent::Ask;
+use evenkeel_wire::agent::{Answer, Ask};
 
-use crate::world::{LIMIT, World, is_alive, kill_hard, now, wait_for};
+use crate::world::{LIMIT, World, is_alive, kill_hard, now, stop, wait_for};
 
 /// The budget for a killed proxy's successor.
 const BACK_WITHIN: Duration = Duration::from_millis(300);
@@ -106,6 +106,31 @@ fn a_proxy_that_died_with_its_agent_comes_back_when_listening_is_asked_for() {
     world.start_agent();
     world.must(Ask::Listen { addresses: vec![address] });
     assert!(served_by(address).is_some_and(|new| new != old));
+}
+
+#[test]
+fn a_newer_controller_is_heard_while_an_older_one_waits_for_a_proxy_that_hangs() {
+    let world = World::new();
+    let [first, second] = [local(free_port()), local(free_port())];
+    world.must(Ask::Listen { addresses: vec![first] });
+    let proxy = served_by(first).unwrap();
+    stop(proxy);
+    std::thread::scope(|scope| {
+        let old = scope.spawn(|| world.ask_as(1, Ask::Listen { addresses: vec![first, second] }));
+        std::thread::sleep(Duration::from_millis(200));
+        let asked = now();
+        assert!(matches!(world.ask_as(2, Ask::Hello), Answer::Done));
+        assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+        assert!(!old.is_finished());
+        // Nothing of the older controller's is begun from here on, and the newer one's wish is what comes true.
+        let late = world.ask_as(1, Ask::Listen { addresses: vec![second] });
+        assert!(matches!(late, Answer::OldToken { .. }), "{late:?}");
+        kill_hard(proxy);
+        assert!(matches!(world.ask_as(2, Ask::Listen { addresses: vec![first] }), Answer::Done));
+        assert!(served_by(first).is_some_and(|new| new != proxy));
+        assert!(TcpStream::connect(second).is_err());
+        old.join().unwrap();
+    });
 }
 
 /// The pid of the proxy that answers at an address; `None` when the connection is refused.

@@ -186,6 +186,11 @@ pub(crate) fn kill_hard(pid: u32) {
     rustix::process::kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::KILL).unwrap();
 }
 
+/// Stops a process as a debugger would.
+pub(crate) fn stop(pid: u32) {
+    rustix::process::kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), Signal::STOP).unwrap();
+}
+
 fn is_done_or_old(answer: &Answer) -> bool {
     matches!(answer, Answer::Done | Answer::OldToken { .. })
 }

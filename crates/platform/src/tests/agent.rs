@@ -101,6 +101,26 @@ async fn every_request_carries_the_token_of_the_last_hello() {
 }
 
 #[tokio::test]
+async fn replicas_are_stopped_while_the_proxy_is_waited_for() {
+    let state = state();
+    let _agent = FakeAgent::start(state.path(), |ask| match ask {
+        Ask::Listen { .. } => loop {
+            std::thread::park();
+        },
+        _ => Some(Answer::Done),
+    });
+    let platform = platform(&state);
+    let listening = tokio::spawn({
+        let platform = platform.clone();
+        async move { platform.listen(Vec::new()).await }
+    });
+    tokio::task::yield_now().await;
+    timeout(Duration::from_secs(2), platform.kill(&replica(1))).await.unwrap().unwrap();
+    assert!(!listening.is_finished());
+    listening.abort();
+}
+
+#[tokio::test]
 async fn a_release_runs_where_it_was_kept_or_else_where_its_spec_lies() {
     let state = state();
     let agent = FakeAgent::start(state.path(), |_| Some(Answer::Done));
