@@ -1,5 +1,6 @@
 //! Carries out actions in order, again until they are done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use evenkeel_core::ids::ReplicaId;
 use evenkeel_core::ports::{PlatformError, Workloads};
 use evenkeel_core::release::Release;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::warn;
 
 /// Wait before an action is tried again while the platform does not answer.
@@ -19,8 +21,8 @@ pub(crate) enum Deed {
     Start { replica: ReplicaId, release: Box<Release>, log_bytes_max: u64 },
     /// SIGTERM.
     Terminate(ReplicaId),
-    /// SIGKILL.
-    Kill(ReplicaId),
+    /// SIGKILL, at the earliest `grace` after SIGTERM.
+    Kill { replica: ReplicaId, grace: Duration },
     /// Drop its record.
     Forget(ReplicaId),
 }
@@ -41,7 +43,13 @@ pub(crate) async fn work<W: Workloads>(
     mut deeds: mpsc::UnboundedReceiver<Deed>,
     told: mpsc::UnboundedSender<Told>,
 ) {
+    let mut asked_to_end: BTreeMap<ReplicaId, Instant> = BTreeMap::new();
     while let Some(deed) = deeds.recv().await {
+        // A platform that was silent may hear of SIGTERM long after it was decided; the kill is asked for again.
+        let is_early = |replica, grace| asked_to_end.get(replica).is_some_and(|at| at.elapsed() < grace);
+        if matches!(&deed, Deed::Kill { replica, grace } if is_early(replica, *grace)) {
+            continue;
+        }
         loop {
             match carry_out(&*workloads, &deed).await {
                 Ok(()) => break,
@@ -56,6 +64,11 @@ pub(crate) async fn work<W: Workloads>(
                 }
             }
         }
+        match deed {
+            Deed::Terminate(replica) => drop(asked_to_end.insert(replica, Instant::now())),
+            Deed::Forget(replica) => drop(asked_to_end.remove(&replica)),
+            Deed::Start { .. } | Deed::Kill { .. } => {}
+        }
     }
 }
 
@@ -63,7 +76,7 @@ async fn carry_out<W: Workloads>(workloads: &W, deed: &Deed) -> Result<(), Platf
     match deed {
         Deed::Start { replica, release, log_bytes_max } => workloads.start(replica, release, *log_bytes_max).await,
         Deed::Terminate(replica) => workloads.terminate(replica).await,
-        Deed::Kill(replica) => workloads.kill(replica).await,
+        Deed::Kill { replica, .. } => workloads.kill(replica).await,
         Deed::Forget(replica) => workloads.forget(replica).await,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evenkeel_core::fleet::{Action, Fleet, World};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
-use evenkeel_core::ports::{Append, Replica, Store, StoreError, Stored};
+use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored};
 use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::table::ServiceRoutes;
@@ -17,6 +17,8 @@ use crate::status::{ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, 
 
 /// A snapshot is stored after this many events.
 const SNAPSHOT_EVERY: u64 = 50;
+/// Events read at once of a log that holds more than was known.
+const MISSED_AT_ONCE: u32 = 100;
 /// How far back objectives look before a spec says so.
 const LOOK_BACK: Duration = Duration::from_secs(30);
 
@@ -27,8 +29,14 @@ pub(crate) struct Keeper {
     pub(crate) evidence: Evidence,
     /// Events in the store.
     version: u64,
+    /// When the newest of them was decided.
+    newest: Timestamp,
     /// Decided and acted on, but not durable yet: ways back to stable while the store did not answer.
     unsaved: VecDeque<(Timestamp, Event)>,
+    /// The service without what is unsaved; `None` when nothing is.
+    durable: Option<Box<Service>>,
+    /// The store failed to answer, so that its log may hold more than is known of it.
+    is_unsure: bool,
     /// How the smoke checks of a rollout ended.
     pub(crate) smoked: Option<(RolloutId, Result<(), String>)>,
     /// The rollout whose smoke checks are under way.
@@ -53,35 +61,30 @@ impl Keeper {
             service: Service::new(name),
             evidence: Evidence::new(LOOK_BACK),
             version: 0,
+            newest: Timestamp::default(),
             unsaved: VecDeque::new(),
+            durable: None,
+            is_unsure: false,
             smoked: None,
             smoking: None,
         }
     }
 
     /// A service as its log tells it: the same events through the same step give the same state.
-    ///
-    /// Answers the time of its newest event too.
-    pub(crate) fn recover(stored: Stored) -> (Self, Timestamp) {
+    pub(crate) fn recover(stored: Stored) -> Self {
         let mut keeper = Self::new(stored.service);
-        let mut newest = Timestamp::default();
         if let Some((version, service)) = stored.snapshot {
-            newest = service.rollout.as_ref().and_then(|r| r.moments.last()).map_or(newest, |moment| moment.at);
+            keeper.newest = service.rollout.as_ref().and_then(|r| r.moments.last()).map_or(keeper.newest, |m| m.at);
             (keeper.version, keeper.service) = (version, service);
         }
-        for recorded in stored.events {
-            newest = newest.max(recorded.at);
-            keeper.version = recorded.version;
-            match keeper.service.step(&recorded.event, recorded.at) {
-                Ok(Some(step)) => keeper.service = step.next,
-                Ok(None) => {}
-                Err(refused) => {
-                    warn!(service = %keeper.service.name, version = recorded.version, %refused, "an event of the log is not legal any more")
-                }
-            }
-        }
+        stored.events.iter().for_each(|recorded| keeper.replay(recorded));
         keeper.follow();
-        (keeper, newest)
+        keeper
+    }
+
+    /// When the newest event of its log was decided: the clock must not be behind it.
+    pub(crate) fn newest(&self) -> Timestamp {
+        self.newest
     }
 
     /// Decides what an event means, makes it durable, and takes it over. Answers what there is to tell.
@@ -94,37 +97,69 @@ impl Keeper {
         event: Event,
         now: Timestamp,
     ) -> Result<Vec<Told>, Unhappened> {
+        let before = self.service.clone();
+        let mut happened = self.happen_once(store, event.clone(), now).await;
+        if let Err(Unhappened::Store(StoreError::Conflict { .. })) = happened {
+            self.catch_up(store).await?;
+            happened = self.happen_once(store, event, now.max(self.newest)).await;
+        }
+        happened.map(|()| self.tell(&before))
+    }
+
+    /// Whether the store failed to answer, so that its log may hold more than is known of it.
+    pub(crate) fn is_unsure(&self) -> bool {
+        self.is_unsure
+    }
+
+    /// Looks at what the log holds: what was to be appended may be in it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn make_sure<S: Store>(&mut self, store: &S) -> Result<Vec<Told>, StoreError> {
+        let before = self.service.clone();
+        self.catch_up(store).await?;
+        Ok(self.tell(&before))
+    }
+
+    async fn happen_once<S: Store>(&mut self, store: &S, event: Event, now: Timestamp) -> Result<(), Unhappened> {
         let saved = self.save_unsaved(store).await;
-        let Some(step) = self.service.step(&event, now)? else { return saved.map(|()| Vec::new()).map_err(Into::into) };
+        let Some(step) = self.service.step(&event, now)? else { return saved.map_err(Into::into) };
         let written = match saved {
             Ok(()) => self.append(store, &event, now, &step.next).await,
             failed => failed,
         };
         if let Err(error) = written {
-            if !is_way_back(&event, &step.next) || matches!(error, StoreError::Conflict { .. }) {
+            let may_not_write = matches!(error, StoreError::Conflict { .. } | StoreError::Superseded(_));
+            if !is_way_back(&event, &step.next) || may_not_write {
                 return Err(error.into());
             }
             // Traffic goes back to stable without anybody's permission, and is recorded afterwards.
             warn!(service = %self.service.name, %error, "going back before it could be recorded");
+            self.durable.get_or_insert_with(|| Box::new(self.service.clone()));
             self.unsaved.push_back((now, event));
         }
-        let told = news(&self.service, &step.next);
         self.service = step.next;
         self.follow();
-        for news in &told {
-            info!(service = %news.service, rollout = %news.rollout, text = news.moment.text, "decided");
-        }
-        Ok(told)
+        Ok(())
     }
 
     async fn save_unsaved<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
         while let Some((at, event)) = self.unsaved.front().cloned() {
-            let append = Append { service: &self.service.name, after: self.version, at, event: &event, snapshot: None };
-            store.append(append).await?;
-            self.version += 1;
-            self.unsaved.pop_front();
+            self.write(
+                store,
+                Append { service: &self.service.name.clone(), after: self.version, at, event: &event, snapshot: None },
+            )
+            .await?;
+            self.saved(at, &event);
         }
         Ok(())
+    }
+
+    /// The first of what was unsaved is in the log.
+    fn saved(&mut self, at: Timestamp, event: &Event) {
+        self.unsaved.pop_front();
+        let durable = self.durable.take().filter(|_| !self.unsaved.is_empty());
+        self.durable = durable.and_then(|durable| Some(Box::new(durable.step(event, at).ok()??.next)));
     }
 
     async fn append<S: Store>(
@@ -136,9 +171,65 @@ impl Keeper {
     ) -> Result<(), StoreError> {
         let due = (self.version + 1).is_multiple_of(SNAPSHOT_EVERY);
         let snapshot = due.then_some(next);
-        store.append(Append { service: &self.service.name, after: self.version, at, event, snapshot }).await?;
+        self.write(store, Append { service: &next.name, after: self.version, at, event, snapshot }).await
+    }
+
+    async fn write<S: Store>(&mut self, store: &S, append: Append<'_>) -> Result<(), StoreError> {
+        let at = append.at;
+        // Who is not answered does not know whether it was written.
+        self.is_unsure = true;
+        store.append(append).await?;
+        self.is_unsure = false;
         self.version += 1;
+        self.newest = self.newest.max(at);
         Ok(())
+    }
+
+    /// Takes over what the log holds beyond what is known of it: written by another controller, or by this one when the
+    /// store's answer was lost.
+    async fn catch_up<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
+        loop {
+            let missed = store.events(&self.service.name, self.version + 1, MISSED_AT_ONCE).await?;
+            if missed.is_empty() {
+                self.is_unsure = false;
+                self.follow();
+                return Ok(());
+            }
+            info!(service = %self.service.name, events = missed.len(), "the log holds more than was known");
+            for recorded in &missed {
+                let is_ours = self.unsaved.front() == Some(&(recorded.at, recorded.event.clone()));
+                if is_ours {
+                    (self.version, self.newest) = (recorded.version, self.newest.max(recorded.at));
+                    self.saved(recorded.at, &recorded.event);
+                    continue;
+                }
+                // Something else came first: what was unsaved is decided anew by what is seen.
+                self.unsaved.clear();
+                if let Some(durable) = self.durable.take() {
+                    self.service = *durable;
+                }
+                self.replay(recorded);
+            }
+        }
+    }
+
+    fn replay(&mut self, recorded: &Recorded) {
+        (self.version, self.newest) = (recorded.version, self.newest.max(recorded.at));
+        match self.service.step(&recorded.event, recorded.at) {
+            Ok(Some(step)) => self.service = step.next,
+            Ok(None) => {}
+            Err(refused) => {
+                warn!(service = %self.service.name, version = recorded.version, %refused, "an event of the log is not legal any more")
+            }
+        }
+    }
+
+    fn tell(&self, before: &Service) -> Vec<Told> {
+        let told = news(before, &self.service);
+        for news in &told {
+            info!(service = %news.service, rollout = %news.rollout, text = news.moment.text, "decided");
+        }
+        told
     }
 
     fn follow(&mut self) {

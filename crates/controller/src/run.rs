@@ -14,6 +14,7 @@ use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release};
 use evenkeel_core::rollout::RolloutEvent;
 use evenkeel_core::service::{Effect, Verb};
+use evenkeel_core::spec::Stop;
 use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
 use evenkeel_core::{Event, Phase};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -79,14 +80,15 @@ where
     C: Clock + 'static,
 {
     let Options { store, workloads, traffic, clock } = options;
-    let mut keepers = BTreeMap::new();
-    for stored in store.load().await? {
-        let (keeper, newest) = Keeper::recover(stored);
-        clock.not_before(newest);
-        keepers.insert(keeper.service.name.clone(), keeper);
-    }
+    // First nobody else may decide or act any more; then what is read is all there is.
     let token = store.next_token().await?;
     workloads.hello(token).await?;
+    let mut keepers = BTreeMap::new();
+    for stored in store.load().await? {
+        let keeper = Keeper::recover(stored);
+        clock.not_before(keeper.newest());
+        keepers.insert(keeper.service.name.clone(), keeper);
+    }
 
     let (mailbox, requests) = mpsc::channel(64);
     let (overview_in, overview) = watch::channel(Arc::new(Overview::default()));
@@ -109,6 +111,7 @@ where
         troubles: BTreeMap::new(),
         answers: mpsc::unbounded_channel(),
         going_down: None,
+        superseded: None,
         refused_table: None,
         has_taken_stock: None,
     };
@@ -135,6 +138,8 @@ struct Controller<S, W, T, C> {
     troubles: BTreeMap<&'static str, String>,
     answers: (mpsc::UnboundedSender<Found>, mpsc::UnboundedReceiver<Found>),
     going_down: Option<oneshot::Sender<()>>,
+    /// The store says that another controller has taken over.
+    superseded: Option<FencingToken>,
     refused_table: Option<TableRefused>,
     /// Since when the platform has told which replicas run: before, nothing is known that could be acted on.
     has_taken_stock: Option<Timestamp>,
@@ -208,6 +213,9 @@ where
         self.learn_table().await;
         for _ in 0..ROUNDS_PER_TURN {
             self.decide().await;
+            if let Some(newer) = self.superseded {
+                return Err(PlatformError::Superseded(newer));
+            }
             self.act(deeds, beside);
             if !self.move_traffic().await? {
                 break;
@@ -244,6 +252,9 @@ where
                     break;
                 }
             }
+            if !store_failed {
+                self.make_sure(&name).await;
+            }
         }
     }
 
@@ -251,6 +262,29 @@ where
         let now = self.clock.now();
         let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
         let outcome = keeper.happen(&self.store, event, now).await;
+        self.happened(name, outcome)
+    }
+
+    /// Looks at what is in the log of a service when an answer of the store was lost.
+    async fn make_sure(&mut self, name: &ServiceName) {
+        let Some(keeper) = self.keepers.get_mut(name).filter(|keeper| keeper.is_unsure()) else { return };
+        let outcome = keeper.make_sure(&self.store).await.map_err(Unhappened::from);
+        // A failure is shown, and tried again with the next turn.
+        let _ = self.happened(name, outcome);
+        self.drop_if_nothing(name);
+    }
+
+    /// Drops a service of which the log holds nothing for certain: its first deploy failed.
+    fn drop_if_nothing(&mut self, name: &ServiceName) {
+        if self.keepers.get(name).is_some_and(|keeper| keeper.service.spec.is_none() && !keeper.is_unsure()) {
+            self.keepers.remove(name);
+        }
+    }
+
+    fn happened(&mut self, name: &ServiceName, outcome: Result<Vec<Told>, Unhappened>) -> Result<(), Unhappened> {
+        if let Some(keeper) = self.keepers.get(name) {
+            self.clock.not_before(keeper.newest());
+        }
         match outcome {
             Ok(told) => {
                 self.troubles.remove("store");
@@ -260,6 +294,9 @@ where
                 Ok(())
             }
             Err(unhappened) => {
+                if let Unhappened::Store(StoreError::Superseded(newer)) = &unhappened {
+                    self.superseded = Some(*newer);
+                }
                 if let Unhappened::Store(error) = &unhappened {
                     self.trouble("store", error.to_string());
                 }
@@ -465,8 +502,8 @@ where
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };
         let content = deploy.content();
         let happened = self.happen(&name, Event::Deploy(Box::new(deploy))).await;
-        if happened.is_err() && fresh {
-            self.keepers.remove(&name);
+        if fresh {
+            self.drop_if_nothing(&name);
         }
         happened.map_err(AskError::from)?;
         let Some(Keeper { service, .. }) = self.keepers.get(&name) else { return Err(AskError::Ending) };
@@ -511,7 +548,7 @@ where
     }
 
     async fn command(&mut self, name: &ServiceName, verb: Verb, by: String) -> Result<Option<RolloutId>, AskError> {
-        if !self.keepers.contains_key(name) {
+        if self.keepers.get(name).is_none_or(|keeper| keeper.service.spec.is_none()) {
             return Err(AskError::NoService(name.to_string()));
         }
         self.happen(name, Event::Command { verb, by }).await?;
@@ -548,7 +585,12 @@ where
             at: self.clock.now(),
             generation: self.table.as_ref().map_or(Generation(0), |table| table.generation),
             troubles: self.troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect(),
-            services: self.keepers.iter().map(|(name, keeper)| keeper.status(in_force(name))).collect(),
+            services: self
+                .keepers
+                .iter()
+                .filter(|(_, keeper)| keeper.service.spec.is_some())
+                .map(|(name, keeper)| keeper.status(in_force(name)))
+                .collect(),
         };
         self.overview.send_replace(Arc::new(overview));
     }
@@ -614,7 +656,10 @@ fn deed(action: Action, releases: &BTreeMap<Revision, Release>, log_bytes_max: u
             log_bytes_max,
         })),
         Action::Terminate(replica) => Ok(Some(Deed::Terminate(replica))),
-        Action::Kill(replica) => Ok(Some(Deed::Kill(replica))),
+        Action::Kill(replica) => {
+            let stop = releases.get(&replica.revision).map_or_else(Stop::default, |release| release.content.stop);
+            Ok(Some(Deed::Kill { replica, grace: stop.grace }))
+        }
         Action::Forget(replica) => Ok(Some(Deed::Forget(replica))),
         Action::Probe { replica, port, kind, probe } => Err(Probing { replica, port, kind, probe }),
     }

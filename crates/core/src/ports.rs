@@ -28,7 +28,8 @@ pub trait Clock: Send + Sync {
 
 /// Keeps what was decided: an append-only log of events per service, and snapshots to shorten the reading of it.
 pub trait Store: Send + Sync {
-    /// Takes the next fencing token, higher than any taken before.
+    /// Takes the next fencing token, higher than any taken before. Whoever holds an older one appends nothing from here
+    /// on, so that what is loaded afterwards stays all there is.
     fn next_token(&self) -> impl Future<Output = Result<FencingToken, StoreError>> + Send;
 
     /// Reads every service: its newest snapshot and the events after it.
@@ -37,7 +38,9 @@ pub trait Store: Send + Sync {
     /// Appends an event to a service's log; durable when this returns.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the log is not at `append.after`: someone else has written.
+    /// [`StoreError::Superseded`] when a newer token than this controller's was taken; [`StoreError::Conflict`] when the
+    /// log is not at `append.after`: it holds something that was not known, perhaps this very event from an attempt
+    /// whose answer was lost.
     fn append(&self, append: Append<'_>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// Reads the log of a service from an event on, oldest first, at most `limit` of them.
@@ -89,14 +92,17 @@ pub struct Stored {
 /// Why the store did not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another controller has appended to this log.
-    #[error("the log of `{service}` is not at event {after}: another controller has written to it")]
+    /// The log holds more than was known.
+    #[error("the log of `{service}` is not at event {after}: it holds more than was known")]
     Conflict {
         /// Whose log.
         service: ServiceName,
         /// Where it was thought to be.
         after: u64,
     },
+    /// A newer controller has taken over; this one must stop.
+    #[error("another controller has taken over (fencing token {0})")]
+    Superseded(FencingToken),
     /// The store was written by a newer evenkeel.
     #[error(
         "{path} has format {found}, and this evenkeel knows formats up to {known}: use the newer evenkeel that wrote it"

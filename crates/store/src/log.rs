@@ -1,6 +1,8 @@
 //! The tables, and the transactions on them. Events and states are text here; nobody looks into them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_core::ports::StoreError;
 use sqlx::pool::PoolConnection;
@@ -21,6 +23,8 @@ pub(crate) struct Log {
     /// One connection, so that writers of this process queue here and not in SQLite's busy loop.
     pub(crate) writer: SqlitePool,
     readers: SqlitePool,
+    /// The newest token taken here; 0 before the first, and then nobody is kept out.
+    token: Arc<AtomicU64>,
 }
 
 /// One event to append.
@@ -60,6 +64,8 @@ pub(crate) enum Appended {
     Durably,
     /// Nothing was written: the log is at another version than expected.
     Elsewhere,
+    /// Nothing was written: this newer token was taken elsewhere.
+    Superseded(u64),
 }
 
 impl Log {
@@ -76,7 +82,8 @@ impl Log {
             .synchronous(SqliteSynchronous::Full);
         let writer = pool(1).connect_with(writes).await;
         let readers = pool(READERS).connect_lazy_with(file::options(path).read_only(true));
-        Ok(Self { path: path.into(), writer: writer.map_err(|error| file::unavailable(path, error))?, readers })
+        let writer = writer.map_err(|error| file::unavailable(path, error))?;
+        Ok(Self { path: path.into(), writer, readers, token: Arc::default() })
     }
 
     /// Moves the write-ahead log into the file and closes both. Not needed for durability.
@@ -94,7 +101,11 @@ impl Log {
             looks = looks.saturating_sub(1);
             match &counted {
                 Err(error) if looks > 0 && is_busy(error) => connection.close_on_drop(),
-                _ => return self.written(connection, counted),
+                _ => {
+                    let token = self.written(connection, counted)?;
+                    self.token.store(token, Ordering::Relaxed);
+                    return Ok(token);
+                }
             }
         }
     }
@@ -104,7 +115,7 @@ impl Log {
     /// Cancel safety: dropped before it returns, it has happened completely or not at all.
     pub(crate) async fn append(&self, entry: Entry<'_>) -> Result<Appended, StoreError> {
         let mut connection = self.writer().await?;
-        let appended = append(&mut connection, entry).await;
+        let appended = append(&mut connection, entry, self.token.load(Ordering::Relaxed)).await;
         self.written(connection, appended)
     }
 
@@ -185,8 +196,12 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .test_before_acquire(false)
 }
 
-async fn append(connection: &mut SqliteConnection, entry: Entry<'_>) -> sqlx::Result<Appended> {
+async fn append(connection: &mut SqliteConnection, entry: Entry<'_>, token: u64) -> sqlx::Result<Appended> {
     let mut transaction = begin(connection).await?;
+    let newest = newest_token(&mut transaction).await?;
+    if token != 0 && newest > token {
+        return Ok(Appended::Superseded(newest));
+    }
     if length(&mut transaction, entry.service).await? != entry.after {
         return Ok(Appended::Elsewhere);
     }
@@ -209,6 +224,10 @@ async fn count_token(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
 /// Begins to write, with the lock from the start: a lock taken later would fail instead of wait.
 async fn begin(connection: &mut SqliteConnection) -> sqlx::Result<Transaction<'_, Sqlite>> {
     connection.begin_with("BEGIN IMMEDIATE").await
+}
+
+async fn newest_token(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
+    sqlx::query_scalar("SELECT token FROM tokens").fetch_one(connection).await.map(from_sql)
 }
 
 async fn length(connection: &mut SqliteConnection, service: &str) -> sqlx::Result<u64> {

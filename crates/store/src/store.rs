@@ -61,6 +61,7 @@ impl Store for SqliteStore {
         };
         match self.log.append(entry).await? {
             Appended::Durably => Ok(()),
+            Appended::Superseded(newest) => Err(StoreError::Superseded(FencingToken(newest))),
             Appended::Elsewhere => Err(StoreError::Conflict { service: append.service.clone(), after: append.after }),
         }
     }

@@ -94,3 +94,17 @@ async fn the_first_token_is_one() {
     let (_folder, path) = place();
     assert_eq!(SqliteStore::open(&path).await.unwrap().next_token().await.unwrap(), FencingToken(1));
 }
+
+#[tokio::test]
+async fn who_holds_an_older_token_appends_nothing() {
+    let (_folder, path) = place();
+    let (old, new) = (filled(&path).await, SqliteStore::open(&path).await.unwrap());
+    let (service, event) = (web(), event());
+    let append = |after| Append { service: &service, after, at: Timestamp(9), event: &event, snapshot: None };
+    assert_eq!(old.next_token().await.unwrap(), FencingToken(1));
+    old.append(append(3)).await.unwrap();
+    assert_eq!(new.next_token().await.unwrap(), FencingToken(2));
+    let refused = old.append(append(4)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Superseded(FencingToken(2))), "{refused}");
+    new.append(append(4)).await.unwrap();
+}
