@@ -4,7 +4,7 @@ CARGO ?= cargo
 BINARY = target/release/evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test fmt lint bench docs
+.PHONY: help demo build test soak fmt lint bench docs
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -18,6 +18,10 @@ demo: build ## ship a good release and take back a bad one, on this machine, in 
 test: ## format, lints, every test, documentation
 	@scripts/setup test
 	@scripts/test
+
+soak: ## let simulated worlds with faults happen for FOR seconds (60), on every core
+	@$(CARGO) build --quiet --locked --profile test-release -p evenkeel-sim --example soak
+	@target/test-release/examples/soak --for $(or $(FOR),60) $(if $(FROM),--from $(FROM))
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -1,0 +1,270 @@
+//! A proxy: hangs, dies, finds an older table on its disk; counts what users get.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use evenkeel_analysis::{Counts, Outcome};
+use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName, Timestamp};
+use evenkeel_core::ports::{InFlight, ReleaseReport, Report, Traffic, TrafficError};
+use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
+
+use crate::calls::Caller;
+use crate::dice::Dice;
+use crate::people::errors_in_a_thousand;
+use crate::platform::{Platform, Process};
+use crate::rules::tables;
+use crate::world::{Server, State};
+
+/// As the real adapter's.
+const APPLY_LIMIT: Duration = Duration::from_secs(2);
+const REPORT_LIMIT: Duration = Duration::from_secs(1);
+/// Requests of users in a second, to each service.
+const REQUESTS: u64 = 40;
+
+type Of = (ServiceName, Revision);
+
+/// What the proxy does, and what is true of its requests.
+#[derive(Default)]
+pub(crate) struct Proxy {
+    pub(crate) boot: u64,
+    /// The table in force, whoever knows of it.
+    pub(crate) table: RoutingTable,
+    /// The table in force before it.
+    previous: RoutingTable,
+    /// The newest table that ever was in force.
+    pub(crate) newest: RoutingTable,
+    counters: BTreeMap<Of, Counts>,
+    /// Requests and errors since a release got the share that it has.
+    pub(crate) since_share: BTreeMap<Of, u64>,
+    /// Requests due, in thousandths.
+    due: BTreeMap<Of, u64>,
+    /// Errors due, in thousandths.
+    failing: BTreeMap<Of, u32>,
+    /// When the requests in flight end.
+    requests: BTreeMap<ReplicaId, Vec<Timestamp>>,
+    /// Since when the table in force does not name a replica that it named.
+    pub(crate) unnamed_since: BTreeMap<ReplicaId, Timestamp>,
+    /// Replicas that are routed to only because an old table came back.
+    pub(crate) ghosts: BTreeSet<ReplicaId>,
+    pub(crate) silent_until: Timestamp,
+    pub(crate) hangs: bool,
+    /// It is dead, and whether it will find an old table.
+    dead: Option<bool>,
+    pub(crate) storm_until: Timestamp,
+    pub(crate) lull_until: Timestamp,
+}
+
+impl Proxy {
+    pub(crate) fn hang(&mut self, until: Timestamp) {
+        if self.dead.is_none() {
+            (self.hangs, self.silent_until) = (true, self.silent_until.max(until));
+        }
+    }
+
+    pub(crate) fn die(&mut self, until: Timestamp, finds_old: bool) {
+        (self.hangs, self.silent_until, self.dead) = (false, until, Some(finds_old));
+        self.boot += 1;
+        self.requests.clear();
+    }
+
+    pub(crate) fn recover(&mut self, now: Timestamp) {
+        self.silent_until = self.silent_until.min(now);
+        (self.storm_until, self.lull_until) = (now, now);
+    }
+
+    pub(crate) fn routes(&self, service: &ServiceName) -> Option<&ServiceRoutes> {
+        self.table.services.iter().find(|routes| routes.service == *service)
+    }
+
+    /// Whether the table in force routes to a replica.
+    pub(crate) fn names(&self, id: &ReplicaId) -> bool {
+        self.table.services.iter().any(|routes| routes.has_backend(id))
+    }
+
+    pub(crate) fn is_busy(&self, id: &ReplicaId) -> bool {
+        self.requests.contains_key(id)
+    }
+
+    /// What the passing of time brings.
+    pub(crate) fn advance(
+        &mut self,
+        now: Timestamp,
+        passed: Duration,
+        platform: &Platform,
+        dice: &mut Dice,
+    ) -> Option<String> {
+        self.end_requests(now, platform);
+        let mut told = None;
+        if self.dead.is_some() && now >= self.silent_until {
+            told = self.restart(now);
+        }
+        // Nobody is served by a proxy that is not there or stands still.
+        if now >= self.silent_until && now >= self.lull_until {
+            self.serve(now, passed, platform, dice);
+        }
+        told
+    }
+
+    fn end_requests(&mut self, now: Timestamp, platform: &Platform) {
+        self.requests.retain(|id, ends| {
+            ends.retain(|end| *end > now);
+            !ends.is_empty() && platform.processes.get(id).is_some_and(Process::runs)
+        });
+    }
+
+    fn restart(&mut self, now: Timestamp) -> Option<String> {
+        let finds_old = self.dead.take()?;
+        self.counters.clear();
+        if finds_old && self.previous.generation < self.table.generation {
+            let old = self.previous.clone();
+            let routed: BTreeSet<ReplicaId> = replicas(&self.table).collect();
+            self.ghosts.extend(replicas(&old).filter(|id| !routed.contains(id)));
+            self.put_in_force(old, now);
+        }
+        Some(format!("the proxy is back with table {}", self.table.generation))
+    }
+
+    fn serve(&mut self, now: Timestamp, passed: Duration, platform: &Platform, dice: &mut Dice) {
+        let passed_us = u64::try_from(passed.as_micros()).unwrap_or(0);
+        let storm = now < self.storm_until;
+        let Self { table, counters, since_share, due, failing, requests, .. } = self;
+        for (routes, release) in each(table).filter(|(_, release)| release.weight > BasisPoints::NONE) {
+            let of = (routes.service.clone(), release.revision);
+            let rest = due.entry(of.clone()).or_default();
+            // In units of a hundred-millionth of a request: share × rate × time.
+            *rest += REQUESTS * passed_us * u64::from(release.weight.get()) / 100;
+            let count = *rest / 100_000_000;
+            *rest %= 100_000_000;
+            if release.backends.is_empty() || count == 0 {
+                continue;
+            }
+            *since_share.entry(of.clone()).or_default() += count;
+            let errors = if storm { 500 } else { errors_in_a_thousand(&release.version) };
+            let failing = failing.entry(of.clone()).or_default();
+            let counts = counters.entry(of).or_default();
+            for _ in 0..count {
+                let backend = dice.pick(&release.backends);
+                let serves = platform.processes.get(&backend.replica).is_some_and(Process::serves);
+                // Evenly spread, so that any dozen requests show how a release is.
+                *failing += errors;
+                let fails = *failing >= 1_000;
+                *failing %= 1_000;
+                let outcome = match (serves, fails) {
+                    (false, _) => Outcome::NoAnswer,
+                    (true, true) => Outcome::Answered(500),
+                    (true, false) => Outcome::Answered(200),
+                };
+                counts.record(outcome, 1_000);
+                if serves && dice.chance(100_000) {
+                    let lasts = if dice.chance(200_000) { 6_000 } else { 700 };
+                    begin(requests, backend, now.after(dice.millis(5, lasts)));
+                }
+            }
+        }
+    }
+
+    /// Puts a table in force. Requests that began a moment before go on at whom it does not name any more.
+    fn put_in_force(&mut self, table: RoutingTable, now: Timestamp) {
+        let old = std::mem::replace(&mut self.table, table);
+        let named: BTreeSet<ReplicaId> = replicas(&self.table).collect();
+        for id in replicas(&old).filter(|id| !named.contains(id)) {
+            self.unnamed_since.insert(id, now);
+        }
+        self.unnamed_since.retain(|id, _| !named.contains(id));
+        if self.table.generation > self.newest.generation {
+            self.ghosts.clear();
+            for (routes, release) in each(&self.table) {
+                let before = weight_in(&self.newest, &routes.service, release.revision);
+                if before != release.weight {
+                    self.since_share.remove(&(routes.service.clone(), release.revision));
+                }
+            }
+            self.newest = self.table.clone();
+        }
+        self.previous = old;
+    }
+
+    fn report(&self) -> Report {
+        let release = |((service, revision), counts): (&Of, &Counts)| ReleaseReport {
+            service: service.clone(),
+            revision: *revision,
+            counts: counts.clone(),
+            preview: Counts::default(),
+        };
+        let busy =
+            |(id, ends): (&ReplicaId, &Vec<Timestamp>)| InFlight { replica: id.clone(), requests: ends.len() as u64 };
+        Report {
+            boot: self.boot + 1,
+            pid: 1,
+            generation: self.table.generation,
+            releases: self.counters.iter().map(release).collect(),
+            in_flight: self.requests.iter().map(busy).collect(),
+            refused: 0,
+            connections: 0,
+        }
+    }
+}
+
+/// A share in a table; nothing where it is not named.
+pub(crate) fn weight_in(table: &RoutingTable, service: &ServiceName, revision: Revision) -> BasisPoints {
+    let routes = table.services.iter().find(|routes| routes.service == *service);
+    routes.map_or(BasisPoints::NONE, |routes| routes.weight_of(revision))
+}
+
+/// Every replica that a table routes to.
+pub(crate) fn replicas(table: &RoutingTable) -> impl Iterator<Item = ReplicaId> {
+    each(table).flat_map(|(_, release)| &release.backends).map(|backend| backend.replica.clone())
+}
+
+fn each(table: &RoutingTable) -> impl Iterator<Item = (&ServiceRoutes, &ReleaseRoutes)> {
+    table.services.iter().flat_map(|routes| routes.releases.iter().map(move |release| (routes, release)))
+}
+
+fn begin(requests: &mut BTreeMap<ReplicaId, Vec<Timestamp>>, backend: &Backend, end: Timestamp) {
+    requests.entry(backend.replica.clone()).or_default().push(end);
+}
+
+impl Traffic for Caller {
+    async fn apply(&self, table: &RoutingTable) -> Result<(), TrafficError> {
+        let (life, table) = (self.life, table.clone());
+        self.point().await;
+        let sent = self.yard.with(|state| tables::may_be_sent(state, life, &table));
+        let effect = move |state: &mut State| apply(state, table, &sent);
+        let answer = self.reach(Server::Proxy, APPLY_LIMIT, effect).await;
+        answer.unwrap_or_else(|| Err(silent()))
+    }
+
+    async fn table(&self) -> Result<RoutingTable, TrafficError> {
+        self.reach(Server::Proxy, APPLY_LIMIT, |state| state.proxy.table.clone()).await.ok_or_else(silent)
+    }
+
+    async fn report(&self) -> Result<Report, TrafficError> {
+        self.reach(Server::Proxy, REPORT_LIMIT, |state| state.proxy.report()).await.ok_or_else(silent)
+    }
+}
+
+fn apply(state: &mut State, table: RoutingTable, sent: &tables::Sent) -> Result<(), TrafficError> {
+    let in_force = &state.proxy.table;
+    if let Err(refused) = table.may_replace(in_force.generation, in_force.token) {
+        let (life, generation) = (sent.life, table.generation);
+        state.tell(format!("table {generation} of controller {life} is refused: {refused}"));
+        return Err(refused.into());
+    }
+    tables::may_come_into_force(state, &table, sent);
+    // A user's request is under way to some of those who are routed to at that moment.
+    let State { proxy: Proxy { table: in_force, requests, .. }, platform, dice, now, .. } = state;
+    for backend in
+        each(in_force).filter(|(_, release)| release.weight > BasisPoints::NONE).flat_map(|(_, r)| &r.backends)
+    {
+        let serves = platform.processes.get(&backend.replica).is_some_and(Process::serves);
+        if serves && dice.chance(300_000) {
+            begin(requests, backend, now.after(dice.millis(100, 6_000)));
+        }
+    }
+    state.proxy.put_in_force(table, state.now);
+    Ok(())
+}
+
+fn silent() -> TrafficError {
+    TrafficError::Unavailable("the proxy does not answer".into())
+}

@@ -1,0 +1,108 @@
+//! What becomes of everything once faults stop.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
+use evenkeel_core::{Phase, Service};
+
+use crate::world::State;
+
+/// 3: traffic goes back within this time although the store fails, when the proxy answers.
+const BACK_WITHIN: Duration = Duration::from_secs(4);
+
+/// 3: a way back does not wait for the store.
+pub(crate) fn goes_back_without_the_store(state: &mut State) {
+    // Whoever was silent a moment ago cannot have been told in time.
+    let heard = |since| state.now.since(since) >= BACK_WITHIN;
+    let proxy_answers = state.silence_of(crate::world::Server::Proxy).is_none() && heard(state.proxy.silent_until);
+    let overdue = state.book.owed.iter().filter(|(_, owed)| heard(owed.since));
+    let broken = overdue.filter_map(|((_, name), owed)| {
+        let service = &state.book.logs.get(name)?.service;
+        let rollout = service.in_flight().filter(|rollout| Some(rollout.id) == owed.rollout)?;
+        let stable_serves = rollout.stable.is_some_and(|stable| {
+            let mut own =
+                state.platform.processes.iter().filter(|(id, _)| id.service == *name && id.revision == stable);
+            own.any(|(_, process)| process.is_sound())
+        });
+        let weight = state.proxy.routes(name)?.weight_of(rollout.candidate);
+        (stable_serves && weight > BasisPoints::NONE).then(|| format!("{name} does not go back while the store fails"))
+    });
+    if let Some(what) = broken.collect::<Vec<_>>().first().filter(|_| proxy_answers) {
+        state.broken(what);
+    }
+}
+
+/// What is left to be done, if anything.
+pub(crate) fn unrest(state: &State) -> Option<String> {
+    let alive = state.handles.len();
+    if alive != 1 {
+        return Some(format!("{alive} controllers run"));
+    }
+    state.services().iter().find_map(|name| unrest_of(state, name)).or_else(|| addresses(state))
+}
+
+fn unrest_of(state: &State, name: &ServiceName) -> Option<String> {
+    let service = &state.book.logs.get(name)?.service;
+    if let Some(rollout) = service.in_flight() {
+        let for_people = rollout.waiting().is_some_and(|waiting| waiting.until.is_none());
+        if !for_people || matches!(rollout.phase, Phase::Stuck { .. }) || service.next.is_some() {
+            return Some(format!(
+                "{name} is {:?}, then {:?}",
+                rollout.phase,
+                service.next.as_ref().map(|n| n.revision)
+            ));
+        }
+    }
+    runs_as_wanted(state, name, service)
+        .or_else(|| split_as_wanted(state, name, service))
+        .or_else(|| shown_as_stored(state, name, service))
+}
+
+fn runs_as_wanted(state: &State, name: &ServiceName, service: &Service) -> Option<String> {
+    let mut running: BTreeMap<Revision, u32> = BTreeMap::new();
+    let own = state.platform.running().filter(|(id, _)| id.service == *name);
+    own.for_each(|(id, _)| *running.entry(id.revision).or_default() += 1);
+    let wanted = service.wanted().replicas;
+    (running != wanted).then(|| format!("{name}: {running:?} run, and {wanted:?} are wanted"))
+}
+
+fn split_as_wanted(state: &State, name: &ServiceName, service: &Service) -> Option<String> {
+    let wanted = service.wanted();
+    let candidate = wanted.candidate.filter(|(_, share)| *share > BasisPoints::NONE);
+    let rest = candidate.map_or(BasisPoints::ALL, |(_, share)| share.rest());
+    let stable = wanted.stable.map(|stable| (stable, rest)).filter(|(_, share)| *share > BasisPoints::NONE);
+    let weights: BTreeMap<Revision, BasisPoints> = stable.into_iter().chain(candidate).collect();
+    let routes = state.proxy.routes(name);
+    let releases = || routes.into_iter().flat_map(|routes| &routes.releases);
+    let shares = releases().filter(|r| r.weight > BasisPoints::NONE).map(|r| (r.revision, r.weight));
+    let in_force: BTreeMap<Revision, BasisPoints> = shares.collect();
+    if in_force != weights {
+        return Some(format!("{name}: {in_force:?} is in force, and {weights:?} is wanted"));
+    }
+    let ready: BTreeMap<Revision, u32> = releases().map(|r| (r.revision, r.backends.len() as u32)).collect();
+    (ready != wanted.replicas).then(|| format!("{name}: {ready:?} are routed to of {:?}", wanted.replicas))
+}
+
+/// What the controller shows is what is in the store: also a way back that was recorded afterwards.
+fn shown_as_stored(state: &State, name: &ServiceName, service: &Service) -> Option<String> {
+    let shown = state.handles.values().next()?.status(name);
+    let Some(shown) = shown else { return Some(format!("{name} is not shown")) };
+    let (told, stored) = (shown.rollout.map(|r| (r.id, r.moments)), service.rollout.as_ref());
+    let same = told == stored.map(|r| (r.id, r.moments.clone())) && shown.stable == service.stable;
+    (!same).then(|| format!("{name} is shown otherwise than it is stored: {told:?}"))
+}
+
+fn addresses(state: &State) -> Option<String> {
+    let specs = state.book.logs.values().filter_map(|log| log.service.spec.as_ref());
+    let wanted: BTreeSet<SocketAddr> = specs.map(|spec| spec.listen).collect();
+    let listening = &state.platform.listening;
+    (*listening != wanted).then(|| format!("users can connect at {listening:?}, and should at {wanted:?}"))
+}
+
+/// What is left after everything was to be stopped.
+pub(crate) fn leftovers(state: &State) -> Option<String> {
+    let running: Vec<String> = state.platform.running().map(|(id, _)| id.to_string()).collect();
+    (!running.is_empty()).then(|| format!("{running:?} run after everything was stopped"))
+}

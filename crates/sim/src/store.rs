@@ -1,0 +1,214 @@
+//! A store in memory that fails, is slow, and loses answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored};
+use evenkeel_core::{Event, Phase, Service, Wanted};
+use tokio::time::sleep;
+
+use crate::calls::Caller;
+use crate::rules::decisions;
+use crate::world::{Life, State};
+
+/// What is durable.
+#[derive(Default)]
+pub(crate) struct Book {
+    pub(crate) logs: BTreeMap<ServiceName, Log>,
+    token: u64,
+    /// Who has the newest token.
+    pub(crate) holder: Life,
+    pub(crate) down_until: Timestamp,
+    /// Up to which event each controller knows each log.
+    pub(crate) known: BTreeMap<(Life, ServiceName), usize>,
+    /// Ways back that a controller has decided and could not record yet.
+    pub(crate) owed: BTreeMap<(Life, ServiceName), Owed>,
+}
+
+/// One service's log, and what it adds up to.
+pub(crate) struct Log {
+    events: Vec<Recorded>,
+    snapshot: Option<(u64, Service)>,
+    pub(crate) service: Service,
+    /// What was wanted after each event, and before the first.
+    pub(crate) wanted: Vec<Wanted>,
+    /// The release that somebody asked for and whose rollout has yet to begin.
+    pub(crate) asked_for: Option<Revision>,
+    /// Rollouts that began.
+    pub(crate) begun: u64,
+}
+
+/// A way back that is not in the log.
+pub(crate) struct Owed {
+    pub(crate) event: Event,
+    pub(crate) rollout: Option<RolloutId>,
+    pub(crate) since: Timestamp,
+}
+
+impl Log {
+    fn new(name: &ServiceName) -> Self {
+        let service = Service::new(name.clone());
+        let wanted = vec![service.wanted()];
+        Self { events: Vec::new(), snapshot: None, service, wanted, asked_for: None, begun: 0 }
+    }
+
+    pub(crate) fn length(&self) -> usize {
+        self.events.len()
+    }
+
+    pub(crate) fn newest(&self) -> Timestamp {
+        self.events.last().map_or(Timestamp(0), |recorded| recorded.at)
+    }
+}
+
+impl Book {
+    /// What a controller may take for decided: the state it knows, and any that was decided since.
+    pub(crate) fn wanted_by(&self, life: Life, service: &ServiceName) -> Vec<Wanted> {
+        let Some(log) = self.logs.get(service) else { return Vec::new() };
+        let known = self.known.get(&(life, service.clone())).copied().unwrap_or(0);
+        log.wanted[known.min(log.length())..].to_vec()
+    }
+
+    /// Rollouts that were begun.
+    pub(crate) fn rollouts(&self) -> u64 {
+        self.logs.values().map(|log| log.begun).sum()
+    }
+}
+
+impl Store for Caller {
+    async fn next_token(&self) -> Result<FencingToken, StoreError> {
+        let life = self.life;
+        self.store(Duration::ZERO, move |state| {
+            state.book.token += 1;
+            state.book.holder = life;
+            Ok(FencingToken(state.book.token))
+        })
+        .await
+    }
+
+    async fn load(&self) -> Result<Vec<Stored>, StoreError> {
+        let life = self.life;
+        self.store(Duration::ZERO, move |state| {
+            // A snapshot only saves time.
+            let with_snapshots = !state.dice.chance(100_000);
+            let known = state.book.logs.iter().map(|(name, log)| ((life, name.clone()), log.length()));
+            let known: Vec<_> = known.collect();
+            state.book.known.extend(known);
+            let stored = |(name, log): (&ServiceName, &Log)| {
+                let snapshot = log.snapshot.clone().filter(|_| with_snapshots);
+                let from = snapshot.as_ref().map_or(0, |(version, _)| *version as usize);
+                Stored { service: name.clone(), snapshot, events: log.events[from..].to_vec() }
+            };
+            Ok(state.book.logs.iter().map(stored).collect())
+        })
+        .await
+    }
+
+    async fn append(&self, append: Append<'_>) -> Result<(), StoreError> {
+        let slow = self.yard.with(|state| match state.happens(|weather| weather.store_slow) {
+            true => state.dice.millis(1, 3_000),
+            false => Duration::ZERO,
+        });
+        let life = self.life;
+        self.store(slow, |state| write(state, life, append)).await
+    }
+
+    async fn events(&self, service: &ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+        self.store(Duration::ZERO, |state| {
+            let Some(log) = state.book.logs.get(service) else { return Ok(Vec::new()) };
+            let skipped = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
+            Ok(log.events.iter().skip(skipped).take(limit as usize).cloned().collect())
+        })
+        .await
+    }
+}
+
+impl Caller {
+    async fn store<R>(
+        &self,
+        slow: Duration,
+        work: impl FnOnce(&mut State) -> Result<R, StoreError>,
+    ) -> Result<R, StoreError> {
+        self.point().await;
+        if !slow.is_zero() {
+            sleep(slow).await;
+        }
+        // A controller that was killed meanwhile has not asked.
+        self.point().await;
+        let answer = self.yard.with(work);
+        self.point().await;
+        answer
+    }
+}
+
+/// Appends an event, unless the store fails; holds it against the rules.
+fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreError> {
+    let Append { service: name, after, at, event, snapshot } = append;
+    if state.book.holder != life && state.now >= state.book.down_until {
+        return Err(StoreError::Superseded(FencingToken(state.book.token)));
+    }
+    decisions::owed_first(state, life, name, event);
+    let log = state.book.logs.entry(name.clone()).or_insert_with(|| Log::new(name));
+    let after_it = log.service.step(event, at).ok().flatten().map(|step| step.next);
+    let way_back = matches!(event, Event::Seen(_))
+        && after_it.as_ref().and_then(Service::in_flight).is_some_and(|r| matches!(r.phase, Phase::RollingBack { .. }));
+    let length = log.length();
+    if state.now < state.book.down_until {
+        if way_back && length as u64 == after {
+            owes(state, life, name, event, after_it.and_then(|next| next.rollout.map(|rollout| rollout.id)));
+        }
+        forget_if_empty(state, name);
+        return Err(StoreError::Unavailable("the disk is full".into()));
+    }
+    if length as u64 != after {
+        state.tell(format!("controller {life} appends to {name} after {after}, and it is at {length}"));
+        state.book.owed.remove(&(life, name.clone()));
+        return Err(StoreError::Conflict { service: name.clone(), after });
+    }
+    let Some(next) = after_it else {
+        state.broken(format!("an event is recorded that changes nothing: {event:?}"));
+        return Err(StoreError::Unavailable("violation".into()));
+    };
+    if snapshot.is_some_and(|snapshot| *snapshot != next) {
+        state.broken("the same events at the same times give another state than the controller's");
+    }
+    enter(state, life, name, Recorded { version: after + 1, at, event: event.clone() }, next, snapshot.is_some());
+    if state.happens(|weather| weather.store_lost) {
+        state.tell("… and the answer is lost");
+        return Err(StoreError::Unavailable("the connection was reset".into()));
+    }
+    state.book.known.insert((life, name.clone()), after as usize + 1);
+    Ok(())
+}
+
+/// A durable event.
+fn enter(state: &mut State, life: Life, name: &ServiceName, recorded: Recorded, next: Service, keep: bool) {
+    let Some(log) = state.book.logs.get_mut(name) else { return };
+    let newest = log.newest();
+    let before = std::mem::replace(&mut log.service, next);
+    log.wanted.push(log.service.wanted());
+    log.snapshot = if keep { Some((recorded.version, log.service.clone())) } else { log.snapshot.take() };
+    let told = format!("controller {life}: {name} {}", decisions::in_words(&before, &recorded.event, &log.service));
+    log.events.push(recorded.clone());
+    state.tell(told);
+    if recorded.at < newest {
+        state.broken(format!("an event of {name} is recorded at an earlier time than the one before it"));
+    }
+    decisions::may_follow(state, name, &before, &recorded.event);
+}
+
+fn owes(state: &mut State, life: Life, name: &ServiceName, event: &Event, rollout: Option<RolloutId>) {
+    let key = (life, name.clone());
+    if !state.book.owed.contains_key(&key) {
+        state.tell(format!("controller {life}: {name} goes back, unrecorded"));
+        let since = state.now;
+        state.book.owed.insert(key, Owed { event: event.clone(), rollout, since });
+    }
+}
+
+fn forget_if_empty(state: &mut State, name: &ServiceName) {
+    if state.book.logs.get(name).is_some_and(|log| log.length() == 0) {
+        state.book.logs.remove(name);
+    }
+}

@@ -1,0 +1,262 @@
+//! The world that the adapters look at: what is true, whoever knows of it.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evenkeel_controller::Handle;
+use evenkeel_core::ids::{ServiceName, Timestamp};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::dice::Dice;
+use crate::platform::Platform;
+use crate::proxy::Proxy;
+use crate::store::Book;
+use crate::weather::Weather;
+
+/// The world's own time at its beginning; the machine's clock is somewhere around it.
+pub(crate) const BEGINNING: Timestamp = Timestamp(1_000_000_000_000_000);
+
+/// One controller process: counted up.
+pub(crate) type Life = u32;
+
+/// Who is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Server {
+    /// The agent.
+    Agent,
+    /// The proxy.
+    Proxy,
+}
+
+/// A world that adapters share.
+pub(crate) struct Yard {
+    state: Mutex<State>,
+    began: Instant,
+    /// Tells who watches the replicas that the list has changed.
+    pub(crate) list: watch::Sender<u64>,
+}
+
+/// Everything that is true.
+pub(crate) struct State {
+    pub(crate) dice: Dice,
+    pub(crate) weather: Weather,
+    pub(crate) now: Timestamp,
+    /// Faults happen.
+    pub(crate) wild: bool,
+    /// Controllers that are no more; none of their calls does anything.
+    pub(crate) dead: Vec<Life>,
+    pub(crate) handles: BTreeMap<Life, Handle>,
+    pub(crate) book: Book,
+    pub(crate) platform: Platform,
+    pub(crate) proxy: Proxy,
+    /// How far the machine's clock is off the world's time, in microseconds.
+    pub(crate) clock_off: i64,
+    /// Everything is to be stopped.
+    pub(crate) going_down: bool,
+    /// What happened so far.
+    pub(crate) history: Vec<String>,
+    pub(crate) violation: Option<String>,
+    tells: bool,
+}
+
+impl Yard {
+    /// A world without anything in it.
+    pub(crate) fn new(seed: u64, tells: bool) -> Self {
+        let mut dice = Dice::new(seed);
+        let weather = Weather::of(&mut dice);
+        let state = State {
+            dice,
+            weather,
+            now: BEGINNING,
+            wild: true,
+            dead: Vec::new(),
+            handles: BTreeMap::new(),
+            book: Book::default(),
+            platform: Platform::default(),
+            proxy: Proxy::default(),
+            clock_off: 0,
+            going_down: false,
+            history: Vec::new(),
+            violation: None,
+            tells,
+        };
+        Self { state: Mutex::new(state), began: Instant::now(), list: watch::Sender::new(0) }
+    }
+
+    /// Looks at the world as it is now, and changes it.
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut State) -> R) -> R {
+        let mut state = self.lock();
+        state.advance(self.now());
+        let answer = look(&mut state);
+        let version = state.platform.version;
+        self.list.send_if_modified(|known| std::mem::replace(known, version) != version);
+        answer
+    }
+
+    /// The world's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        BEGINNING.after(self.began.elapsed())
+    }
+
+    /// Comes back when a server can be talked to.
+    pub(crate) async fn until_awake(&self, who: Server) {
+        loop {
+            let wait = self.with(|state| match state.silence_of(who) {
+                Some(left) => Some(left + state.dice.millis(0, 40)),
+                None => None,
+            });
+            let Some(wait) = wait else { return };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Writes down that something happened.
+    pub(crate) fn tell(&mut self, what: impl AsRef<str>) {
+        let line = format!("{:>8.3}s {}", self.now.since(BEGINNING).as_secs_f64(), what.as_ref());
+        if self.tells {
+            eprint_line(&line);
+        }
+        self.history.push(line);
+    }
+
+    /// Writes down that a rule is broken; the first one counts.
+    pub(crate) fn broken(&mut self, what: impl AsRef<str>) {
+        self.tell(format!("VIOLATION {}", what.as_ref()));
+        if self.violation.is_none() {
+            self.violation = Some(what.as_ref().to_owned());
+        }
+    }
+
+    /// Whether a fault of this chance happens here.
+    pub(crate) fn happens(&mut self, chance: impl FnOnce(&Weather) -> u32) -> bool {
+        let chance = if self.wild { chance(&self.weather) } else { 0 };
+        self.dice.chance(chance)
+    }
+
+    /// Lets the controller die here if it is to, and tells whether it is dead.
+    pub(crate) fn dies_here(&mut self, life: Life) -> bool {
+        if !self.is_dead(life) && self.happens(|weather| weather.crash) {
+            self.tell(format!("controller {life} crashes"));
+            self.bury(life);
+        }
+        self.is_dead(life)
+    }
+
+    pub(crate) fn is_dead(&self, life: Life) -> bool {
+        self.dead.contains(&life)
+    }
+
+    /// Nothing that this controller does from here on has an effect.
+    pub(crate) fn bury(&mut self, life: Life) {
+        if !self.is_dead(life) {
+            self.dead.push(life);
+        }
+        self.handles.remove(&life);
+        self.book.owed.retain(|(owing, _), _| *owing != life);
+    }
+
+    /// How much longer a server is silent.
+    pub(crate) fn silence_of(&self, who: Server) -> Option<Duration> {
+        let until = match who {
+            Server::Agent => self.platform.silent_until,
+            Server::Proxy => self.proxy.silent_until,
+        };
+        (until > self.now).then(|| until.since(self.now))
+    }
+
+    /// Ends faults that go on, and starts no more.
+    pub(crate) fn calm(&mut self) {
+        self.tell("faults stop");
+        self.wild = false;
+        self.book.down_until = self.now;
+        self.platform.recover(self.now);
+        self.proxy.recover(self.now);
+    }
+
+    /// The services that were deployed, and what their logs add up to.
+    pub(crate) fn services(&self) -> Vec<ServiceName> {
+        self.book.logs.keys().cloned().collect()
+    }
+
+    fn advance(&mut self, now: Timestamp) {
+        if now <= self.now {
+            return;
+        }
+        let passed = now.since(self.now);
+        self.now = now;
+        for line in self.platform.advance(now) {
+            self.tell(line);
+        }
+        let Self { proxy, platform, dice, .. } = self;
+        if let Some(line) = proxy.advance(now, passed, platform, dice) {
+            self.tell(line);
+        }
+    }
+
+    /// A tenth of a second: faults of the world, whatever the controller does.
+    pub(crate) fn tick(&mut self) {
+        if !self.wild {
+            return;
+        }
+        let now = self.now;
+        if self.happens(|w| w.agent_silent) {
+            let (until, hangs) = (now.after(self.dice.millis(300, 15_000)), self.dice.chance(500_000));
+            self.tell(format!("the agent {} until {}", gone(hangs), short(until)));
+            self.platform.silence(until, hangs);
+        }
+        if self.happens(|w| w.proxy_silent) {
+            let until = now.after(self.dice.millis(200, 12_000));
+            self.tell(format!("the proxy hangs until {}", short(until)));
+            self.proxy.hang(until);
+        }
+        if self.happens(|w| w.proxy_dies) {
+            let until = now.after(self.dice.millis(50, 3_000));
+            let old = self.happens(|w| w.proxy_old);
+            self.tell(format!(
+                "the proxy dies until {}{}",
+                short(until),
+                if old { ", its last table unsaved" } else { "" }
+            ));
+            self.proxy.die(until, old);
+        }
+        if self.happens(|w| w.store_down) {
+            self.book.down_until = now.after(self.dice.millis(100, 20_000));
+            let until = short(self.book.down_until);
+            self.tell(format!("the store fails until {until}"));
+        }
+        if self.happens(|w| w.storm) {
+            self.proxy.storm_until = now.after(self.dice.millis(1_000, 15_000));
+            self.tell("every release fails requests");
+        }
+        if self.happens(|w| w.lull) {
+            self.proxy.lull_until = now.after(self.dice.millis(1_000, 15_000));
+            self.tell("no users");
+        }
+        let Self { platform, weather, dice, .. } = self;
+        for line in platform.suffer(now, weather, dice) {
+            self.tell(line);
+        }
+    }
+}
+
+fn gone(hangs: bool) -> &'static str {
+    if hangs { "hangs" } else { "is gone" }
+}
+
+/// A moment as seconds since the beginning.
+pub(crate) fn short(at: Timestamp) -> String {
+    format!("{:.3}s", at.since(BEGINNING).as_secs_f64())
+}
+
+#[expect(clippy::print_stderr, reason = "a world that is asked for by its seed tells what happens while it does")]
+fn eprint_line(line: &str) {
+    eprintln!("{line}");
+}
