@@ -1,5 +1,7 @@
 //! Talks to the controller over its private socket.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use evenkeel_api::problem::Problem;
 use evenkeel_api::routes::{CommandBody, DeployBody};
@@ -13,10 +15,15 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
+use tokio::task::JoinSet;
 
 use crate::exit::Failure;
 use crate::place::{CONTROL_SOCKET, Place};
 
+/// Longest wait for a controller that answers at once when it is well.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait where an artefact is copied or replicas are stopped first.
+const WORK_LIMIT: Duration = Duration::from_secs(300);
 /// No answer of the API is longer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -65,7 +72,7 @@ impl Client {
     /// # Errors
     /// [`Failure`].
     pub(crate) async fn deploy(&self, service: &str, body: &DeployBody) -> Result<Deployed, Failure> {
-        self.ask(Method::POST, &format!("/api/v1/services/{service}/deployments"), body).await
+        self.ask_within(WORK_LIMIT, Method::POST, &format!("/api/v1/services/{service}/deployments"), body).await
     }
 
     /// Asks something of a service; answers the rollout that serves the wish, when one is under way.
@@ -105,7 +112,7 @@ impl Client {
     /// # Errors
     /// [`Failure`].
     pub(crate) async fn down(&self) -> Result<(), Failure> {
-        let _: serde_json::Value = self.ask(Method::POST, "/api/v1/down", &()).await?;
+        let _: serde_json::Value = self.ask_within(WORK_LIMIT, Method::POST, "/api/v1/down", &()).await?;
         Ok(())
     }
 
@@ -118,13 +125,35 @@ impl Client {
     }
 
     async fn ask<Q: Serialize, A: DeserializeOwned>(&self, method: Method, path: &str, body: &Q) -> Result<A, Failure> {
+        self.ask_within(ANSWER_LIMIT, method, path, body).await
+    }
+
+    async fn ask_within<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        limit: Duration,
+        method: Method,
+        path: &str,
+        body: &Q,
+    ) -> Result<A, Failure> {
+        let late = |_| Failure::Internal(format!("the controller does not answer within {} s", limit.as_secs()));
+        tokio::time::timeout(limit, self.exchange(method, path, body)).await.map_err(late)?
+    }
+
+    async fn exchange<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Q,
+    ) -> Result<A, Failure> {
         let not_running = || Failure::NotRunning(self.place.path().display().to_string());
         let internal = |error: &dyn std::fmt::Display| Failure::Internal(format!("the controller: {error}"));
         let (socket, _handle) = frame::short_path(self.place.path(), CONTROL_SOCKET).map_err(|_| not_running())?;
         let stream = UnixStream::connect(socket).await.map_err(|_| not_running())?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| internal(&error))?;
-        let driver = tokio::spawn(connection);
+        // Dropped with this future, and the connection with it.
+        let mut driver = JoinSet::new();
+        driver.spawn(connection);
         let text = if method == Method::GET { String::new() } else { serde_json::to_string(body).unwrap_or_default() };
         let request = Request::builder()
             .method(method)
@@ -137,7 +166,6 @@ impl Client {
         let response = sender.send_request(request).await.map_err(|error| internal(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| internal(&error))?.to_bytes();
-        driver.abort();
         let kind = head.headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or("");
         if kind.starts_with("application/problem+json") {
             let problem: Problem = serde_json::from_slice(&body).map_err(|error| internal(&error))?;

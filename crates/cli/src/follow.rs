@@ -7,6 +7,7 @@ use evenkeel_core::Outcome;
 use evenkeel_core::ids::{RolloutId, Timestamp};
 use evenkeel_core::rollout::Why;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
@@ -43,21 +44,23 @@ pub(crate) struct Follow {
 pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Failure> {
     let mut screen = Screen::new();
     let mut told = 0;
-    let mut silent = Duration::ZERO;
-    let mut followed = Duration::ZERO;
+    let begun = Instant::now();
+    let mut answered = begun;
     let mut last = None;
     loop {
-        match client.overview().await {
+        let left = follow.timeout.map_or(PATIENCE, |limit| limit.saturating_sub(begun.elapsed())).max(LOOK);
+        let overview = tokio::time::timeout(left, client.overview()).await;
+        let late = |_| Failure::Internal("the controller does not answer".to_owned());
+        match overview.map_err(late).flatten() {
             // It may also have died in the middle of its answer.
             Err(failure @ (Failure::NotRunning(_) | Failure::Internal(_))) => {
-                silent += LOOK;
-                if silent >= PATIENCE {
+                if answered.elapsed() >= PATIENCE {
                     return Err(failure);
                 }
             }
             Err(failure) => return Err(failure),
             Ok(overview) => {
-                silent = Duration::ZERO;
+                answered = Instant::now();
                 let service = overview.services.iter().find(|service| service.service.as_str() == follow.service);
                 let found = service.and_then(|service| find(service, follow).map(|rollout| (service, rollout)));
                 if found.is_none() && service.is_none_or(|service| service.queued != Some(follow.rollout)) {
@@ -79,7 +82,7 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
                 }
             }
         }
-        if follow.timeout.is_some_and(|limit| followed >= limit) {
+        if follow.timeout.is_some_and(|limit| begun.elapsed() >= limit) {
             if let Some(rollout) = &last {
                 return close(client, &mut screen, follow, rollout, Exit::Open).await;
             }
@@ -89,7 +92,6 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
             )));
         }
         tokio::time::sleep(LOOK).await;
-        followed += LOOK;
     }
 }
 

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{EVENKEEL, PATIENCE, Ran, SERVICE, Spec, World, canary, free_addresses, until};
+use common::{EVENKEEL, PATIENCE, Ran, SERVICE, Spec, World, canary, free_addresses, processes, until};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 /// An answer over HTTP.
@@ -370,6 +371,26 @@ fn following_can_end_before_the_rollout_does() {
     let last = ran.out.lines().last().unwrap();
     assert!(last.starts_with("open: shop r2 (v2): ") && last.contains("next: "), "{}", ran.out);
     assert_eq!(world.rollout().unwrap()["outcome"], Value::Null, "it goes on");
+    world.expect(0, &["abort"]);
+    world.down();
+}
+
+#[test]
+fn a_controller_that_hangs_is_not_waited_for_without_end() {
+    let world = World::new();
+    world.write_spec(&Spec { strategy: canary(&[("5%", "1h")], "0"), ..Spec::default() });
+    world.up();
+    world.ship("v1");
+    world.build("v2", 0);
+    let mut follow = world.command(&["deploy", "--version", "v2", "--timeout", "5"]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    follow.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    processes::signal(world.own("controller").unwrap(), Signal::STOP).unwrap();
+    let status = world.expect(1, &["status"]);
+    assert_says(&status, &["the controller does not answer within 10 s"]);
+    let ended = follow.try_wait().unwrap();
+    assert_eq!(ended.expect("its 5 s are over").code(), Some(5));
+    processes::wake(&world.state());
     world.expect(0, &["abort"]);
     world.down();
 }
