@@ -178,14 +178,15 @@ impl Artefacts {
         for entry in entries {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
+            let Some(found) = unless_gone(entry.metadata())? else { continue };
+            let age = found.modified()?.elapsed().unwrap_or_default();
             if name.starts_with(UNFINISHED) || age < young || live.contains(&Digest(name.clone())) {
                 continue;
             }
             // By another name first: what has an artefact's name is complete.
             let leaving = self.root.join(format!("{UNFINISHED}{name}"));
-            fs::rename(entry.path(), &leaving)?;
-            fs::remove_dir_all(leaving)?;
+            unless_gone(fs::rename(entry.path(), &leaving))?;
+            unless_gone(fs::remove_dir_all(leaving))?;
         }
         Ok(())
     }
@@ -246,25 +247,54 @@ impl Artefacts {
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
             let unfinished = entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes());
-            if unfinished && File::open(entry.path())?.try_lock().is_ok() {
-                fs::remove_dir_all(entry.path())?;
+            if unfinished
+                && let Some(folder) = unless_gone(File::open(entry.path()))?
+                && folder.try_lock().is_ok()
+            {
+                unless_gone(fs::remove_dir_all(entry.path()))?;
             }
         }
         Ok(())
     }
 
-    /// Gives a copy its name, unless the same content was kept before.
+    /// Gives a copy its name, unless the same content was kept before and is still as it was.
     fn name(&self, copy: Copy, digest: &Digest) -> Result<(), KeepError> {
         let place = self.directory(digest);
         let named = || match fs::rename(&copy.path, &place) {
-            // Whatever has that name was complete when it got it.
             Err(error) if matches!(error.kind(), ErrorKind::DirectoryNotEmpty | ErrorKind::AlreadyExists) => {
-                touch(&place)
+                if self.verify(digest).is_ok() { touch(&place) } else { self.replace(&copy, digest) }
             }
             Err(error) => Err(error),
             Ok(()) => File::open(&self.root)?.sync_all(),
         };
         named().map_err(KeepError::writing(&place))
+    }
+
+    /// Puts a copy in the place of what was kept and then changed.
+    ///
+    /// What runs from there goes on with the files it has open; whoever starts next gets what was kept.
+    fn replace(&self, copy: &Copy, digest: &Digest) -> io::Result<()> {
+        let root = File::open(&self.root)?;
+        root.lock()?;
+        let place = self.directory(digest);
+        // Somebody else may have been quicker.
+        if self.verify(digest).is_ok() {
+            return touch(&place);
+        }
+        let aside = self.root.join(format!("{UNFINISHED}spoiled-{}", digest.0));
+        unless_gone(fs::remove_dir_all(&aside))?;
+        unless_gone(fs::rename(&place, &aside))?;
+        fs::rename(&copy.path, &place)?;
+        root.sync_all()?;
+        unless_gone(fs::remove_dir_all(&aside)).map(drop)
+    }
+}
+
+/// `None` for what somebody else was quicker to remove.
+fn unless_gone<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
+        Err(gone) if gone.kind() == ErrorKind::NotFound => Ok(None),
+        outcome => outcome.map(Some),
     }
 }
 

@@ -292,3 +292,42 @@ fn keeping_the_same_again_makes_it_young() {
     place.artefacts.retain(&[].into(), Duration::from_secs(60)).unwrap();
     place.artefacts.verify(&digest).unwrap();
 }
+
+#[test]
+fn what_was_changed_since_it_was_kept_is_replaced_by_whoever_keeps_it_again() {
+    let place = Place::new(&[("app", "1"), ("more/data", "2")]);
+    let digest = place.keep(&["app", "more"]);
+    let kept = place.artefacts.directory(&digest);
+    fs::remove_file(kept.join("app")).unwrap();
+    fs::write(kept.join("app"), "changed").unwrap();
+    let names = place.names();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(place.keep(&["app", "more"]), digest));
+        }
+    });
+    place.artefacts.verify(&digest).unwrap();
+    assert_eq!(place.names(), names);
+}
+
+#[test]
+fn whoever_makes_room_meets_others_who_do() {
+    let place = Place::new(&[("app", "1")]);
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let ordering = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(ordering) {
+                    place.artefacts.retain(&[].into(), Duration::ZERO).unwrap();
+                }
+            });
+        }
+        for version in 0..200 {
+            let name = format!("app-{version}");
+            place.write(&name, &name);
+            place.try_keep(&[&name]).unwrap();
+        }
+        stop.store(true, ordering);
+    });
+}
