@@ -160,9 +160,11 @@ async fn at_once(place: &Place) -> Result<(), Failure> {
     let internal = |error: PlatformError| Failure::Internal(error.to_string());
     platform.hello(FencingToken(fence.trim().parse().unwrap_or_default())).await.map_err(internal)?;
     platform.shutdown().await.map_err(internal)?;
-    for left in [place.path().join(CONTROL_SOCKET), place.api_address()] {
+    // There is no older controller to keep out either: the next one may have a store that knows of fewer.
+    for left in [CONTROL_SOCKET, "fence", "table.json"].map(|name| place.path().join(name)) {
         let _ = std::fs::remove_file(left);
     }
+    let _ = std::fs::remove_file(place.api_address());
     Ok(())
 }
 
@@ -219,6 +221,10 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Re
     };
     let (handle, ended) = evenkeel_controller::start(options).await.map_err(|error| match error {
         StartError::Store(error) => Failure::Internal(error.to_string()),
+        // No other controller holds the lock, so the numbers are wrong.
+        StartError::Platform(error @ PlatformError::Superseded(_)) => Failure::Internal(format!(
+            "the store is older than what ran here last; was it restored? {error}\n  next: evenkeel down, then evenkeel up"
+        )),
         StartError::Platform(error) => Failure::Internal(error.to_string()),
     })?;
 

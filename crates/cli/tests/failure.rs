@@ -445,6 +445,31 @@ fn down_ends_everything_though_the_controller_is_dead_and_the_store_cannot_be_op
 }
 
 #[test]
+fn a_store_that_was_restored_can_be_used_after_down() {
+    let world = World::alone();
+    world.up();
+    world.ship("v1");
+    world.down();
+    let store = world.state().join("evenkeel.db");
+    let saved = std::fs::read(&store).unwrap();
+    for _ in 0..4 {
+        world.up();
+        world.kill("controller");
+    }
+    world.down();
+    for rest in ["evenkeel.db-wal", "evenkeel.db-shm"] {
+        let _ = std::fs::remove_file(world.state().join(rest));
+    }
+    std::fs::write(&store, saved).unwrap();
+    let refused = world.expect(1, &["up", "--api", "127.0.0.1:0"]);
+    assert!(refused.err.contains("was it restored?") && refused.err.contains("next: evenkeel down"), "{}", refused.err);
+    world.down();
+    world.up();
+    world.wait_for("v1 to be back", || world.weight("v1") == Some(10_000));
+    world.down();
+}
+
+#[test]
 fn down_ends_everything_though_the_proxy_cannot_start() {
     let world = World::alone();
     world.up();
