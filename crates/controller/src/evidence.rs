@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evenkeel_analysis::judge::judge;
 use evenkeel_analysis::{Counts, Verdict, Window};
-use evenkeel_core::ids::{Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::plan::Step;
 use evenkeel_core::ports::Report;
 use evenkeel_core::{Phase, Rollout};
@@ -80,13 +80,25 @@ impl Evidence {
         let step = match rollout.phase {
             Phase::Holding { step, .. } => Some((rollout.id, step)),
             _ if self.step.is_some_and(|(id, _)| id == rollout.id) => self.step,
-            _ => None,
+            // A controller that has just started judges by the step whose share is in force.
+            _ => {
+                let share = Some(rollout.weight()).filter(|share| *share > BasisPoints::NONE);
+                let step = share.and_then(|share| rollout.plan.steps.iter().rposition(|step| step.weight <= share));
+                step.map(|step| (rollout.id, step))
+            }
         };
         if step != self.step {
             self.step = step;
             self.step_recent.clear();
             self.step_totals.clear();
         }
+    }
+
+    /// Forgets every release but these.
+    pub fn keep_only(&mut self, is_known: impl Fn(Revision) -> bool) {
+        self.reported.retain(|revision, _| is_known(*revision));
+        self.totals.retain(|revision, _| is_known(*revision));
+        self.recent.retain(|revision, _| is_known(*revision));
     }
 
     /// What the step's counts say: a breach lately is a breach, and only the whole step is a pass.
@@ -121,5 +133,49 @@ impl Evidence {
     #[must_use]
     pub fn total(&self, revision: Revision) -> Counts {
         self.totals.get(&revision).cloned().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_analysis::Outcome;
+    use evenkeel_core::plan::Plan;
+    use evenkeel_core::ports::ReleaseReport;
+    use evenkeel_core::rollout::{Kind, Start};
+    use evenkeel_core::spec::{Hold, Spec};
+
+    use super::*;
+
+    fn paused_at_half() -> Rollout {
+        let service = ServiceName::new("web").unwrap();
+        let mut spec = Spec::new(service, vec!["app".into()], "127.0.0.1:8080".parse().unwrap());
+        spec.objectives = vec!["error_rate < 5%".parse().unwrap()];
+        let (id, kind, candidate, stable) = (RolloutId(1), Kind::Deploy, Revision(2), Some(Revision(1)));
+        let plan = Plan::of(&spec);
+        let mut rollout = Rollout::new(Start { id, kind, candidate, stable, plan, by: "me".into() }, Timestamp(0));
+        let weight = BasisPoints::new(5_000).unwrap();
+        rollout.phase = Phase::Paused { step: 2, weight, left: Some(Hold::UntilPromoted), why: "paused by me".into() };
+        rollout
+    }
+
+    fn report(answered: &Counts) -> Report {
+        let (service, revision) = (ServiceName::new("web").unwrap(), Revision(2));
+        let release = ReleaseReport { service, revision, counts: answered.clone(), preview: Counts::default() };
+        Report { boot: 7, releases: vec![release], ..Report::default() }
+    }
+
+    #[test]
+    fn a_paused_rollout_is_judged_by_a_controller_that_has_just_started() {
+        let rollout = paused_at_half();
+        let mut evidence = Evidence::new(Duration::from_secs(30));
+        evidence.follow(Some(&rollout));
+        let mut answered = Counts::default();
+        (0..500).for_each(|_| answered.record(Outcome::Answered(500), 1_000));
+        let service = ServiceName::new("web").unwrap();
+        evidence.take(&service, &report(&answered), Timestamp(1));
+        assert!(matches!(evidence.verdict(&rollout), Verdict::NotEnough { have: 0, .. }), "counted before it looked");
+        (0..60).for_each(|_| answered.record(Outcome::Answered(500), 1_000));
+        evidence.take(&service, &report(&answered), Timestamp(2));
+        assert!(matches!(evidence.verdict(&rollout), Verdict::Fail { .. }));
     }
 }

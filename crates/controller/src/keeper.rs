@@ -37,6 +37,8 @@ pub(crate) struct Keeper {
     durable: Option<Box<Service>>,
     /// The store failed to answer, so that its log may hold more than is known of it.
     is_unsure: bool,
+    /// Until when the replicas may take to be there again after the machine was started anew.
+    starting_until: Option<Timestamp>,
     /// How the smoke checks of a rollout ended.
     pub(crate) smoked: Option<(RolloutId, Result<(), String>)>,
     /// The rollout whose smoke checks are under way.
@@ -65,9 +67,29 @@ impl Keeper {
             unsaved: VecDeque::new(),
             durable: None,
             is_unsure: false,
+            starting_until: None,
             smoked: None,
             smoking: None,
         }
+    }
+
+    /// A controller that finds no replica of a service with a rollout in flight (the machine was started anew) gives
+    /// them the time that a start is given: that they are not there yet says nothing about the candidate.
+    pub(crate) fn takes_stock(&mut self, replicas: &[Replica], now: Timestamp) {
+        let runs = |replica: &Replica| replica.replica.service == self.service.name && replica.exit.is_none();
+        if let Some(rollout) = self.service.in_flight().filter(|_| !replicas.iter().any(runs)) {
+            self.starting_until = Some(now.after(rollout.plan.startup_limit));
+        }
+    }
+
+    /// Whether it is too early to decide anything.
+    pub(crate) fn is_starting(&mut self, now: Timestamp) -> bool {
+        let Some(until) = self.starting_until else { return false };
+        let is_there = |(revision, count): (&Revision, &u32)| self.fleet.health(*revision).ready >= *count;
+        if now >= until || self.service.wanted().replicas.iter().all(is_there) {
+            self.starting_until = None;
+        }
+        self.starting_until.is_some()
     }
 
     /// A service as its log tells it: the same events through the same step give the same state.
@@ -237,6 +259,7 @@ impl Keeper {
             self.evidence.look_back(spec.window);
         }
         self.evidence.follow(self.service.in_flight());
+        self.evidence.keep_only(|revision| self.service.releases.contains_key(&revision));
         let current = self.service.in_flight().filter(|r| matches!(r.phase, Phase::Smoking { .. })).map(|r| r.id);
         if current.is_none() {
             (self.smoking, self.smoked) = (None, None);
@@ -314,7 +337,7 @@ impl Keeper {
             preview: service.spec.as_ref().and_then(|spec| spec.preview),
             stable: service.stable,
             releases: releases.collect(),
-            queued: service.next.as_ref().map(|_| service.next_rollout),
+            queued: service.next.as_ref().map(|next| next.id),
             rollout: rollout.map(|r| RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))),
             history: service.past.iter().rev().map(|r| RolloutStatus::of(r, version(r.candidate), None)).collect(),
         }

@@ -33,6 +33,8 @@ const WATCH: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(100);
 /// The listening addresses are asked for again this often, which also revives a dead agent or proxy.
 const LISTEN_AGAIN: Duration = Duration::from_secs(1);
+/// A proxy that misses so many reports in a row is told of.
+const REPORTS_MISSED: u32 = 3;
 /// A new controller looks this long before it decides: every probe has been sent and answered once by then.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
 /// Decisions of one service in one turn; more would mean that two of them undo each other.
@@ -103,7 +105,6 @@ where
         token,
         keepers,
         replicas: None,
-        report: None,
         in_flight: None,
         table: None,
         overview: overview_in,
@@ -114,6 +115,8 @@ where
         superseded: None,
         refused_table: None,
         has_taken_stock: None,
+        forgetting: BTreeSet::new(),
+        reports_missed: 0,
     };
     // Whoever asks before the first turn is told what the store knows, not that there is nothing.
     controller.show();
@@ -128,7 +131,6 @@ struct Controller<S, W, T, C> {
     token: FencingToken,
     keepers: BTreeMap<ServiceName, Keeper>,
     replicas: Option<Replicas>,
-    report: Option<Report>,
     in_flight: Option<BTreeMap<ReplicaId, u64>>,
     /// The table in force as the proxy confirmed it.
     table: Option<RoutingTable>,
@@ -143,6 +145,10 @@ struct Controller<S, W, T, C> {
     refused_table: Option<TableRefused>,
     /// Since when the platform has told which replicas run: before, nothing is known that could be acted on.
     has_taken_stock: Option<Timestamp>,
+    /// Replicas whose record the platform was asked to drop since its last list.
+    forgetting: BTreeSet<ReplicaId>,
+    /// Reports in a row that did not come.
+    reports_missed: u32,
 }
 
 /// What a task beside the loop has found out.
@@ -181,12 +187,21 @@ where
                 Some(hands::Told::Superseded(gone)) = hands_heard.recv() => return Err(gone),
                 Some(request) = requests.recv() => self.take_request(request, &mut beside).await,
                 Some(found) = self.answers.1.recv() => self.take_found(found)?,
-                Ok(()) = replicas.changed() => self.replicas.clone_from(&*replicas.borrow_and_update()),
-                Ok(()) = reports.changed() => {
-                    let report = reports.borrow_and_update().clone();
-                    self.take_report(report);
-                }
+                Ok(()) = replicas.changed() => replicas.mark_changed(),
+                Ok(()) = reports.changed() => reports.mark_changed(),
                 _ = tick.tick() => {}
+            }
+            // Whatever woke it: each turn rests on everything that is known by now.
+            while let Ok(found) = self.answers.1.try_recv() {
+                self.take_found(found)?;
+            }
+            if replicas.has_changed().is_ok_and(|changed| changed) {
+                self.replicas.clone_from(&*replicas.borrow_and_update());
+                self.forgetting.clear();
+            }
+            if reports.has_changed().is_ok_and(|changed| changed) {
+                let report = reports.borrow_and_update().clone();
+                self.take_report(report);
             }
             self.turn(&deeds, &mut beside).await?;
             addresses.send_if_modified(|known| {
@@ -234,7 +249,11 @@ where
         }
         let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
         let mut store_failed = false;
+        let now = self.clock.now();
         for name in names {
+            if self.keepers.get_mut(&name).is_some_and(|keeper| keeper.is_starting(now)) {
+                continue;
+            }
             for _ in 0..DECISIONS_PER_TURN {
                 let Some(keeper) = self.keepers.get(&name) else { break };
                 let Some(seen) = keeper.observe(&self.sight(&name)) else { break };
@@ -310,6 +329,10 @@ where
         let now = self.clock.now();
         let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
         while beside.try_join_next().is_some() {}
+        if let (None, Some(list)) = (self.has_taken_stock, &self.replicas) {
+            self.keepers.values_mut().for_each(|keeper| keeper.takes_stock(&list.replicas, now));
+            self.has_taken_stock = Some(now);
+        }
         for name in names {
             let (table, replicas, in_flight) = (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
             let sight = sight(table, replicas, in_flight, &name);
@@ -323,6 +346,7 @@ where
             let log_bytes_max = keeper.service.spec.as_ref().map_or(10 << 20, |spec| spec.log_bytes_max);
             for action in actions {
                 match deed(action, releases, log_bytes_max) {
+                    Ok(Some(Deed::Forget(replica))) if !self.forgetting.insert(replica.clone()) => {}
                     Ok(Some(deed)) => drop(deeds.send(deed)),
                     Ok(None) => {}
                     Err(probe) => {
@@ -331,9 +355,6 @@ where
                 }
             }
             smoke(keeper, &self.workloads, &self.answers.0, beside);
-        }
-        if self.has_taken_stock.is_none() && self.replicas.is_some() {
-            self.has_taken_stock = Some(now);
         }
     }
 
@@ -351,6 +372,8 @@ where
                 self.troubles.remove("proxy");
                 self.refused_table = None;
                 self.table = Some(table);
+                // What was in flight was counted under the table before.
+                self.in_flight = None;
                 Ok(true)
             }
             Err(TrafficError::Refused(TableRefused::OldToken { highest, .. })) => {
@@ -401,19 +424,27 @@ where
 
     fn take_report(&mut self, report: Option<Report>) {
         let now = self.clock.now();
-        if let Some(report) = &report {
-            for (name, keeper) in &mut self.keepers {
-                keeper.evidence.take(name, report, now);
+        self.in_flight = None;
+        let Some(report) = report else {
+            self.reports_missed = self.reports_missed.saturating_add(1);
+            if self.reports_missed >= REPORTS_MISSED {
+                self.trouble("proxy's reports", "none has come for a while".to_owned());
             }
-            // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
-            if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
-                self.table = None;
-            }
+            return;
+        };
+        self.reports_missed = 0;
+        self.troubles.remove("proxy's reports");
+        for (name, keeper) in &mut self.keepers {
+            keeper.evidence.take(name, &report, now);
         }
-        self.in_flight = report
-            .as_ref()
-            .map(|report| report.in_flight.iter().map(|busy| (busy.replica.clone(), busy.requests)).collect());
-        self.report = report;
+        // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
+        if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
+            self.table = None;
+            return;
+        }
+        // Only what was counted under the table in force tells whether a replica that it dropped is idle.
+        let busy = report.in_flight.into_iter().map(|busy| (busy.replica, busy.requests));
+        self.in_flight = Some(busy.collect());
     }
 
     fn take_found(&mut self, found: Found) -> Result<(), PlatformError> {
@@ -500,14 +531,14 @@ where
         let before = keeper.service.serving();
         let directory = directory.to_string_lossy().into_owned();
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };
-        let content = deploy.content();
+        let (content, version) = (deploy.content(), deploy.version.clone());
         let happened = self.happen(&name, Event::Deploy(Box::new(deploy))).await;
         if fresh {
             self.drop_if_nothing(&name);
         }
         happened.map_err(AskError::from)?;
         let Some(Keeper { service, .. }) = self.keepers.get(&name) else { return Err(AskError::Ending) };
-        let release = service.releases.values().rev().find(|release| release.content == content);
+        let release = service.releases.values().rev().find(|r| r.content == content && r.version == version);
         let revision = release.map_or(Revision(0), |release| release.revision);
         // Only settings changed: what is under way is what was under way before.
         let is_settings = before == service.serving() && service.stable == Some(revision) && !service.is_going_back();
@@ -680,10 +711,14 @@ fn smoke<W: Workloads + 'static>(
     let Some((rollout, revision)) = wanted.filter(|(rollout, _)| keeper.smoking != Some(*rollout)) else { return };
     let Some(current) = keeper.service.in_flight().filter(|r| matches!(r.phase, Phase::Smoking { .. })) else { return };
     let (checks, ports) = (current.plan.smoke.clone(), keeper.fleet.ready(revision));
+    // A controller that has just started may not know the replicas yet; the phase has a limit of its own.
+    if ports.len() < current.plan.steps[0].replicas as usize {
+        return;
+    }
     keeper.smoking = Some(rollout);
     let (service, workloads, found) = (keeper.service.name.clone(), workloads.clone(), found.clone());
     beside.spawn(async move {
-        let mut result = if ports.is_empty() { Err("no replica is ready".to_owned()) } else { Ok(()) };
+        let mut result = Ok(());
         'all: for (replica, port) in ports {
             for check in &checks {
                 let answer = workloads.smoke(port, check).await;
