@@ -87,14 +87,21 @@ fn release(world: &World, version: &str) -> Value {
 fn has(program: &str, arguments: &[&str], test: &str) -> bool {
     let found =
         Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_ok_and(|status| status.success()) {
-        return true;
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{test}: {program} is missing, and CI is set");
-    eprintln!("\n*** SKIPPED: {test}: {program} is missing ***\n");
+    found.is_ok_and(|status| status.success()) || skipped(test, &format!("{program} is missing"))
+}
+
+/// Whether tests may become another user; without that a test is skipped loudly, and fails where CI is set.
+fn is_root(test: &str) -> bool {
+    rustix::process::geteuid().is_root() || skipped(test, "only root can become another user")
+}
+
+/// Says loudly that a test is skipped, and counts it.
+fn skipped(test: &str, why: &str) -> bool {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{test}: {why}, and CI is set");
+    eprintln!("\n*** SKIPPED: {test}: {why} ***\n");
     if let Some(list) = std::env::var_os("EVENKEEL_SKIPPED") {
         let mut list = fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
-        writeln!(list, "{test}: {program} is missing").unwrap();
+        writeln!(list, "{test}: {why}").unwrap();
     }
     false
 }
@@ -814,7 +821,7 @@ fn a_state_directory_that_others_can_write_to_is_refused() {
 
 #[test]
 fn a_state_directory_of_another_user_is_refused_where_named_and_passed_over_above() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root("a state directory of another user") {
         return;
     }
     let world = World::new();
@@ -832,7 +839,7 @@ fn a_state_directory_of_another_user_is_refused_where_named_and_passed_over_abov
 
 #[test]
 fn another_user_of_the_machine_can_neither_command_nor_read() {
-    if !rustix::process::geteuid().is_root() {
+    if !is_root("another user of the machine") {
         return;
     }
     let world = World::new();

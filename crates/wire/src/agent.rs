@@ -49,7 +49,8 @@ pub enum Ask {
         wait_ms: u64,
     },
     /// Holds listening sockets on exactly these addresses, hands them to the proxy, and starts the proxy when it is
-    /// not running. Addresses that are no longer wanted are closed.
+    /// not running. Addresses that are no longer wanted are closed. Those that somebody else has are named in
+    /// [`Answer::Failed`]; the others are held all the same.
     Listen {
         /// The wanted addresses.
         addresses: Vec<SocketAddr>,
