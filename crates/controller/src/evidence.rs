@@ -24,10 +24,16 @@ pub struct Evidence {
     step: Option<(RolloutId, usize)>,
     step_recent: BTreeMap<Revision, Window>,
     step_totals: BTreeMap<Revision, Counts>,
+    /// Nothing was taken since the step began.
+    is_new_step: bool,
+    /// When the last report was taken.
+    taken: Timestamp,
 }
 
 /// How far back the figures look that people are shown.
 const SHOWN: Duration = Duration::from_secs(10);
+/// What came since a report older than this when a step began belongs to the step before.
+const STALE: Duration = Duration::from_millis(500);
 
 impl Evidence {
     /// Nothing counted yet; objectives look back `span`.
@@ -42,6 +48,8 @@ impl Evidence {
             step: None,
             step_recent: BTreeMap::new(),
             step_totals: BTreeMap::new(),
+            is_new_step: false,
+            taken: Timestamp::default(),
         }
     }
 
@@ -53,6 +61,8 @@ impl Evidence {
     /// Takes what a report counts beyond the last one. A proxy that started anew counts from zero.
     pub fn take(&mut self, service: &ServiceName, report: &Report, now: Timestamp) {
         let first = self.boot == 0;
+        let is_of_step = self.step.is_some() && !(self.is_new_step && now.since(self.taken) > STALE);
+        (self.is_new_step, self.taken) = (false, now);
         if report.boot != self.boot {
             self.boot = report.boot;
             self.reported.clear();
@@ -63,7 +73,7 @@ impl Evidence {
             let fresh = if first { Counts::default() } else { release.counts.since(&before) };
             self.totals.entry(release.revision).or_default().merge(&fresh);
             self.recent.entry(release.revision).or_insert_with(|| Window::new(SHOWN)).push(now.0, fresh.clone());
-            if self.step.is_some() {
+            if is_of_step {
                 let window = self.step_recent.entry(release.revision).or_insert_with(|| Window::new(self.span));
                 window.push(now.0, fresh.clone());
                 self.step_totals.entry(release.revision).or_default().merge(&fresh);
@@ -91,6 +101,7 @@ impl Evidence {
             self.step = step;
             self.step_recent.clear();
             self.step_totals.clear();
+            self.is_new_step = true;
         }
     }
 
@@ -162,6 +173,25 @@ mod tests {
         let (service, revision) = (ServiceName::new("web").unwrap(), Revision(2));
         let release = ReleaseReport { service, revision, counts: answered.clone(), preview: Counts::default() };
         Report { boot: 7, releases: vec![release], ..Report::default() }
+    }
+
+    #[test]
+    fn what_came_while_reports_were_missing_belongs_to_the_step_before() {
+        let mut rollout = paused_at_half();
+        let mut evidence = Evidence::new(Duration::from_secs(30));
+        let (service, mut answered) = (ServiceName::new("web").unwrap(), Counts::default());
+        let at = |ms: u64| Timestamp(ms * 1_000);
+        let mut take = |evidence: &mut Evidence, now| {
+            (0..60).for_each(|_| answered.record(Outcome::Answered(200), 1_000));
+            evidence.take(&service, &report(&answered), now);
+        };
+        take(&mut evidence, at(1_000));
+        rollout.phase = Phase::Holding { step: 2, since: at(5_000), until: None, short_since: None };
+        evidence.follow(Some(&rollout));
+        take(&mut evidence, at(5_000));
+        assert!(matches!(evidence.verdict(&rollout), Verdict::NotEnough { have: 0, .. }));
+        take(&mut evidence, at(5_100));
+        assert!(matches!(evidence.verdict(&rollout), Verdict::Pass { .. }));
     }
 
     #[test]

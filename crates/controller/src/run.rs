@@ -113,6 +113,7 @@ where
         answers: mpsc::unbounded_channel(),
         going_down: None,
         superseded: None,
+        is_settled: false,
         refused_table: None,
         has_taken_stock: None,
         forgetting: BTreeSet::new(),
@@ -140,6 +141,8 @@ struct Controller<S, W, T, C> {
     troubles: BTreeMap<&'static str, String>,
     answers: (mpsc::UnboundedSender<Found>, mpsc::UnboundedReceiver<Found>),
     going_down: Option<oneshot::Sender<()>>,
+    /// No table that was sent can come into force any more.
+    is_settled: bool,
     /// The store says that another controller has taken over.
     superseded: Option<FencingToken>,
     refused_table: Option<TableRefused>,
@@ -225,7 +228,7 @@ where
         deeds: &mpsc::UnboundedSender<Deed>,
         beside: &mut tokio::task::JoinSet<()>,
     ) -> Result<(), PlatformError> {
-        self.learn_table().await;
+        self.learn_table().await?;
         for _ in 0..ROUNDS_PER_TURN {
             self.decide().await;
             if let Some(newer) = self.superseded {
@@ -366,11 +369,16 @@ where
             return Ok(false);
         }
         let generation = Generation(in_force.generation.0 + 1);
-        let table = RoutingTable { generation, token: self.token, services };
+        self.put_in_force(RoutingTable { generation, token: self.token, services }).await
+    }
+
+    /// Sends a table to the proxy; tells whether it is in force now.
+    async fn put_in_force(&mut self, table: RoutingTable) -> Result<bool, PlatformError> {
         match self.traffic.apply(&table).await {
             Ok(()) => {
                 self.troubles.remove("proxy");
                 self.refused_table = None;
+                self.is_settled = true;
                 self.table = Some(table);
                 // What was in flight was counted under the table before.
                 self.in_flight = None;
@@ -390,7 +398,8 @@ where
             }
             Err(TrafficError::Unavailable(why)) => {
                 self.trouble("proxy", why);
-                // It may be in force or not.
+                // It may be in force, or come into force yet.
+                self.is_settled = false;
                 self.table = None;
                 Ok(false)
             }
@@ -409,17 +418,25 @@ where
     }
 
     /// Learns which table is in force when that is not known: at the start, and after the proxy did not answer.
-    async fn learn_table(&mut self) {
+    ///
+    /// A table sent before, by this controller or an earlier one, may come into force yet. What is in force is then put
+    /// in force once more, which keeps the other one out.
+    async fn learn_table(&mut self) -> Result<(), PlatformError> {
         if self.table.is_some() {
-            return;
+            return Ok(());
         }
         match self.traffic.table().await {
-            Ok(table) => {
+            Ok(table) if self.is_settled => {
                 self.troubles.remove("proxy");
                 self.table = Some(table);
             }
+            Ok(RoutingTable { generation, services, .. }) => {
+                let again = RoutingTable { generation: Generation(generation.0 + 1), token: self.token, services };
+                self.put_in_force(again).await?;
+            }
             Err(error) => self.trouble("proxy", error.to_string()),
         }
+        Ok(())
     }
 
     fn take_report(&mut self, report: Option<Report>) {
