@@ -111,19 +111,26 @@ async fn tick_once(yard: &Arc<Yard>, lives: &mut Lives) {
 
 /// Everything is stopped as it should be, and the controller ends.
 async fn go_down(yard: &Arc<Yard>, lives: &mut Lives) {
-    let handle = yard.with(|state| {
-        state.going_down = true;
-        state.handles.values().next_back().cloned().filter(|_| state.violation.is_none())
-    });
-    let Some(handle) = handle else { return };
-    tokio::spawn(async move { handle.down().await });
+    if yard.with(|state| state.violation.is_some()) {
+        return;
+    }
+    let (since, mut told) = (yard.now(), None);
     for _ in 0..DOWN {
+        let newest = yard.with(|state| {
+            state.going_down = true;
+            state.handles.last_key_value().map(|(life, handle)| (*life, handle.clone()))
+        });
+        // One that takes over at the last moment has to be told as well.
+        if let Some((life, handle)) = newest.filter(|(life, _)| told != Some(*life)) {
+            told = Some(life);
+            tokio::spawn(async move { handle.down().await });
+        }
         tick_once(yard, lives).await;
         if lives.is_down {
             break;
         }
     }
-    yard.with(|state| match rest::leftovers(state) {
+    yard.with(|state| match rest::leftovers(state, since) {
         Some(left) => state.broken(left),
         None if !lives.is_down => state.broken("the controller does not end when it is told to"),
         None => {}

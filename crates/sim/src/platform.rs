@@ -32,7 +32,7 @@ pub(crate) struct Platform {
 /// One replica's process.
 pub(crate) struct Process {
     pub(crate) port: u16,
-    started: Timestamp,
+    pub(crate) started: Timestamp,
     ready_from: Option<Timestamp>,
     dies_at: Option<Timestamp>,
     pub(crate) exit: Option<Exit>,

@@ -1,6 +1,6 @@
 //! A proxy: hangs, dies, finds an older table on its disk; counts what users get.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Outcome};
@@ -18,6 +18,8 @@ use crate::world::{Server, State};
 /// As the real adapter's.
 const APPLY_LIMIT: Duration = Duration::from_secs(2);
 const REPORT_LIMIT: Duration = Duration::from_secs(1);
+/// The first report of a step may bring so much from before it.
+const COUNTED_LATE: Duration = Duration::from_millis(600);
 /// Requests of users in a second, to each service.
 const REQUESTS: u64 = 40;
 
@@ -34,8 +36,10 @@ pub(crate) struct Proxy {
     /// The newest table that ever was in force.
     pub(crate) newest: RoutingTable,
     counters: BTreeMap<Of, Counts>,
-    /// Requests and errors since a release got the share that it has.
+    /// Requests since a release got the share that it has, and those of a moment before.
     pub(crate) since_share: BTreeMap<Of, u64>,
+    /// Requests of the last moment, oldest first.
+    recent: VecDeque<(Timestamp, Of, u64)>,
     /// Requests due, in thousandths.
     due: BTreeMap<Of, u64>,
     /// Errors due, in thousandths.
@@ -46,6 +50,8 @@ pub(crate) struct Proxy {
     pub(crate) unnamed_since: BTreeMap<ReplicaId, Timestamp>,
     /// Replicas that are routed to only because an old table came back.
     pub(crate) ghosts: BTreeSet<ReplicaId>,
+    /// Replicas that were so once: who decided to end them may have done so before.
+    pub(crate) haunted: BTreeSet<ReplicaId>,
     pub(crate) silent_until: Timestamp,
     pub(crate) hangs: bool,
     /// It is dead, and whether it will find an old table.
@@ -65,6 +71,7 @@ impl Proxy {
         (self.hangs, self.silent_until, self.dead) = (false, until, Some(finds_old));
         self.boot += 1;
         self.requests.clear();
+        self.counters.clear();
     }
 
     pub(crate) fn recover(&mut self, now: Timestamp) {
@@ -114,11 +121,12 @@ impl Proxy {
 
     fn restart(&mut self, now: Timestamp) -> Option<String> {
         let finds_old = self.dead.take()?;
-        self.counters.clear();
         if finds_old && self.previous.generation < self.table.generation {
             let old = self.previous.clone();
             let routed: BTreeSet<ReplicaId> = replicas(&self.table).collect();
-            self.ghosts.extend(replicas(&old).filter(|id| !routed.contains(id)));
+            let back: Vec<ReplicaId> = replicas(&old).filter(|id| !routed.contains(id)).collect();
+            self.ghosts.extend(back.iter().cloned());
+            self.haunted.extend(back);
             self.put_in_force(old, now);
         }
         Some(format!("the proxy is back with table {}", self.table.generation))
@@ -127,7 +135,10 @@ impl Proxy {
     fn serve(&mut self, now: Timestamp, passed: Duration, platform: &Platform, dice: &mut Dice) {
         let passed_us = u64::try_from(passed.as_micros()).unwrap_or(0);
         let storm = now < self.storm_until;
-        let Self { table, counters, since_share, due, failing, requests, .. } = self;
+        while self.recent.front().is_some_and(|(at, ..)| now.since(*at) >= COUNTED_LATE) {
+            self.recent.pop_front();
+        }
+        let Self { table, counters, since_share, recent, due, failing, requests, .. } = self;
         for (routes, release) in each(table).filter(|(_, release)| release.weight > BasisPoints::NONE) {
             let of = (routes.service.clone(), release.revision);
             let rest = due.entry(of.clone()).or_default();
@@ -139,6 +150,7 @@ impl Proxy {
                 continue;
             }
             *since_share.entry(of.clone()).or_default() += count;
+            recent.push_back((now, of.clone(), count));
             let errors = if storm { 500 } else { errors_in_a_thousand(&release.version) };
             let failing = failing.entry(of.clone()).or_default();
             let counts = counters.entry(of).or_default();
@@ -172,11 +184,15 @@ impl Proxy {
         }
         self.unnamed_since.retain(|id, _| !named.contains(id));
         if self.table.generation > self.newest.generation {
-            self.ghosts.clear();
+            self.ghosts.retain(|id| named.contains(id));
             for (routes, release) in each(&self.table) {
-                let before = weight_in(&self.newest, &routes.service, release.revision);
-                if before != release.weight {
-                    self.since_share.remove(&(routes.service.clone(), release.revision));
+                let before = [&self.newest, &old].map(|table| weight_in(table, &routes.service, release.revision));
+                if !before.contains(&release.weight) {
+                    let of = (routes.service.clone(), release.revision);
+                    let counted =
+                        self.recent.iter().filter(|(at, whose, _)| *whose == of && now.since(*at) < COUNTED_LATE);
+                    let counted = counted.map(|(.., count)| count).sum();
+                    self.since_share.insert(of, counted);
                 }
             }
             self.newest = self.table.clone();

@@ -80,8 +80,11 @@ impl Store for Caller {
     async fn next_token(&self) -> Result<FencingToken, StoreError> {
         let life = self.life;
         self.store(Duration::ZERO, move |state| {
+            answers(state)?;
             state.book.token += 1;
             state.book.holder = life;
+            // What the one before could not record is decided anew, by what is seen.
+            state.book.owed.clear();
             Ok(FencingToken(state.book.token))
         })
         .await
@@ -90,6 +93,7 @@ impl Store for Caller {
     async fn load(&self) -> Result<Vec<Stored>, StoreError> {
         let life = self.life;
         self.store(Duration::ZERO, move |state| {
+            answers(state)?;
             // A snapshot only saves time.
             let with_snapshots = !state.dice.chance(100_000);
             let known = state.book.logs.iter().map(|(name, log)| ((life, name.clone()), log.length()));
@@ -116,6 +120,7 @@ impl Store for Caller {
 
     async fn events(&self, service: &ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
         self.store(Duration::ZERO, |state| {
+            answers(state)?;
             let Some(log) = state.book.logs.get(service) else { return Ok(Vec::new()) };
             let skipped = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
             Ok(log.events.iter().skip(skipped).take(limit as usize).cloned().collect())
@@ -140,6 +145,11 @@ impl Caller {
         self.point().await;
         answer
     }
+}
+
+fn answers(state: &State) -> Result<(), StoreError> {
+    let fails = state.now < state.book.down_until;
+    if fails { Err(StoreError::Unavailable("the file is locked".into())) } else { Ok(()) }
 }
 
 /// Appends an event, unless the store fails; holds it against the rules.

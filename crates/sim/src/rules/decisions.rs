@@ -129,7 +129,7 @@ fn may_pass(state: &State, name: &ServiceName, rollout: &Rollout, step: usize, s
     }
     let had = state.proxy.since_share.get(&(name.clone(), rollout.candidate)).copied().unwrap_or(0);
     if had < now.minimum_requests {
-        return Some(format!("step {step} passes on {had} requests of {}", now.minimum_requests));
+        return Some(format!("step {step} passes on {had} requests of {}: {:?}", now.minimum_requests, seen.verdict));
     }
     let version = &state.book.logs.get(name)?.service.releases.get(&rollout.candidate)?.version;
     (badness_of(version) == Badness::Errors).then(|| format!("step {step} passes with half of the answers errors"))

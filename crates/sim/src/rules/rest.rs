@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
+use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
 use evenkeel_core::{Phase, Service};
 
 use crate::world::State;
@@ -101,8 +101,10 @@ fn addresses(state: &State) -> Option<String> {
     (*listening != wanted).then(|| format!("users can connect at {listening:?}, and should at {wanted:?}"))
 }
 
-/// What is left after everything was to be stopped.
-pub(crate) fn leftovers(state: &State) -> Option<String> {
-    let running: Vec<String> = state.platform.running().map(|(id, _)| id.to_string()).collect();
+/// What is left after everything was to be stopped. An agent that hung may start one afterwards that it was asked for
+/// before; it ends with the agent.
+pub(crate) fn leftovers(state: &State, since: Timestamp) -> Option<String> {
+    let left = state.platform.running().filter(|(_, process)| process.started < since);
+    let running: Vec<String> = left.map(|(id, _)| id.to_string()).collect();
     (!running.is_empty()).then(|| format!("{running:?} run after everything was stopped"))
 }

@@ -47,7 +47,7 @@ fn may_be_stopped(state: &mut State, life: Life, id: &ReplicaId, what: &str) {
     }
     let out = state.proxy.unnamed_since.get(id).copied();
     let drained = out.is_none_or(|since| state.now.since(since) >= drain);
-    if state.proxy.is_busy(id) && !drained {
+    if state.proxy.is_busy(id) && !drained && !state.proxy.haunted.contains(id) {
         state.broken(format!("controller {life} {what} {id}, which has requests in flight"));
     }
 }

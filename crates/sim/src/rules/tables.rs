@@ -45,7 +45,8 @@ pub(crate) fn may_come_into_force(state: &mut State, table: &RoutingTable, sent:
             process.runs() && process.stopped.is_some_and(|(by, _)| by == sent.life) && !process.has_failed()
         })
     };
-    let ended: Vec<ReplicaId> = crate::proxy::replicas(table).filter(|id| stopped(state, id)).collect();
+    let ended: Vec<ReplicaId> =
+        crate::proxy::replicas(table).filter(|id| stopped(state, id) && !state.proxy.haunted.contains(id)).collect();
     ended.iter().for_each(|id| state.broken(format!("{id} is routed to after it was told to end")));
 }
 
