@@ -8,6 +8,7 @@ use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, ServiceNam
 use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored};
 use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
+use evenkeel_core::spec::Shield;
 use evenkeel_core::table::ServiceRoutes;
 use evenkeel_core::{Event, Observation, Phase, Service};
 use tracing::{info, warn};
@@ -292,12 +293,19 @@ impl Keeper {
     pub(crate) fn routes(&self, sight: &Sight<'_>) -> Option<ServiceRoutes> {
         let spec = self.service.spec.as_ref()?;
         let wanted = self.service.wanted();
+        let world = world(&wanted, &self.service, sight);
+        let (fallback, idempotent) = match &spec.shield {
+            Shield::On { idempotent } => (self.fleet.fallback(&world), idempotent.clone()),
+            Shield::Off => (None, Vec::new()),
+        };
         Some(ServiceRoutes {
             service: self.service.name.clone(),
             listen: spec.listen,
             preview: spec.preview,
-            releases: self.fleet.releases(&world(&wanted, &self.service, sight)),
+            releases: self.fleet.releases(&world),
             first_byte_timeout_ms: u64::try_from(spec.first_byte_timeout.as_millis()).unwrap_or(u64::MAX),
+            fallback,
+            idempotent,
         })
     }
 

@@ -166,6 +166,15 @@ impl Fleet {
         named.filter(|routes| routes.weight > BasisPoints::NONE || !routes.backends.is_empty()).collect()
     }
 
+    /// The release that can answer what another one fails: the stable one, while it has a ready replica.
+    ///
+    /// It is named outside rollouts too: a request may fail just after its release was taken back.
+    #[must_use]
+    pub fn fallback(&self, world: &World<'_>) -> Option<Revision> {
+        let is_judged = |revision| world.wanted.candidate.is_some_and(|(candidate, _)| candidate == revision);
+        world.wanted.stable.filter(|stable| !is_judged(*stable) && self.ready_count(*stable) > 0)
+    }
+
     /// How the replicas of a release are.
     #[must_use]
     pub fn health(&self, revision: Revision) -> Health {

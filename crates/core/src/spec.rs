@@ -52,6 +52,28 @@ pub struct Spec {
     pub first_byte_timeout: Duration,
     /// Size at which a replica's log is cut over; default 10 MiB.
     pub log_bytes_max: u64,
+    /// Whether the stable release answers what a new one fails.
+    #[serde(default)]
+    pub shield: Shield,
+}
+
+/// Whether the stable release answers what a new one fails before the first byte of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "shield", rename_all = "snake_case")]
+pub enum Shield {
+    /// It does, where the request may be repeated. The default, with no paths.
+    On {
+        /// Paths at and below which any method may be repeated, not only the safe ones.
+        idempotent: Vec<String>,
+    },
+    /// A new release's failures are its users'.
+    Off,
+}
+
+impl Default for Shield {
+    fn default() -> Self {
+        Self::On { idempotent: Vec::new() }
+    }
 }
 
 /// How a new release takes over.
@@ -231,6 +253,7 @@ impl Spec {
             unready_limit: minutes(2),
             first_byte_timeout: Duration::from_secs(30),
             log_bytes_max: 10 << 20,
+            shield: Shield::default(),
         }
     }
 }

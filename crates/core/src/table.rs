@@ -33,6 +33,12 @@ pub struct ServiceRoutes {
     pub releases: Vec<ReleaseRoutes>,
     /// Longest wait for the first byte of an answer, in milliseconds.
     pub first_byte_timeout_ms: u64,
+    /// The release that answers requests which another one failed; `None`, or without a backend: nobody does.
+    #[serde(default)]
+    pub fallback: Option<Revision>,
+    /// Paths at and below which a request with any method may be answered twice.
+    #[serde(default)]
+    pub idempotent: Vec<String>,
 }
 
 /// One release of a service in the table.

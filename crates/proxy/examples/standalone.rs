@@ -68,7 +68,17 @@ fn table(listen: SocketAddr, upstreams: &[String]) -> RoutingTable {
             backends: vec![Backend { replica, address: address.parse().unwrap() }],
         }
     });
-    let releases = releases.collect();
-    let routes = ServiceRoutes { service: service.clone(), listen, preview: None, releases, first_byte_timeout_ms: 0 };
+    let releases: Vec<ReleaseRoutes> = releases.collect();
+    // The first one is the stable release, as in a rollout.
+    let fallback = releases.first().map(|release| release.revision);
+    let routes = ServiceRoutes {
+        service: service.clone(),
+        listen,
+        preview: None,
+        releases,
+        first_byte_timeout_ms: 0,
+        fallback,
+        idempotent: Vec::new(),
+    };
     RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
 }

@@ -120,7 +120,15 @@ impl Harbour {
 
 fn routes(releases: Vec<ReleaseRoutes>) -> ServiceRoutes {
     let listen = "127.0.0.1:8080".parse().unwrap();
-    ServiceRoutes { service: name(), listen, preview: None, releases, first_byte_timeout_ms: 30_000 }
+    ServiceRoutes {
+        service: name(),
+        listen,
+        preview: None,
+        releases,
+        first_byte_timeout_ms: 30_000,
+        fallback: None,
+        idempotent: Vec::new(),
+    }
 }
 
 #[test]
@@ -148,6 +156,23 @@ fn a_share_that_nobody_can_take_stays_where_it_is() {
     harbour.wanted.candidate = Some((CANDIDATE, BasisPoints::NONE));
     harbour.step(100);
     assert_eq!(harbour.shares(), ["r1 50 % on 0", "r2 50 % on 2"]);
+}
+
+#[test]
+fn what_a_release_fails_is_for_the_stable_one_as_long_as_that_has_a_ready_replica() {
+    let mut harbour = Harbour::new(2, 2, 50);
+    let fallback = |harbour: &mut Harbour| harbour.with(|fleet, world, _| fleet.fallback(world));
+    assert_eq!(fallback(&mut harbour), None, "nothing runs yet");
+    let mut harbour = harbour.set_sail();
+    assert_eq!(fallback(&mut harbour), Some(STABLE));
+    harbour.leave_candidate();
+    assert_eq!(fallback(&mut harbour), Some(STABLE), "requests of the release that has left are still under way");
+    harbour.wanted.stable = None;
+    assert_eq!(fallback(&mut harbour), None, "a first release has nobody behind it");
+    harbour.wanted.stable = Some(STABLE);
+    harbour.all_exit(STABLE);
+    harbour.step(100);
+    assert_eq!(fallback(&mut harbour), None);
 }
 
 #[test]

@@ -136,6 +136,8 @@ pub fn table(generation: u64, listen: SocketAddr, releases: &[(u16, &[SocketAddr
         preview: None,
         releases: releases.collect(),
         first_byte_timeout_ms: 0,
+        fallback: None,
+        idempotent: Vec::new(),
     };
     RoutingTable { generation: Generation(generation), token: FencingToken(1), services: vec![routes] }
 }

@@ -293,7 +293,15 @@ fn told(before: &Service, event: &Event, after: &Service) -> String {
 
 fn routes(releases: Vec<evenkeel_core::table::ReleaseRoutes>) -> ServiceRoutes {
     let listen = "127.0.0.1:8080".parse().unwrap();
-    ServiceRoutes { service: name(), listen, preview: None, releases, first_byte_timeout_ms: 30_000 }
+    ServiceRoutes {
+        service: name(),
+        listen,
+        preview: None,
+        releases,
+        first_byte_timeout_ms: 30_000,
+        fallback: None,
+        idempotent: Vec::new(),
+    }
 }
 
 fn in_words(routes: &ServiceRoutes) -> String {
