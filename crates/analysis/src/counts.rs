@@ -20,7 +20,8 @@ pub enum Outcome {
 pub struct Counts {
     /// Answers by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub classes: [u64; 5],
-    /// Requests that got no answer from the release; the client got a 502 or 504, or another replica answered.
+    /// Requests that got no answer from the release; the client got a 502, 503 or 504, or another replica or the stable
+    /// release answered.
     pub no_answer: u64,
     /// Requests whose client went away before an answer came; not part of any rate.
     pub client_gone: u64,

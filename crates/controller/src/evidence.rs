@@ -171,7 +171,8 @@ mod tests {
 
     fn report(answered: &Counts) -> Report {
         let (service, revision) = (ServiceName::new("web").unwrap(), Revision(2));
-        let release = ReleaseReport { service, revision, counts: answered.clone(), preview: Counts::default() };
+        let release =
+            ReleaseReport { service, revision, counts: answered.clone(), preview: Counts::default(), shielded: 0 };
         Report { boot: 7, releases: vec![release], ..Report::default() }
     }
 

@@ -319,6 +319,9 @@ pub struct ReleaseReport {
     pub counts: Counts,
     /// Requests to its preview address; never part of a judgement.
     pub preview: Counts,
+    /// Requests of users that it failed and the stable release answered; `counts` has the failures.
+    #[serde(default)]
+    pub shielded: u64,
 }
 
 /// Requests in flight at one replica.

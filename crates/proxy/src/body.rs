@@ -1,6 +1,6 @@
 //! Bodies on their way through, frame by frame: nothing is collected, a slow reader slows its sender.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,11 +10,16 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use crate::client::Client;
+use crate::limits::KEPT_BYTES_MAX;
 use crate::replica::{InFlight, Link};
+use crate::shield::Spared;
 
-/// How a client's body is getting on.
+/// A client's body, and how it is getting on.
 #[derive(Debug)]
 pub(crate) struct Upload {
+    incoming: RefCell<Incoming>,
+    /// Everything that has come, for as long as the request may be sent again.
+    kept: RefCell<Option<Vec<u8>>>,
     state: Cell<UploadState>,
     /// When its last frame came.
     moved: Cell<Instant>,
@@ -29,8 +34,26 @@ enum UploadState {
 }
 
 impl Upload {
-    pub(crate) fn begin(now: Instant) -> Self {
-        Self { state: Cell::new(UploadState::Going), moved: Cell::new(now) }
+    pub(crate) fn begin(incoming: Incoming, now: Instant) -> Self {
+        let (state, moved) = (Cell::new(UploadState::Going), Cell::new(now));
+        Self { incoming: RefCell::new(incoming), kept: RefCell::default(), state, moved }
+    }
+
+    /// Keeps what comes from here on, up to [`KEPT_BYTES_MAX`].
+    pub(crate) fn keep(&self) {
+        let announced = self.incoming.borrow().size_hint().lower();
+        let short = usize::try_from(announced).is_ok_and(|announced| announced <= KEPT_BYTES_MAX);
+        self.kept.replace(short.then(Vec::new));
+    }
+
+    /// Tells whether everything that has come is still here.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.kept.borrow().is_some()
+    }
+
+    /// The body from its beginning; whoever read it before must have stopped.
+    pub(crate) fn body(self: &Rc<Self>) -> RequestBody {
+        RequestBody::Upload { upload: self.clone(), read: 0 }
     }
 
     pub(crate) fn is_complete(&self) -> bool {
@@ -45,12 +68,53 @@ impl Upload {
     pub(crate) fn moved(&self) -> Instant {
         self.moved.get()
     }
+
+    /// What has been kept beyond the first `read` bytes.
+    fn kept_beyond(&self, read: usize) -> Option<Bytes> {
+        let kept = self.kept.borrow();
+        kept.as_deref().and_then(|kept| kept.get(read..)).filter(|rest| !rest.is_empty()).map(Bytes::copy_from_slice)
+    }
+
+    fn kept_bytes(&self) -> usize {
+        self.kept.borrow().as_ref().map_or(0, Vec::len)
+    }
+
+    fn poll_new(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut incoming = self.incoming.borrow_mut();
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        self.moved.set(Instant::now());
+        match &frame {
+            Some(Err(_)) => self.state.set(UploadState::Broken),
+            None => self.state.set(UploadState::Complete),
+            Some(Ok(frame)) => {
+                self.note(frame);
+                // hyper does not ask again once it knows the end.
+                if incoming.is_end_stream() {
+                    self.state.set(UploadState::Complete);
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn note(&self, frame: &Frame<Bytes>) {
+        let mut kept = self.kept.borrow_mut();
+        match (kept.as_mut(), frame.data_ref()) {
+            (Some(bytes), Some(data)) if bytes.len() + data.len() <= KEPT_BYTES_MAX => bytes.extend_from_slice(data),
+            // Too long, or trailers, which are not kept.
+            _ => *kept = None,
+        }
+    }
 }
 
 /// What is sent to a replica.
 pub(crate) enum RequestBody {
     Empty,
-    Upload(Incoming, Rc<Upload>),
+    Upload {
+        upload: Rc<Upload>,
+        /// How much of what is kept has been handed out.
+        read: usize,
+    },
 }
 
 impl Body for RequestBody {
@@ -58,30 +122,34 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Upload(incoming, upload) = self.get_mut() else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
-        upload.moved.set(Instant::now());
-        match &frame {
-            Some(Err(_)) => upload.state.set(UploadState::Broken),
-            None => upload.state.set(UploadState::Complete),
-            // hyper does not ask again once it knows the end.
-            Some(Ok(_)) if incoming.is_end_stream() => upload.state.set(UploadState::Complete),
-            Some(Ok(_)) => {}
-        }
+        let Self::Upload { upload, read } = self.get_mut() else { return Poll::Ready(None) };
+        let frame = match upload.kept_beyond(*read) {
+            Some(again) => Some(Ok(Frame::data(again))),
+            None => ready!(upload.poll_new(cx)),
+        };
+        *read = upload.kept_bytes();
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Upload(incoming, _) => incoming.is_end_stream(),
+            Self::Upload { upload, read } => *read >= upload.kept_bytes() && upload.incoming.borrow().is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Upload(incoming, _) => incoming.size_hint(),
+            Self::Upload { upload, read } => {
+                let mut hint = upload.incoming.borrow().size_hint();
+                let again = (upload.kept_bytes().saturating_sub(*read)) as u64;
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper + again);
+                }
+                hint.set_lower(hint.lower() + again);
+                hint
+            }
         }
     }
 }
@@ -103,6 +171,9 @@ pub(crate) struct Held {
     /// Absent when it cannot serve another request.
     pub(crate) link: Option<Link>,
     pub(crate) in_flight: InFlight,
+    /// Present when the stable release answers for another.
+    #[expect(dead_code, reason = "it counts for as long as it is held")]
+    pub(crate) spared: Option<Spared>,
 }
 
 impl AnswerBody {
@@ -123,7 +194,7 @@ impl AnswerBody {
     /// At the end of the answer; dropped before, the connection to the replica closes.
     fn release(&mut self) {
         if let Content::Replica(_, held) = &mut self.content
-            && let Some(Held { link: Some(link), in_flight }) = held.take()
+            && let Some(Held { link: Some(link), in_flight, .. }) = held.take()
         {
             in_flight.rest(link, self.client.worker().clock.coarse());
         }

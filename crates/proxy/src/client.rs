@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use evenkeel_analysis::Outcome;
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -26,7 +27,7 @@ use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME}
 use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
-use crate::routes::Slot;
+use crate::routes::{Instead, Slot};
 use crate::seats::Seat;
 use crate::stream::{Watch, Watched};
 use crate::tally::{Audience, Tally};
@@ -185,11 +186,19 @@ impl Client {
             Audience::Preview => entry.routes.by_host(request.headers().get(HOST))?,
         };
         let chosen = entry.routes.release(release);
-        let replica = chosen.pick(&[], &mut random, now).ok_or(Refusal::NO_RELEASE)?;
-        let in_flight = InFlight::at(replica);
         let tally = Tally::begin(chosen.counts.clone(), entry.audience, now);
-        let choice = Choice { entry, release, in_flight, tally };
-        Ok(Exchange::new(self.clone(), choice, Outgoing::prepare(request, &self.sender, now)))
+        let outgoing = Outgoing::prepare(request, &self.sender, now, entry.shield(chosen.revision));
+        let (release, in_flight, spared) = match chosen.pick(&[], &mut random, now) {
+            Some(replica) => (release, InFlight::at(replica), None),
+            None => {
+                tally.settle(Outcome::NoAnswer, now);
+                let Instead { release, in_flight, spared } =
+                    entry.spare(chosen.revision, &mut random, now).ok_or(Refusal::NO_RELEASE)?;
+                (release, in_flight, Some(spared))
+            }
+        };
+        let choice = Choice { entry, release, in_flight, tally, spared };
+        Ok(Exchange::new(self.clone(), choice, outgoing))
     }
 
     /// Answers in the proxy's own name.

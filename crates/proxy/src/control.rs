@@ -236,6 +236,7 @@ fn merge(mut whole: Report, workers: Vec<WorkerReport>) -> Report {
                 Some(sum) => {
                     sum.counts.merge(&release.counts);
                     sum.preview.merge(&release.preview);
+                    sum.shielded += release.shielded;
                 }
                 None => drop(releases.insert(key, release)),
             }

@@ -1,23 +1,27 @@
-//! One request on its way: to a replica, to another if it must, and the answer back.
+//! One request on its way: to a replica, to another or to the stable release if it must, and the answer back.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use evenkeel_analysis::Outcome;
+use evenkeel_core::ids::Revision;
 use http::{HeaderName, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use tracing::{debug, error};
 
 use crate::body::{AnswerBody, Held};
 use crate::client::Client;
 use crate::headers::prepare_answer;
-use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE};
+use crate::leftover;
+use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE, SHIELD_WAIT_MIN};
 use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Link, NoLink, Replica};
 use crate::routes::Entry;
+use crate::shield::{Shield, Spared};
 use crate::tally::{Audience, Tally};
 use crate::tunnel::Tunnel;
 
@@ -40,6 +44,8 @@ pub(crate) struct Choice {
     pub(crate) in_flight: InFlight,
     /// Of the release the coin chose, whoever answers in the end.
     pub(crate) tally: Tally,
+    /// Present once the stable release answers for the one the coin chose.
+    pub(crate) spared: Option<Spared>,
 }
 
 /// What has been tried so far.
@@ -69,6 +75,12 @@ enum Miss {
     BadUpload,
 }
 
+impl Choice {
+    fn revision(&self) -> Revision {
+        self.entry.routes.release(self.release).revision
+    }
+}
+
 impl Exchange {
     pub(crate) fn new(client: Rc<Client>, choice: Choice, outgoing: Outgoing) -> Self {
         Self { client, choice, outgoing, attempts: Attempts::default() }
@@ -81,7 +93,14 @@ impl Exchange {
     pub(crate) async fn run(mut self) -> Result<Response<AnswerBody>, Refusal> {
         loop {
             match self.attempt().await {
-                Ok((response, link)) => return self.accept(response, link),
+                Ok((response, link)) => {
+                    self.settle(Outcome::Answered(response.status().as_u16()));
+                    let failed = response.status().is_server_error();
+                    match failed.then(|| self.spare()).flatten() {
+                        Some(in_flight) => self.discard(response, link, in_flight),
+                        None => return Ok(self.accept(response, link)),
+                    }
+                }
                 Err(miss) => self.after(&miss)?,
             }
         }
@@ -101,34 +120,64 @@ impl Exchange {
             })?,
         };
         let request = self.outgoing.take();
-        self.client.expect_by(self.client.worker().clock.coarse() + self.choice.entry.routes.first_byte);
-        let mut answer = pin!(link.sender.try_send_request(request));
-        let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending => self.poll_late(cx).map(|()| None),
-        });
-        match answer.await {
+        let sent = self.client.worker().clock.coarse();
+        self.client.expect_by(self.wait(sent, sent).unwrap_or(sent));
+        let answer = {
+            let mut answer = pin!(link.sender.try_send_request(request));
+            let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => self.poll_late(sent, cx).map(|()| None),
+            });
+            answer.await
+        };
+        match answer {
+            Some(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS && !self.outgoing.upgrade => {
+                debug!(replica = %self.choice.in_flight.backend.replica, "switches protocols unasked");
+                Err(Miss::Broken { reused: false })
+            }
             Some(Ok(response)) => Ok((response, link)),
             Some(Err(mut failed)) => {
                 let unsent = self.outgoing.put_back(failed.take_message());
                 Err(self.miss(&failed.into_error(), unsent, reused))
             }
-            None => Err(Miss::Late),
+            None => {
+                link.close();
+                Err(Miss::Late)
+            }
         }
     }
 
-    /// The wait is over when neither an answer nor more of the client's body has come for as long as the service may
-    /// take.
-    fn poll_late(&self, cx: &mut std::task::Context<'_>) -> Poll<()> {
+    fn poll_late(&self, sent: Instant, cx: &mut Context<'_>) -> Poll<()> {
         while self.client.poll_late(cx).is_ready() {
-            let patience = self.choice.entry.routes.first_byte;
-            let moved = self.outgoing.upload.as_ref().map(|upload| upload.moved() + patience);
-            match moved.filter(|until| *until > self.client.worker().clock.exact()) {
+            match self.wait(sent, self.client.worker().clock.exact()) {
                 Some(until) => self.client.expect_by(until),
                 None => return Poll::Ready(()),
             }
         }
         Poll::Pending
+    }
+
+    /// Until when to wait for a first byte before looking again; `None` when the wait is over: when neither an answer
+    /// nor more of the client's body has come for as long as the service may take, or for as long as the stable release
+    /// never takes and it can answer instead.
+    fn wait(&self, sent: Instant, now: Instant) -> Option<Instant> {
+        let since = self.outgoing.upload.as_ref().map_or(sent, |upload| upload.moved().max(sent));
+        let end = since + self.choice.entry.routes.first_byte;
+        let Some(shield) = self.shield() else { return (now < end).then_some(end) };
+        let patience = shield.stand_in.patience();
+        // The rest of a body is the client's to send.
+        let is_whole = self.outgoing.upload.as_ref().is_none_or(|upload| upload.is_complete());
+        let is_over = patience.is_some_and(|patience| now >= since + patience) && is_whole && self.can_spare();
+        if is_over || now >= end {
+            return None;
+        }
+        Some((now.max(since) + patience.unwrap_or(SHIELD_WAIT_MIN)).min(end))
+    }
+
+    /// Who may be asked instead of waiting on.
+    fn shield(&self) -> Option<&Shield> {
+        let may_turn = self.choice.spared.is_none() && self.outgoing.is_sparable();
+        self.choice.entry.shield(self.choice.revision()).filter(|_| may_turn)
     }
 
     fn rested_link(&self) -> Option<Link> {
@@ -153,41 +202,75 @@ impl Exchange {
     /// Makes ready for another attempt, where one is allowed.
     fn after(&mut self, miss: &Miss) -> Result<(), Refusal> {
         match *miss {
-            Miss::Refused => self.next_replica().ok_or_else(|| self.no_answer(Refusal::NO_ANSWER)),
+            Miss::Refused => self.next_replica().or_else(|| self.spare_failed()).ok_or(Refusal::NO_ANSWER),
             Miss::Unsent { reused: true } => {
                 self.attempts.fresh_only = true;
                 Ok(())
             }
             Miss::Unsent { reused: false } => {
-                let refusal = self.no_answer(Refusal::NO_ANSWER);
-                self.next_replica().ok_or(refusal)
+                self.spare_failed().or_else(|| self.next_replica()).ok_or(Refusal::NO_ANSWER)
             }
             // The replica closed a resting connection just as we used it: its right, and no fault.
-            Miss::Broken { reused: true } if self.outgoing.is_repeatable() => {
+            Miss::Broken { reused: true } if self.outgoing.is_repeatable() && !self.attempts.repeated => {
                 self.attempts.fresh_only = true;
-                self.repeat().ok_or_else(|| self.no_answer(Refusal::NO_ANSWER))
+                self.repeat().or_else(|| self.spare_failed()).ok_or(Refusal::NO_ANSWER)
             }
-            Miss::Broken { .. } => {
-                let refusal = self.no_answer(Refusal::NO_ANSWER);
-                if !self.outgoing.is_harmless() {
-                    return Err(refusal);
-                }
-                self.next_replica().and_then(|()| self.repeat()).ok_or(refusal)
+            Miss::Broken { .. } => self.spare_failed().or_else(|| self.repeat_elsewhere()).ok_or(Refusal::NO_ANSWER),
+            Miss::Late => self.spare_failed().ok_or(Refusal::LATE),
+            // The stable release may have connections that rest.
+            Miss::Local => {
+                self.settle(Outcome::ClientGone);
+                self.spare().map(drop).ok_or(Refusal::EXHAUSTED)
             }
-            Miss::Late => Err(self.no_answer(Refusal::LATE)),
-            Miss::Local => Err(self.not_the_release(Refusal::EXHAUSTED)),
-            Miss::BadUpload => Err(self.not_the_release(Refusal::bad_request("the body's framing is broken"))),
+            Miss::BadUpload => {
+                self.settle(Outcome::ClientGone);
+                Err(Refusal::bad_request("the body's framing is broken"))
+            }
         }
     }
 
-    fn no_answer(&self, refusal: Refusal) -> Refusal {
-        self.choice.tally.settle(Outcome::NoAnswer, self.client.worker().clock.exact());
-        refusal
+    fn settle(&self, outcome: Outcome) {
+        self.choice.tally.settle(outcome, self.client.worker().clock.exact());
     }
 
-    fn not_the_release(&self, refusal: Refusal) -> Refusal {
-        self.choice.tally.settle(Outcome::ClientGone, self.client.worker().clock.exact());
-        refusal
+    /// Counts that the release gave no answer, and turns to the stable one.
+    fn spare_failed(&mut self) -> Option<()> {
+        self.settle(Outcome::NoAnswer);
+        self.spare().map(drop)
+    }
+
+    /// Turns to the stable release, where the table in force lets it answer and the request is here to be sent; gives
+    /// the place at the replica that has failed. What becomes of the request from here on counts for nobody.
+    fn spare(&mut self) -> Option<InFlight> {
+        let is_here = self.outgoing.is_unsent() || self.outgoing.is_sparable();
+        if self.choice.spared.is_some() || !is_here {
+            return None;
+        }
+        let (worker, failing) = (self.client.worker(), self.choice.revision());
+        let entry = self.client.slot.entry()?;
+        let instead = entry.spare(failing, &mut worker.random.borrow_mut(), worker.clock.coarse())?;
+        if !self.outgoing.is_unsent() {
+            let head = self.client.watch.gate.borrow().head_again()?;
+            self.outgoing.repeat(head, &self.client.sender);
+        }
+        debug!(%failing, "the stable release answers instead");
+        (self.choice.entry, self.choice.release) = (entry, instead.release);
+        (self.choice.spared, self.attempts) = (Some(instead.spared), Attempts::default());
+        Some(std::mem::replace(&mut self.choice.in_flight, instead.in_flight))
+    }
+
+    /// Tells whether [`Self::spare`] would find the stable release willing.
+    fn can_spare(&self) -> bool {
+        let is_willing = |entry: Entry| entry.can_spare(self.choice.revision());
+        self.client.watch.gate.borrow().has_head() && self.client.slot.entry().is_some_and(is_willing)
+    }
+
+    fn discard(&self, response: Response<Incoming>, link: Link, in_flight: InFlight) {
+        if self.outgoing.upload.as_ref().is_none_or(|upload| upload.is_complete()) {
+            leftover::discard(response.into_body(), link, in_flight);
+        } else {
+            link.close();
+        }
     }
 
     /// Turns to a replica of the same release that has not failed this request, by the table in force at this moment:
@@ -198,14 +281,25 @@ impl Exchange {
         self.attempts.failed.push(self.choice.in_flight.replica().clone());
         let entry = self.client.slot.entry()?;
         if !Rc::ptr_eq(&entry.routes, &self.choice.entry.routes) {
+            let failing = self.choice.revision();
             self.choice.release =
                 entry.routes.successor(&self.choice.entry.routes, self.choice.release, &mut random)?;
             self.choice.entry = entry;
+            if self.choice.revision() != failing {
+                self.settle(Outcome::NoAnswer);
+            }
         }
         let release = self.choice.entry.routes.release(self.choice.release);
         let next = release.pick(&self.attempts.failed, &mut random, worker.clock.coarse())?;
         self.choice.in_flight = InFlight::at(next);
         Some(())
+    }
+
+    fn repeat_elsewhere(&mut self) -> Option<()> {
+        if !self.outgoing.is_harmless() {
+            return None;
+        }
+        self.next_replica().and_then(|()| self.repeat())
     }
 
     /// Reads the request's head again, once.
@@ -218,24 +312,24 @@ impl Exchange {
         Some(())
     }
 
-    /// Counts the answer and passes it on.
-    fn accept(self, mut response: Response<Incoming>, link: Link) -> Result<Response<AnswerBody>, Refusal> {
+    /// Passes an answer on.
+    fn accept(self, mut response: Response<Incoming>, link: Link) -> Response<AnswerBody> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if switching && !self.outgoing.upgrade {
-            return Err(self.no_answer(Refusal::NO_ANSWER));
+        if self.choice.spared.is_some() && !response.status().is_server_error() {
+            self.choice.tally.shielded();
         }
-        self.choice.tally.settle(Outcome::Answered(response.status().as_u16()), self.client.worker().clock.exact());
         prepare_answer(response.headers_mut(), switching);
         *response.version_mut() = Version::HTTP_11;
         if self.choice.entry.audience == Audience::Preview {
             response.headers_mut().insert(RELEASE, self.choice.entry.routes.release(self.choice.release).label.clone());
         }
         if switching {
-            return Ok(self.switch(response));
+            return self.switch(response);
         }
         let reusable = !self.outgoing.upgrade && self.outgoing.upload.is_none_or(|upload| upload.is_complete());
-        let held = Held { link: reusable.then_some(link), in_flight: self.choice.in_flight };
-        Ok(response.map(|incoming| AnswerBody::replica(incoming, held, self.client)))
+        let Choice { in_flight, spared, .. } = self.choice;
+        let held = Held { link: reusable.then_some(link), in_flight, spared };
+        response.map(|incoming| AnswerBody::replica(incoming, held, self.client))
     }
 
     fn switch(self, mut response: Response<Incoming>) -> Response<AnswerBody> {

@@ -162,6 +162,11 @@ impl Gate {
         }
     }
 
+    /// Tells whether the head of the request in service is here to be read again.
+    pub(crate) fn has_head(&self) -> bool {
+        self.head_length > 0
+    }
+
     /// Reads the head of the request in service a second time, to send it again.
     pub(crate) fn head_again(&self) -> Option<Request<()>> {
         let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS_MAX];

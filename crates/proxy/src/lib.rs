@@ -8,9 +8,10 @@
 //! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
 //! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
+//! - `shield`: the stable release in another's place
 //! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
-//! - `outgoing`, `forward`, `headers`, `body`, `tunnel`, `refusal`: one request on its way
+//! - `outgoing`, `forward`, `headers`, `body`, `leftover`, `tunnel`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
 //! - `remote`: the proxy as a controller sees it
 
@@ -24,6 +25,7 @@ mod control;
 mod forward;
 mod gate;
 mod headers;
+mod leftover;
 mod limits;
 mod outgoing;
 pub mod process;
@@ -34,6 +36,7 @@ mod routes;
 mod saved;
 mod seats;
 mod server;
+mod shield;
 mod stream;
 mod tally;
 mod tunnel;

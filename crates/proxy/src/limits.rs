@@ -84,3 +84,25 @@ pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
 /// How long a refused client is listened to after our last byte, so that the refusal reaches it before a reset does.
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// Most bytes of a request's body that are kept so that it can be sent again.
+pub(crate) const KEPT_BYTES_MAX: usize = 64 << 10;
+
+/// Requests that the stable release may answer for others beyond as many as it has of its own, per worker: with none of
+/// its own and 10 ms an answer that is 6 400 a second.
+pub(crate) const SHIELD_SPARE: u64 = 64;
+
+/// Shortest wait for a first byte before the stable release is asked instead: a pause of a collector is no failure.
+pub(crate) const SHIELD_WAIT_MIN: Duration = Duration::from_secs(1);
+
+/// Answers of the stable release that say something about how long an answer takes: a p99 needs a hundred.
+pub(crate) const SHIELD_ANSWERS_MIN: u64 = 100;
+
+/// How often that is looked at, once something is known.
+pub(crate) const SHIELD_LEARN: Duration = Duration::from_secs(10);
+
+/// Most bytes of an answer nobody gets that are taken in to save its connection; pages that say 500 are shorter.
+pub(crate) const LEFTOVER_BYTES_MAX: usize = 64 << 10;
+
+/// How long that may take.
+pub(crate) const LEFTOVER_TIME: Duration = Duration::from_secs(1);

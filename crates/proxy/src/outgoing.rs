@@ -9,12 +9,15 @@ use tokio::time::Instant;
 
 use crate::body::{RequestBody, Upload};
 use crate::headers::{Sender, may_upgrade, prepare_request, to_origin_form};
+use crate::shield::Shield;
 
 /// A request on its way out.
 pub(crate) struct Outgoing {
     /// Absent while it is being sent, and when it has been.
     request: Option<Request<RequestBody>>,
     method: Method,
+    /// The operator says that it may be carried out twice, whatever its method.
+    marked: bool,
     /// Present when the client sends a body.
     pub(crate) upload: Option<Rc<Upload>>,
     /// The client wants to speak another protocol.
@@ -22,7 +25,9 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    pub(crate) fn prepare(request: Request<Incoming>, from: &Sender, now: Instant) -> Self {
+    /// Makes a client's request fit to be sent; where there is a shield, what it takes to send it again is kept.
+    pub(crate) fn prepare(request: Request<Incoming>, from: &Sender, now: Instant, shield: Option<&Shield>) -> Self {
+        let marked = shield.is_some_and(|shield| shield.is_idempotent(request.uri().path()));
         let (mut parts, incoming) = request.into_parts();
         // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
         let promised = parts.extensions.remove::<OnUpgrade>().is_some();
@@ -31,12 +36,13 @@ impl Outgoing {
         parts.version = Version::HTTP_11;
         prepare_request(&mut parts.headers, from, upgrade);
         let method = parts.method.clone();
-        let upload = (!incoming.is_end_stream()).then(|| Rc::new(Upload::begin(now)));
-        let body = match &upload {
-            Some(upload) => RequestBody::Upload(incoming, upload.clone()),
-            None => RequestBody::Empty,
-        };
-        Self { request: Some(Request::from_parts(parts, body)), method, upload, upgrade }
+        let upload = (!incoming.is_end_stream()).then(|| Rc::new(Upload::begin(incoming, now)));
+        let body = upload.as_ref().map_or(RequestBody::Empty, Upload::body);
+        let outgoing = Self { request: Some(Request::from_parts(parts, body)), method, marked, upload, upgrade };
+        if let Some(upload) = outgoing.upload.as_ref().filter(|_| shield.is_some() && outgoing.may_be_repeated()) {
+            upload.keep();
+        }
+        outgoing
     }
 
     /// Hands the request out to be sent.
@@ -50,9 +56,15 @@ impl Outgoing {
         self.request.is_some()
     }
 
-    /// Makes the request anew from its head.
+    /// Tells whether nothing of it was sent since it was made.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.request.is_some()
+    }
+
+    /// Makes the request anew from its head and what was kept of its body.
     pub(crate) fn repeat(&mut self, head: Request<()>, from: &Sender) {
-        let mut request = head.map(|()| RequestBody::Empty);
+        let body = self.upload.as_ref().map_or(RequestBody::Empty, Upload::body);
+        let mut request = head.map(|()| body);
         to_origin_form(request.uri_mut());
         prepare_request(request.headers_mut(), from, false);
         self.request = Some(request);
@@ -67,6 +79,15 @@ impl Outgoing {
     /// Doing it changes nothing (RFC 9110, 9.2.1), and its head is all of it.
     pub(crate) fn is_harmless(&self) -> bool {
         self.is_safe() && self.is_head_only()
+    }
+
+    /// Another release may carry it out after one has failed it, and all of it that has come is here.
+    pub(crate) fn is_sparable(&self) -> bool {
+        self.may_be_repeated() && !self.upgrade && self.upload.as_ref().is_none_or(|upload| upload.is_kept())
+    }
+
+    fn may_be_repeated(&self) -> bool {
+        self.marked || self.is_safe()
     }
 
     fn is_safe(&self) -> bool {

@@ -11,6 +11,7 @@ use evenkeel_core::table::Backend;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -21,8 +22,17 @@ use crate::limits::{CONNECT_TIME, EJECTION_FIRST, EJECTION_LONGEST, IDLE_MAX, ID
 /// An open connection to a replica.
 pub(crate) struct Link {
     pub(crate) sender: SendRequest<RequestBody>,
+    /// Moves its bytes.
+    driver: JoinHandle<()>,
     /// Since when it rests.
     since: Instant,
+}
+
+impl Link {
+    /// Closes it now, whatever is under way on it.
+    pub(crate) fn close(self) {
+        self.driver.abort();
+    }
 }
 
 /// A replica and what a worker knows of it.
@@ -136,14 +146,10 @@ impl Replica {
         let _ = alive::ask(&stream);
         let handshake = Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(|error| NoLink::Local(io::Error::other(error)))?;
-        if upgradable {
-            drive(connection.with_upgrades());
-        } else {
-            drive(connection);
-        }
+        let driver = if upgradable { drive(connection.with_upgrades()) } else { drive(connection) };
         self.out_until.set(None);
         self.refusals.set(0);
-        Ok(Link { sender, since: Instant::now() })
+        Ok(Link { sender, driver, since: Instant::now() })
     }
 
     fn no_link(&self) -> NoLink {
@@ -153,12 +159,12 @@ impl Replica {
 }
 
 /// Moves bytes between a connection's socket and its [`Link`] until either ends.
-fn drive(connection: impl Future<Output = hyper::Result<()>> + 'static) {
+fn drive(connection: impl Future<Output = hyper::Result<()>> + 'static) -> JoinHandle<()> {
     tokio::task::spawn_local(async move {
         if let Err(error) = connection.await {
             debug!(%error, "connection to a replica ended");
         }
-    });
+    })
 }
 
 /// Out of ports, descriptors or memory says nothing about the replica.

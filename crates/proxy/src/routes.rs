@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_core::ids::Revision;
+use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
 use evenkeel_wire::proxy::InFlight as InFlightReport;
 use http::HeaderValue;
@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use crate::limits::FIRST_BYTE_TIME;
 use crate::refusal::Refusal;
-use crate::replica::Replica;
+use crate::replica::{InFlight, Replica};
+use crate::shield::{Shield, Spared, StandIn};
 use crate::tally::{Audience, Ledger, ReleaseCounts};
 
 /// One service's releases.
@@ -22,11 +23,12 @@ pub(crate) struct Routes {
     releases: Vec<Release>,
     /// Longest wait for the first byte of an answer.
     pub(crate) first_byte: Duration,
+    shield: Option<Shield>,
 }
 
 /// One release of a service.
 pub(crate) struct Release {
-    revision: Revision,
+    pub(crate) revision: Revision,
     /// In units of 0.01 %.
     weight: u32,
     replicas: Vec<Rc<Replica>>,
@@ -45,6 +47,39 @@ pub(crate) struct Entry {
 /// A place that connections hold on to and a new table fills anew.
 #[derive(Default)]
 pub(crate) struct Slot(RefCell<Option<Entry>>);
+
+/// The stable release, about to answer what another one failed.
+pub(crate) struct Instead {
+    /// Index of the stable release among the entry's.
+    pub(crate) release: usize,
+    pub(crate) in_flight: InFlight,
+    pub(crate) spared: Spared,
+}
+
+impl Entry {
+    /// Who answers when the release `failing` does not; only users are shielded, and nobody from the stable release.
+    pub(crate) fn shield(&self, failing: Revision) -> Option<&Shield> {
+        let shield = self.routes.shield.as_ref().filter(|_| self.audience == Audience::Users)?;
+        (self.routes.release(shield.release).revision != failing).then_some(shield)
+    }
+
+    /// Tells whether the stable release can take on what the release `failing` does not answer.
+    pub(crate) fn can_spare(&self, failing: Revision) -> bool {
+        self.shield(failing).is_some_and(|shield| self.has_room(shield))
+    }
+
+    /// Has the stable release take on what the release `failing` did not answer.
+    pub(crate) fn spare(&self, failing: Revision, random: &mut fastrand::Rng, now: Instant) -> Option<Instead> {
+        let shield = self.shield(failing).filter(|shield| self.has_room(shield))?;
+        let replica = self.routes.release(shield.release).pick(&[], random, now)?;
+        Some(Instead { release: shield.release, in_flight: InFlight::at(replica), spared: shield.stand_in.take() })
+    }
+
+    fn has_room(&self, shield: &Shield) -> bool {
+        let replicas = &self.routes.release(shield.release).replicas;
+        shield.stand_in.has_room(replicas.iter().map(|replica| replica.in_flight()).sum())
+    }
+}
 
 impl Slot {
     pub(crate) fn entry(&self) -> Option<Entry> {
@@ -129,6 +164,7 @@ fn was_tried(tried: &[Rc<Replica>], replica: &Rc<Replica>) -> bool {
 pub(crate) struct Switchboard {
     slots: BTreeMap<SocketAddr, Rc<Slot>>,
     replicas: BTreeMap<Backend, Rc<Replica>>,
+    stand_ins: BTreeMap<(ServiceName, Revision), Rc<StandIn>>,
     pub(crate) ledger: Ledger,
 }
 
@@ -157,6 +193,7 @@ impl Switchboard {
         }
         self.slots.retain(|_, slot| slot.0.borrow().is_some() || Rc::strong_count(slot) > 1);
         self.replicas.retain(|_, replica| Rc::strong_count(replica) > 1);
+        self.stand_ins.retain(|_, stand_in| Rc::strong_count(stand_in) > 1);
         self.ledger.forget_old();
     }
 
@@ -168,11 +205,32 @@ impl Switchboard {
             counts: self.ledger.release(&service.service, release.revision),
             label: HeaderValue::try_from(release.revision.to_string()).expect("`r` and digits fit a header"),
         });
+        let releases: Vec<Release> = releases.collect();
         let first_byte = match service.first_byte_timeout_ms {
             0 => FIRST_BYTE_TIME,
             millis => Duration::from_millis(millis),
         };
-        Routes { releases: releases.collect(), first_byte }
+        let shield = self.shield(service, &releases);
+        Routes { releases, first_byte, shield }
+    }
+
+    fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
+        let is_fallback = |r: &Release| service.fallback == Some(r.revision) && !r.replicas.is_empty();
+        let release = releases.iter().position(is_fallback)?;
+        let key = (service.service.clone(), releases[release].revision);
+        let fresh = !self.stand_ins.contains_key(&key);
+        let stand_in = self.stand_ins.entry(key).or_default().clone();
+        if fresh {
+            self.learn(Instant::now());
+        }
+        Some(Shield { release, stand_in, idempotent: service.idempotent.clone() })
+    }
+
+    /// Learns how long answers of stable releases take.
+    pub(crate) fn learn(&self, now: Instant) {
+        for ((service, revision), stand_in) in self.stand_ins.iter().filter(|(_, one)| one.wants_to_learn(now)) {
+            self.ledger.with_latency(service, *revision, |answered| stand_in.learn(answered, now));
+        }
     }
 
     fn replica(&mut self, backend: &Backend) -> Rc<Replica> {
@@ -198,8 +256,7 @@ impl Switchboard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::InFlight;
-    use evenkeel_core::ids::{ReplicaId, ServiceName};
+    use evenkeel_core::ids::ReplicaId;
 
     fn routes(weights: &[u32]) -> Routes {
         let releases = weights.iter().zip(1..).map(|(weight, revision)| Release {
@@ -209,7 +266,7 @@ mod tests {
             counts: Rc::default(),
             label: HeaderValue::from_static("r"),
         });
-        Routes { releases: releases.collect(), first_byte: FIRST_BYTE_TIME }
+        Routes { releases: releases.collect(), first_byte: FIRST_BYTE_TIME, shield: None }
     }
 
     #[test]

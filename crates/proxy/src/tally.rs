@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_analysis::{Counts, Outcome};
+use evenkeel_analysis::{Counts, Histogram, Outcome};
 use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_wire::proxy::ReleaseReport;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use crate::limits::RELEASES_KEPT;
 pub(crate) struct ReleaseCounts {
     users: RefCell<Counts>,
     preview: RefCell<Counts>,
+    shielded: Cell<u64>,
 }
 
 /// Who sent a request.
@@ -36,6 +37,13 @@ impl Ledger {
     /// The counters of a release, begun at zero the first time.
     pub(crate) fn release(&mut self, service: &ServiceName, revision: Revision) -> Rc<ReleaseCounts> {
         self.0.entry(service.clone()).or_default().entry(revision).or_default().clone()
+    }
+
+    /// Looks at how long a release's answers to users took, where any were counted.
+    pub(crate) fn with_latency(&self, service: &ServiceName, revision: Revision, look: impl FnOnce(&Histogram)) {
+        if let Some(counts) = self.0.get(service).and_then(|releases| releases.get(&revision)) {
+            look(&counts.users.borrow().latency);
+        }
     }
 
     /// Forgets the oldest releases that nobody holds, where a service has too many.
@@ -58,6 +66,7 @@ impl Ledger {
             revision,
             counts: counts.users.borrow().clone(),
             preview: counts.preview.borrow().clone(),
+            shielded: counts.shielded.get(),
         });
         reports.filter(|r| r.counts != Counts::default() || r.preview != Counts::default()).collect()
     }
@@ -69,18 +78,27 @@ pub(crate) struct Tally {
     counts: Rc<ReleaseCounts>,
     audience: Audience,
     started: Instant,
-    settled: Cell<bool>,
+    settled: Cell<Option<Outcome>>,
 }
 
 impl Tally {
     pub(crate) fn begin(counts: Rc<ReleaseCounts>, audience: Audience, started: Instant) -> Self {
-        Self { counts, audience, started, settled: Cell::new(false) }
+        Self { counts, audience, started, settled: Cell::new(None) }
     }
 
     /// Counts the outcome, seen at `now`; only the first one counts.
     pub(crate) fn settle(&self, outcome: Outcome, now: Instant) {
-        if !self.settled.replace(true) {
+        if self.settled.get().is_none() {
+            self.settled.set(Some(outcome));
             self.record(outcome, now.saturating_duration_since(self.started));
+        }
+    }
+
+    /// Takes note that the stable release has answered what the one that owes the outcome failed.
+    pub(crate) fn shielded(&self) {
+        // What this machine lacked was no failure.
+        if self.settled.get() != Some(Outcome::ClientGone) {
+            self.counts.shielded.set(self.counts.shielded.get() + 1);
         }
     }
 
@@ -95,7 +113,7 @@ impl Tally {
 
 impl Drop for Tally {
     fn drop(&mut self) {
-        if !self.settled.get() {
+        if self.settled.get().is_none() {
             self.record(Outcome::ClientGone, Duration::ZERO);
         }
     }

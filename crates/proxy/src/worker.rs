@@ -179,7 +179,7 @@ async fn end_all(acceptors: impl Iterator<Item = Acceptor>) {
     }
 }
 
-/// Moves the coarse clock on, and closes what has rested too long.
+/// Moves the coarse clock on, closes what has rested too long, and learns how fast stable releases answer.
 async fn keep_time(worker: Rc<Worker>) {
     let _vital = Vital("the clock of a worker");
     let mut ticks = tokio::time::interval(TICK);
@@ -187,6 +187,8 @@ async fn keep_time(worker: Rc<Worker>) {
     loop {
         ticks.tick().await;
         let now = worker.clock.exact();
-        worker.switchboard.borrow().sweep(now);
+        let switchboard = worker.switchboard.borrow();
+        switchboard.sweep(now);
+        switchboard.learn(now);
     }
 }

@@ -206,6 +206,7 @@ impl Proxy {
             revision: *revision,
             counts: counts.clone(),
             preview: Counts::default(),
+            shielded: 0,
         };
         let busy =
             |(id, ends): (&ReplicaId, &Vec<Timestamp>)| InFlight { replica: id.clone(), requests: ends.len() as u64 };
