@@ -21,6 +21,7 @@ fn places() -> Vec<Place> {
     vec![
         place(&service::SERVICE, ("", ""), required),
         place(&service::STOP, ("stop: {", "}"), NONE),
+        place(&service::SHIELD, ("shield: {", "}"), NONE),
         place(&service::LOGS, ("logs: {", "}"), NONE),
         place(&service::NOT_ENOUGH, ("notEnough: {", "}"), NONE),
         place(&probes::PROBES, ("probes: {", "}"), NONE),

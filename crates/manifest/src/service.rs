@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use evenkeel_core::ids::ServiceName;
-use evenkeel_core::spec::{NotEnough, Spec, Stop};
+use evenkeel_core::spec::{NotEnough, Shield, Spec, Stop};
 
 use crate::command::{self, Command};
 use crate::fields::{Fields, Section, Value};
@@ -14,7 +14,7 @@ use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
 use crate::strategy::{objectives, strategy};
-use crate::values::{address, count, duration, name, number, short, size, written};
+use crate::values::{address, count, duration, name, number, short, size, url_path, written};
 use crate::yaml::{Kind, Node};
 
 /// How a file of one service begins.
@@ -46,6 +46,7 @@ pub(crate) static SERVICE: Section = Section {
         "startupLimit",
         "unreadyLimit",
         "firstByteTimeout",
+        "shield",
         "stop",
         "logs",
     ],
@@ -68,6 +69,7 @@ pub(crate) static SERVICE: Section = Section {
         ("bake", "write it below `strategy`, `canary`"),
         ("drain", "write it below `stop`"),
         ("grace", "write it below `stop`"),
+        ("fallback", "write `shield: on`; it is the default"),
         ("terminationGracePeriodSeconds", "write `stop: { grace: 30s }`"),
         ("<<", "merge keys are not part of YAML 1.2: give a whole value an `&anchor` and use it as `*anchor`"),
     ],
@@ -75,6 +77,11 @@ pub(crate) static SERVICE: Section = Section {
 
 pub(crate) static STOP: Section = Section { what: "the mapping `stop`", keys: &["drain", "grace"], elsewhere: &[] };
 pub(crate) static LOGS: Section = Section { what: "the mapping `logs`", keys: &["maxSize"], elsewhere: &[] };
+pub(crate) static SHIELD: Section = Section {
+    what: "the mapping `shield`",
+    keys: &["idempotent"],
+    elsewhere: &[("methods", "name paths: `idempotent: [/search]`")],
+};
 pub(crate) static NOT_ENOUGH: Section =
     Section { what: "the mapping `notEnough`", keys: &["hold"], elsewhere: &[("fail", "write `notEnough: fail`")] };
 
@@ -175,6 +182,33 @@ fn read_limits(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("startupLimit", &mut spec.startup_limit, problems, duration(SECOND..=DAY));
     fields.set("unreadyLimit", &mut spec.unready_limit, problems, duration(SECOND..=DAY));
     fields.set("firstByteTimeout", &mut spec.first_byte_timeout, problems, duration(Duration::from_millis(1)..=HOUR));
+    fields.set("shield", &mut spec.shield, problems, shield);
+}
+
+fn shield(value: &Value<'_>, problems: &mut Problems) -> Option<Shield> {
+    let help = "write `on`, `off`, or `{ idempotent: [/search] }`";
+    match (&value.node.kind, value.scalar().map(|scalar| scalar.text.as_str())) {
+        (Kind::Map(_), _) => {
+            let fields = Fields::open(value, &SHIELD, problems)?;
+            let idempotent = fields.required("idempotent", "idempotent: [/search]", problems, paths)?;
+            Some(Shield::On { idempotent })
+        }
+        (_, Some("on")) => Some(Shield::default()),
+        (_, Some("off")) => Some(Shield::Off),
+        (_, Some(_)) => {
+            value.bad("`shield` takes `on` or `off`", help, problems);
+            None
+        }
+        (_, None) => {
+            value.wrong_type("`on` or `off`", help, problems);
+            None
+        }
+    }
+}
+
+fn paths(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<String>> {
+    let items = value.items("write a list of paths: `[/search]`", problems)?;
+    items.iter().map(|item| url_path(item, problems)).collect()
 }
 
 fn stop(value: &Value<'_>, problems: &mut Problems) -> Option<Stop> {

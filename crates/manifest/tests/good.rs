@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use evenkeel_core::ids::{BasisPoints, ServiceName};
-use evenkeel_core::spec::{CanaryStep, Hold, NotEnough, Probe, ProbeCheck, SmokeCheck, Spec, Stop, Strategy};
+use evenkeel_core::spec::{CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Shield, SmokeCheck, Spec, Stop, Strategy};
 use evenkeel_manifest::read;
 
 const BASE: &str = "service: web\ncommand: [bin/web]\nlisten: 8080\n";
@@ -41,7 +41,7 @@ fn three_lines_make_a_service_with_every_default() {
 #[test]
 fn each_key_replaces_its_default_and_nothing_else() {
     type Change = fn(&mut Spec);
-    let cases: [(&str, Change); 18] = [
+    let cases: [(&str, Change); 22] = [
         ("environment: staging", |spec| spec.environment = "staging".into()),
         ("artefact: ./build", |spec| spec.artefact = vec!["build".into()]),
         ("artefact: [app.py, 'r/{{ version }}']", |spec| spec.artefact = vec!["app.py".into(), "r/{{version}}".into()]),
@@ -58,6 +58,12 @@ fn each_key_replaces_its_default_and_nothing_else() {
         ("startupLimit: 10m", |spec| spec.startup_limit = Duration::from_secs(600)),
         ("unreadyLimit: 1m", |spec| spec.unready_limit = Duration::from_secs(60)),
         ("firstByteTimeout: 1.5s", |spec| spec.first_byte_timeout = Duration::from_millis(1_500)),
+        ("shield: on", |_| ()),
+        ("shield: off", |spec| spec.shield = Shield::Off),
+        ("shield: 'off'", |spec| spec.shield = Shield::Off),
+        ("shield: { idempotent: [/search, /v1/quote] }", |spec| {
+            spec.shield = Shield::On { idempotent: vec!["/search".into(), "/v1/quote".into()] };
+        }),
         ("stop: { grace: 0 }", |spec| spec.stop = Stop { grace: Duration::ZERO, ..Stop::default() }),
         ("logs: { maxSize: 1MiB }", |spec| spec.log_bytes_max = 1 << 20),
     ];
