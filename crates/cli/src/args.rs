@@ -185,6 +185,9 @@ pub(crate) struct DemoArgs {
     /// Leave everything running at the end
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Let users meet what the bad release answers
+    #[arg(long)]
+    pub(crate) no_shield: bool,
     /// Requests per second
     #[arg(long, default_value_t = 500)]
     pub(crate) rate: u32,

@@ -84,7 +84,11 @@ fn figures(release: &ReleaseStatus, now: Timestamp, paint: Paint) -> String {
     let errors =
         if release.recent.errors() > 0 { paint.bad(format!("errors {share:.1} %")) } else { "errors 0 %".to_owned() };
     let p99 = latency.quantile_us(0.99).map_or_else(String::new, |us| format!("  p99 {}", millis(us)));
-    format!("{rate:.0} req/s  {errors}{p99}")
+    let shielded = match release.shielded {
+        0 => String::new(),
+        count => paint.warn(format!("  {count} shielded")),
+    };
+    format!("{rate:.0} req/s  {errors}{p99}{shielded}")
 }
 
 fn millis(us: u64) -> String {

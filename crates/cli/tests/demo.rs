@@ -106,9 +106,23 @@ fn millis(us: u64) -> u64 {
 }
 
 #[test]
-fn the_demo_promotes_the_good_release_takes_back_the_bad_one_and_its_summary_is_what_the_records_say() {
+fn the_demo_promotes_the_good_release_takes_back_the_bad_one_and_no_user_meets_a_failure() {
+    let summary = told(&[]);
+    assert_eq!(summary["failed"], 0, "{summary}");
+    assert_eq!(summary["shielded"], summary["bad_requests"], "{summary}");
+}
+
+#[test]
+fn without_a_shield_users_meet_what_the_bad_release_answers() {
+    let summary = told(&["--no-shield"]);
+    assert_eq!(summary["failed"], summary["bad_requests"], "{summary}");
+    assert_eq!(summary["shielded"], 0, "{summary}");
+}
+
+/// The summary of a demo that went as it should, worked out once more from what its records say.
+fn told(arguments: &[&str]) -> Value {
     let (temporary, records) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let demo = run(temporary.path(), &["--json", "--records", records.path().to_str().unwrap()]);
+    let demo = run(temporary.path(), &[&["--json", "--records", records.path().to_str().unwrap()], arguments].concat());
     let (lines, last) = (&demo.lines, demo.lines.last());
     assert_eq!(demo.exit, Some(0), "{}\n{lines:#?}", demo.err);
     assert!(lines.iter().all(|line| line.is_object() && line["event"].is_string()), "{lines:#?}");
@@ -164,6 +178,7 @@ fn the_demo_promotes_the_good_release_takes_back_the_bad_one_and_its_summary_is_
     assert!(!served_by(records.path(), "v1").is_empty() && !served_by(records.path(), "v2").is_empty());
 
     assert_nothing_left(temporary.path(), &demo.addresses);
+    summary.clone()
 }
 
 /// Nothing of the demo runs, lies in the temporary folder, or holds one of its addresses.

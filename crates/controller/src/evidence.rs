@@ -20,6 +20,7 @@ pub struct Evidence {
     /// Everything counted since the controller started, whatever proxy counted it.
     totals: BTreeMap<Revision, Counts>,
     recent: BTreeMap<Revision, Window>,
+    shielded: BTreeMap<Revision, Shielded>,
     /// The step that is judged.
     step: Option<(RolloutId, usize)>,
     step_recent: BTreeMap<Revision, Window>,
@@ -28,6 +29,15 @@ pub struct Evidence {
     is_new_step: bool,
     /// When the last report was taken.
     taken: Timestamp,
+}
+
+/// Requests of a release that its users did not see failing.
+#[derive(Debug, Default)]
+struct Shielded {
+    /// As last reported by the proxy, to tell what is new.
+    reported: u64,
+    /// Since the controller started.
+    total: u64,
 }
 
 /// How far back the figures look that people are shown.
@@ -45,6 +55,7 @@ impl Evidence {
             reported: BTreeMap::new(),
             totals: BTreeMap::new(),
             recent: BTreeMap::new(),
+            shielded: BTreeMap::new(),
             step: None,
             step_recent: BTreeMap::new(),
             step_totals: BTreeMap::new(),
@@ -66,11 +77,15 @@ impl Evidence {
         if report.boot != self.boot {
             self.boot = report.boot;
             self.reported.clear();
+            self.shielded.values_mut().for_each(|shielded| shielded.reported = 0);
         }
         for release in report.releases.iter().filter(|release| release.service == *service) {
             let before = self.reported.insert(release.revision, release.counts.clone()).unwrap_or_default();
+            let shielded = self.shielded.entry(release.revision).or_default();
+            let reported = std::mem::replace(&mut shielded.reported, release.shielded);
             // What was counted before this controller looked belongs to no step of its own.
             let fresh = if first { Counts::default() } else { release.counts.since(&before) };
+            shielded.total += if first { 0 } else { release.shielded.saturating_sub(reported) };
             self.totals.entry(release.revision).or_default().merge(&fresh);
             self.recent.entry(release.revision).or_insert_with(|| Window::new(SHOWN)).push(now.0, fresh.clone());
             if is_of_step {
@@ -138,6 +153,12 @@ impl Evidence {
     #[must_use]
     pub fn recent(&self, revision: Revision) -> Counts {
         self.recent.get(&revision).map(|window| window.counts().clone()).unwrap_or_default()
+    }
+
+    /// Requests that a release failed and the stable one answered, since the controller started.
+    #[must_use]
+    pub fn shielded(&self, revision: Revision) -> u64 {
+        self.shielded.get(&revision).map_or(0, |shielded| shielded.total)
     }
 
     /// Everything counted of a release since the controller started.
@@ -208,5 +229,25 @@ mod tests {
         (0..60).for_each(|_| answered.record(Outcome::Answered(500), 1_000));
         evidence.take(&service, &report(&answered), Timestamp(2));
         assert!(matches!(evidence.verdict(&rollout), Verdict::Fail { .. }));
+    }
+
+    #[test]
+    fn shielded_requests_add_up_over_restarts_of_the_proxy_and_not_of_the_controller() {
+        let service = ServiceName::new("web").expect("a name");
+        let mut evidence = Evidence::new(SHOWN);
+        let mut take = |boot, shielded| {
+            let counts = Counts { no_answer: shielded, ..Counts::default() };
+            let release = ReleaseReport {
+                service: service.clone(),
+                revision: Revision(2),
+                counts,
+                preview: Counts::default(),
+                shielded,
+            };
+            evidence.take(&service, &Report { boot, releases: vec![release], ..Report::default() }, Timestamp(boot));
+            (evidence.shielded(Revision(2)), evidence.total(Revision(2)).errors())
+        };
+        let told = [(1, 7), (1, 10), (2, 4), (2, 5)].map(|(boot, shielded)| take(boot, shielded));
+        assert_eq!(told, [(0, 0), (3, 3), (7, 7), (8, 8)]);
     }
 }

@@ -335,6 +335,7 @@ impl Keeper {
                 replicas: replicas.collect(),
                 recent: self.evidence.recent(revision),
                 total: self.evidence.total(revision),
+                shielded: self.evidence.shielded(revision),
             }
         });
         let rollout = service.rollout.as_ref();

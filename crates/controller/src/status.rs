@@ -70,6 +70,9 @@ pub struct ReleaseStatus {
     pub recent: Counts,
     /// Requests since the controller started.
     pub total: Counts,
+    /// Those of them that it failed and the stable release answered.
+    #[serde(default)]
+    pub shielded: u64,
 }
 
 /// One replica.

@@ -40,15 +40,19 @@ impl Collector for Shown {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let services = &self.0.services;
         let mut requests = Vec::new();
+        let mut shielded = Vec::new();
         let mut up = Vec::new();
         let mut weight = Vec::new();
         for (service, release) in services.iter().flat_map(|s| s.releases.iter().map(move |r| (s, r))) {
             let labels = labels(service, release);
             requests.extend(classes(&labels, &release.total));
+            shielded.push((labels.clone(), release.shielded));
             up.push((labels.clone(), i64::from(release.ready)));
             weight.push((labels, i64::from(release.weight.get())));
         }
         counters(&mut encoder, "http_requests", "Requests by release and class of status", requests)?;
+        let help = "Requests that the release failed and the stable release answered";
+        counters(&mut encoder, "evenkeel_shielded_requests", help, shielded)?;
         durations(&mut encoder, services)?;
         gauges(&mut encoder, "replica_up", "Replicas that may have traffic", up)?;
         gauges(&mut encoder, "evenkeel_release_weight", "Share of traffic in units of 0.01 %", weight)?;
@@ -212,6 +216,7 @@ mod tests {
             replicas: Vec::new(),
             recent: Counts::default(),
             total,
+            shielded: 1,
         };
         let service = ServiceStatus {
             service: ServiceName::new("web").unwrap(),
@@ -232,6 +237,7 @@ mod tests {
             format!(r#"http_requests_total{{{labels},status="none"}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{le="0.005",{labels}}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{le="+Inf",{labels}}} 2"#),
+            format!(r#"evenkeel_shielded_requests_total{{{labels}}} 1"#),
             format!(r#"replica_up{{{labels}}} 1"#),
             "# TYPE evenkeel_rollouts_remembered gauge".into(),
             r#"evenkeel_rollouts_remembered{service="web",environment="production",status="promoted"} 2"#.into(),

@@ -99,7 +99,8 @@ impl Stage {
         let records = std::fs::canonicalize(records)?;
         let [listen, preview] = free_addresses()?;
         let own = std::env::current_exe()?;
-        let text = spec(&own, &records.join("releases"), listen, preview);
+        let shield = if args.no_shield { "off" } else { "on" };
+        let text = spec(&own, &records.join("releases"), [listen, preview], shield);
         let file = folder.join("evenkeel.yaml");
         std::fs::write(&file, text)?;
         let place = Place::beside(None, &file)?;
@@ -198,16 +199,18 @@ impl Stage {
             return;
         }
         let paint = Paint::stdout();
-        let lost = summary.failed.saturating_sub(summary.bad_requests - summary.shielded);
+        let seen = summary.bad_requests - summary.shielded;
+        let lost = summary.failed.saturating_sub(seen);
         let millis = |ms| render::span(Duration::from_millis(ms));
         let rows = [
             ("requests sent", summary.requests.to_string()),
-            ("failed for their users", format!("{} (answers of v3 itself; {lost} lost by evenkeel)", summary.failed)),
+            ("failed for their users", format!("{} ({seen} answers of v3, {lost} lost by evenkeel)", summary.failed)),
             ("promoted", summary.promoted.join(", ")),
             ("rolled back", summary.rolled_back.join(", ")),
             ("first bad answer → decision", millis(summary.detect_ms)),
             ("decision → last request to v3", millis(summary.traffic_back_ms)),
             ("requests that met v3", format!("{}, {} of them bad", summary.bad_release_requests, summary.bad_requests)),
+            ("bad answers no user saw", summary.shielded.to_string()),
             ("why", summary.reason.clone()),
         ];
         say("");
@@ -236,7 +239,7 @@ fn decisions(service: &ServiceStatus) -> Decisions {
     decisions
 }
 
-fn spec(own: &Path, records: &Path, listen: SocketAddr, preview: SocketAddr) -> String {
+fn spec(own: &Path, records: &Path, [listen, preview]: [SocketAddr; 2], shield: &str) -> String {
     let (own, records) = (serde_json::json!(own), serde_json::json!(records));
     format!(
         "service: {SERVICE}
@@ -258,6 +261,7 @@ strategy:
 objectives: [error_rate < 5%, latency.p99 < 500ms]
 minimumRequests: 20
 window: 10s
+shield: {shield}
 stop: {{ drain: 5s, grace: 5s }}
 "
     )
