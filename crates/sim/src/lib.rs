@@ -105,6 +105,7 @@ async fn tick_once(yard: &Arc<Yard>, lives: &mut Lives) {
     yard.with(|state| {
         state.tick();
         rest::goes_back_without_the_store(state);
+        rest::is_not_overdue(state);
     });
     people::act(yard);
 }

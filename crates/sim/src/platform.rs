@@ -102,6 +102,11 @@ impl Process {
 }
 
 impl Platform {
+    /// An agent that was just started. Its list differs from what anybody can have seen.
+    pub(crate) fn new() -> Self {
+        Self { version: 1, ..Self::default() }
+    }
+
     /// What the passing of time brings.
     pub(crate) fn advance(&mut self, now: Timestamp) -> Vec<String> {
         let mut told = Vec::new();
@@ -148,7 +153,7 @@ impl Platform {
     pub(crate) fn recover(&mut self, now: Timestamp) {
         self.silent_until = now;
         for process in self.processes.values_mut() {
-            process.hangs = false;
+            (process.hangs, process.stubborn) = (false, false);
             process.busy_until = now;
             process.ready_from = process.ready_from.or(Some(now));
             // Nobody who comes later knows that it was told to end: see the limits in the crate's documentation.

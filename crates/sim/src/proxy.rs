@@ -50,7 +50,7 @@ pub(crate) struct Proxy {
     pub(crate) unnamed_since: BTreeMap<ReplicaId, Timestamp>,
     /// Replicas that are routed to only because an old table came back.
     pub(crate) ghosts: BTreeSet<ReplicaId>,
-    /// Replicas that were so once: who decided to end them may have done so before.
+    /// Replicas that an old table brought back: it may have been decided before that they end.
     pub(crate) haunted: BTreeSet<ReplicaId>,
     pub(crate) silent_until: Timestamp,
     pub(crate) hangs: bool,
@@ -124,9 +124,8 @@ impl Proxy {
         if finds_old && self.previous.generation < self.table.generation {
             let old = self.previous.clone();
             let routed: BTreeSet<ReplicaId> = replicas(&self.table).collect();
-            let back: Vec<ReplicaId> = replicas(&old).filter(|id| !routed.contains(id)).collect();
-            self.ghosts.extend(back.iter().cloned());
-            self.haunted.extend(back);
+            self.ghosts.extend(replicas(&old).filter(|id| !routed.contains(id)));
+            self.haunted.extend(replicas(&old));
             self.put_in_force(old, now);
         }
         Some(format!("the proxy is back with table {}", self.table.generation))

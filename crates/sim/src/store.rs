@@ -92,7 +92,7 @@ impl Store for Caller {
 
     async fn load(&self) -> Result<Vec<Stored>, StoreError> {
         let life = self.life;
-        self.store(Duration::ZERO, move |state| {
+        let loaded = self.store(Duration::ZERO, move |state| {
             answers(state)?;
             // A snapshot only saves time.
             let with_snapshots = !state.dice.chance(100_000);
@@ -105,8 +105,12 @@ impl Store for Caller {
                 Stored { service: name.clone(), snapshot, events: log.events[from..].to_vec() }
             };
             Ok(state.book.logs.iter().map(stored).collect())
-        })
-        .await
+        });
+        let loaded = loaded.await;
+        // What is read may be old by the time it is known.
+        let takes = self.yard.with(|state| state.dice.millis(0, 400));
+        sleep(takes).await;
+        loaded
     }
 
     async fn append(&self, append: Append<'_>) -> Result<(), StoreError> {

@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) proxy: Proxy,
     /// How far the machine's clock is off the world's time, in microseconds.
     pub(crate) clock_off: i64,
+    /// When a controller started or ended last.
+    pub(crate) lives_changed: Timestamp,
     /// Everything is to be stopped.
     pub(crate) going_down: bool,
     /// What happened so far.
@@ -74,9 +76,10 @@ impl Yard {
             dead: Vec::new(),
             handles: BTreeMap::new(),
             book: Book::default(),
-            platform: Platform::default(),
+            platform: Platform::new(),
             proxy: Proxy::default(),
             clock_off: 0,
+            lives_changed: BEGINNING,
             going_down: false,
             history: Vec::new(),
             violation: None,
@@ -160,6 +163,7 @@ impl State {
             self.dead.push(life);
         }
         self.handles.remove(&life);
+        self.lives_changed = self.now;
         self.book.owed.retain(|(owing, _), _| *owing != life);
     }
 

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use evenkeel_controller::Handle;
 use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
 use evenkeel_core::{Phase, Service};
 
@@ -11,6 +12,11 @@ use crate::world::State;
 
 /// 3: traffic goes back within this time although the store fails, when the proxy answers.
 const BACK_WITHIN: Duration = Duration::from_secs(4);
+
+/// Time without a fault of those who are called, after which nothing hinders a controller.
+const ANSWERED_FOR: Duration = Duration::from_secs(12);
+/// So long after its time a wait is too long; a slow store or a late answer takes some of it.
+const OVERDUE: Duration = Duration::from_secs(6);
 
 /// 3: a way back does not wait for the store.
 pub(crate) fn goes_back_without_the_store(state: &mut State) {
@@ -34,6 +40,24 @@ pub(crate) fn goes_back_without_the_store(state: &mut State) {
     }
 }
 
+/// 8: what a rollout waits for comes, or the time it named is not long over, when everybody has answered for a while.
+pub(crate) fn is_not_overdue(state: &mut State) {
+    let silent = [state.platform.silent_until, state.proxy.silent_until, state.book.down_until, state.lives_changed];
+    if silent.into_iter().any(|until| state.now.since(until) < ANSWERED_FOR || until > state.now) {
+        return;
+    }
+    let overview = state.handles.values().next_back().map(Handle::overview);
+    let rollouts = overview.iter().flat_map(|shown| shown.services.iter().map(move |service| (shown.at, service)));
+    let overdue = rollouts.filter_map(|(at, service)| {
+        let waiting = service.rollout.as_ref()?.waiting.as_ref()?;
+        let over = waiting.until.is_some_and(|until| at.since(until) >= OVERDUE);
+        over.then(|| format!("{} is overdue: waits for {}", service.service, waiting.what))
+    });
+    if let Some(what) = overdue.collect::<Vec<_>>().first() {
+        state.broken(what);
+    }
+}
+
 /// What is left to be done, if anything.
 pub(crate) fn unrest(state: &State) -> Option<String> {
     let alive = state.handles.len();
@@ -45,14 +69,13 @@ pub(crate) fn unrest(state: &State) -> Option<String> {
 
 fn unrest_of(state: &State, name: &ServiceName) -> Option<String> {
     let service = &state.book.logs.get(name)?.service;
+    if let Some(next) = &service.next {
+        return Some(format!("{name}: {} never begins", next.revision));
+    }
     if let Some(rollout) = service.in_flight() {
         let for_people = rollout.waiting().is_some_and(|waiting| waiting.until.is_none());
-        if !for_people || matches!(rollout.phase, Phase::Stuck { .. }) || service.next.is_some() {
-            return Some(format!(
-                "{name} is {:?}, then {:?}",
-                rollout.phase,
-                service.next.as_ref().map(|n| n.revision)
-            ));
+        if !for_people || matches!(rollout.phase, Phase::Stuck { .. }) {
+            return Some(format!("{name} is {:?}", rollout.phase));
         }
     }
     runs_as_wanted(state, name, service)

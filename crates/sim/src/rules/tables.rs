@@ -21,6 +21,9 @@ pub(crate) struct Sent {
 /// Takes note of what was decided when a table is sent. 1: nobody sound is taken out of traffic for nothing.
 pub(crate) fn may_be_sent(state: &mut State, life: Life, table: &RoutingTable) -> Sent {
     state.tell(format!("controller {life} sends table {}: {}", table.generation, in_words(table)));
+    if let Err(refused) = table.check() {
+        state.broken(format!("controller {life} sends a table that cannot be: {refused}"));
+    }
     let names = table.services.iter().map(|routes| routes.service.clone());
     let decided = names.map(|name| (name.clone(), state.book.wanted_by(life, &name))).collect();
     let answers_to = state.proxy.table.generation.0 + 1 == table.generation.0;
@@ -99,7 +102,11 @@ fn keeps_sound(state: &State, next: &ServiceRoutes) -> Option<String> {
     let service = &state.book.logs.get(&next.service)?.service;
     for routes in next.releases.iter().filter(|routes| now.weight_of(routes.revision) > BasisPoints::NONE) {
         let in_force = now.releases.iter().filter(|r| r.revision == routes.revision).flat_map(|r| &r.backends);
-        let is_sound = |id: &ReplicaId| state.platform.processes.get(id).is_some_and(Process::is_sound);
+        // Who was drained already when an old table came back is not taken in again.
+        let is_sound = |id: &ReplicaId| {
+            let process = state.platform.processes.get(id);
+            process.is_some_and(Process::is_sound) && !state.proxy.haunted.contains(id)
+        };
         let sound: Vec<&ReplicaId> = in_force.map(|backend| &backend.replica).filter(|id| is_sound(id)).collect();
         let kept = sound.iter().filter(|id| routes.backends.iter().any(|backend| backend.replica == ***id)).count();
         let must = sound.len().min(routes.weight.of_replicas(service.full_replicas(routes.revision)) as usize);
