@@ -192,8 +192,7 @@ mod tests {
 
     fn report(answered: &Counts) -> Report {
         let (service, revision) = (ServiceName::new("web").unwrap(), Revision(2));
-        let release =
-            ReleaseReport { service, revision, counts: answered.clone(), preview: Counts::default(), shielded: 0 };
+        let release = ReleaseReport { counts: answered.clone(), ..ReleaseReport::new(service, revision) };
         Report { boot: 7, releases: vec![release], ..Report::default() }
     }
 
@@ -237,13 +236,7 @@ mod tests {
         let mut evidence = Evidence::new(SHOWN);
         let mut take = |boot, shielded| {
             let counts = Counts { no_answer: shielded, ..Counts::default() };
-            let release = ReleaseReport {
-                service: service.clone(),
-                revision: Revision(2),
-                counts,
-                preview: Counts::default(),
-                shielded,
-            };
+            let release = ReleaseReport { counts, shielded, ..ReleaseReport::new(service.clone(), Revision(2)) };
             evidence.take(&service, &Report { boot, releases: vec![release], ..Report::default() }, Timestamp(boot));
             (evidence.shielded(Revision(2)), evidence.total(Revision(2)).errors())
         };

@@ -306,6 +306,9 @@ impl Keeper {
             first_byte_timeout_ms: u64::try_from(spec.first_byte_timeout.as_millis()).unwrap_or(u64::MAX),
             fallback,
             idempotent,
+            pins: Vec::new(),
+            sticky: None,
+            mirror: None,
         })
     }
 

@@ -12,11 +12,13 @@
 //! - [`probe`]: is a replica started, alive, ready?
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
+//! - [`choice`]: which requests go where for what they are.
 //! - [`span`]: spans of time as people read them.
 //! - [`ports`]: the small traits that adapters implement.
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod choice;
 pub mod fleet;
 pub mod ids;
 pub mod plan;

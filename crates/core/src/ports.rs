@@ -322,6 +322,41 @@ pub struct ReleaseReport {
     /// Requests of users that it failed and the stable release answered; `counts` has the failures.
     #[serde(default)]
     pub shielded: u64,
+    /// Requests of users that a pin sent to it; never part of a judgement: nobody drew them by chance.
+    #[serde(default)]
+    pub pinned: Counts,
+    /// Copies of requests that another release answered; no user saw what came of them.
+    #[serde(default)]
+    pub mirrored: Counts,
+    /// Copies that were not sent, since too many were under way.
+    #[serde(default)]
+    pub mirror_dropped: u64,
+}
+
+impl ReleaseReport {
+    /// A release of which nothing was counted yet.
+    #[must_use]
+    pub fn new(service: ServiceName, revision: Revision) -> Self {
+        let [counts, preview, pinned, mirrored] = std::array::from_fn(|_| Counts::default());
+        Self { service, revision, counts, preview, shielded: 0, pinned, mirrored, mirror_dropped: 0 }
+    }
+
+    /// Adds everything that was counted of the same release elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.merge(&other.counts);
+        self.preview.merge(&other.preview);
+        self.shielded += other.shielded;
+        self.pinned.merge(&other.pinned);
+        self.mirrored.merge(&other.mirrored);
+        self.mirror_dropped += other.mirror_dropped;
+    }
+
+    /// Tells whether it had no request of any kind.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let kinds = [&self.counts, &self.preview, &self.pinned, &self.mirrored];
+        self.mirror_dropped == 0 && kinds.into_iter().all(|counts| *counts == Counts::default())
+    }
 }
 
 /// Requests in flight at one replica.

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::choice::{Match, Mirror, Pin, StickyBy, Unfit, ValueMatch};
+use crate::choice::{PINS_MAX, TEXT_BYTES_MAX};
 use crate::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
 
 /// The whole routing table of a proxy, replaced as one.
@@ -39,6 +41,15 @@ pub struct ServiceRoutes {
     /// Paths at and below which a request with any method may be answered twice.
     #[serde(default)]
     pub idempotent: Vec<String>,
+    /// Requests that go to a release for what they are; the first one that matches decides. Weights share out the rest.
+    #[serde(default)]
+    pub pins: Vec<Pin>,
+    /// What decides between the weights; `None`: a coin for each request.
+    #[serde(default)]
+    pub sticky: Option<StickyBy>,
+    /// The release that gets copies of what others answer.
+    #[serde(default)]
+    pub mirror: Option<Mirror>,
 }
 
 /// One release of a service in the table.
@@ -100,6 +111,34 @@ pub enum TableRefused {
         /// Who wants it too.
         second: ServiceName,
     },
+    /// Requests are to go to a release that is not there.
+    #[error("`{service}` {does} {revision}, which is not in the table")]
+    NoSuchRelease {
+        /// The service.
+        service: ServiceName,
+        /// `pins requests to` or `copies requests to`.
+        does: String,
+        /// The release.
+        revision: Revision,
+    },
+    /// A pin, or what shares stick to, cannot be used.
+    #[error("`{service}`: {why}")]
+    Unfit {
+        /// The service.
+        service: ServiceName,
+        /// What is wrong.
+        why: Unfit,
+    },
+    /// More pins, or longer ones, than are looked at for a request.
+    #[error("the {pins} pins of `{service}` have {bytes} bytes: at most {PINS_MAX} with {TEXT_BYTES_MAX}")]
+    TooManyPins {
+        /// The service.
+        service: ServiceName,
+        /// How many.
+        pins: usize,
+        /// Their names and values.
+        bytes: usize,
+    },
 }
 
 impl RoutingTable {
@@ -154,6 +193,72 @@ impl ServiceRoutes {
         if sum != 0 && sum != u32::from(BasisPoints::ALL.get()) {
             return Err(TableRefused::WeightsDoNotSum { service: self.service.clone(), sum });
         }
-        Ok(())
+        self.check_choices()
+    }
+
+    fn check_choices(&self) -> Result<(), TableRefused> {
+        let service = || self.service.clone();
+        let pinned = self.pins.iter().map(|pin| (pin.to, "pins requests to"));
+        let copied = self.mirror.iter().map(|mirror| (mirror.to, "copies requests to"));
+        let is_missing = |revision: Revision| !self.releases.iter().any(|release| release.revision == revision);
+        if let Some((revision, does)) = pinned.chain(copied).find(|(revision, _)| is_missing(*revision)) {
+            return Err(TableRefused::NoSuchRelease { service: service(), does: does.to_owned(), revision });
+        }
+        let (pins, bytes) = (self.pins.len(), self.pins.iter().map(|pin| pin.when.text_bytes()).sum());
+        if pins > PINS_MAX || bytes > TEXT_BYTES_MAX {
+            return Err(TableRefused::TooManyPins { service: service(), pins, bytes });
+        }
+        let unfit = |why| TableRefused::Unfit { service: service(), why };
+        self.pins.iter().try_for_each(|pin| pin.when.check()).map_err(unfit)?;
+        self.sticky.iter().try_for_each(StickyBy::check).map_err(unfit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As written before there were pins.
+    const OLD: &str = r#"{"generation":3,"token":1,"services":[{"service":"web","listen":"127.0.0.1:80","preview":null,
+        "releases":[{"revision":1,"version":"v1","weight":10000,"backends":[]}],"first_byte_timeout_ms":0}]}"#;
+
+    fn with(change: impl FnOnce(&mut ServiceRoutes)) -> Result<(), String> {
+        let mut table: RoutingTable = serde_json::from_str(OLD).unwrap();
+        change(&mut table.services[0]);
+        let again: RoutingTable = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
+        assert_eq!(again, table);
+        table.check().map_err(|refused| refused.to_string())
+    }
+
+    fn pin(value: ValueMatch, to: u32) -> Pin {
+        Pin { when: Match::Cookie { name: "beta".into(), value }, to: Revision(to) }
+    }
+
+    #[test]
+    fn a_table_from_before_there_were_pins_is_read_and_sound() {
+        assert_eq!(with(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn pins_and_copies_go_only_to_releases_of_the_table() {
+        let all = BasisPoints::ALL;
+        assert_eq!(with(|web| web.pins = vec![pin(ValueMatch::Any, 1)]), Ok(()));
+        assert_eq!(with(|web| web.mirror = Some(Mirror { to: Revision(1), share: all })), Ok(()));
+        let elsewhere = with(|web| web.pins = vec![pin(ValueMatch::Any, 1), pin(ValueMatch::Any, 7)]);
+        assert_eq!(elsewhere.unwrap_err(), "`web` pins requests to r7, which is not in the table");
+        let elsewhere = with(|web| web.mirror = Some(Mirror { to: Revision(2), share: all }));
+        assert_eq!(elsewhere.unwrap_err(), "`web` copies requests to r2, which is not in the table");
+    }
+
+    #[test]
+    fn what_is_looked_at_for_a_request_is_bounded_and_can_match() {
+        let many = with(|web| web.pins = vec![pin(ValueMatch::Any, 1); 65]);
+        assert_eq!(many.unwrap_err(), "the 65 pins of `web` have 260 bytes: at most 64 with 65536");
+        let users = ValueMatch::OneOf(vec!["u".repeat(100); 1_000]);
+        assert!(with(|web| web.pins = vec![pin(users, 1)]).unwrap_err().contains("have 100004 bytes"));
+        let never = with(|web| web.pins = vec![pin(ValueMatch::OneOf(Vec::new()), 1)]);
+        assert_eq!(never.unwrap_err(), "`web`: a prefix is empty, or there is no value to be one of");
+        let unnamed = with(|web| web.sticky = Some(StickyBy::Cookie("a b".into())));
+        assert!(unnamed.unwrap_err().starts_with("`web`: `a b` cannot be the name of a cookie: use 1 to 128 letters"));
     }
 }

@@ -79,6 +79,9 @@ fn table(listen: SocketAddr, upstreams: &[String]) -> RoutingTable {
         first_byte_timeout_ms: 0,
         fallback,
         idempotent: Vec::new(),
+        pins: Vec::new(),
+        sticky: None,
+        mirror: None,
     };
     RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
 }

@@ -233,11 +233,7 @@ fn merge(mut whole: Report, workers: Vec<WorkerReport>) -> Report {
         for release in part.releases {
             let key = (release.service.clone(), release.revision);
             match releases.get_mut(&key) {
-                Some(sum) => {
-                    sum.counts.merge(&release.counts);
-                    sum.preview.merge(&release.preview);
-                    sum.shielded += release.shielded;
-                }
+                Some(sum) => sum.merge(&release),
                 None => drop(releases.insert(key, release)),
             }
         }

@@ -62,13 +62,12 @@ impl Ledger {
     pub(crate) fn report(&self) -> Vec<ReleaseReport> {
         let all = self.0.iter().flat_map(|(service, releases)| releases.iter().map(move |(r, c)| (service, *r, c)));
         let reports = all.map(|(service, revision, counts)| ReleaseReport {
-            service: service.clone(),
-            revision,
             counts: counts.users.borrow().clone(),
             preview: counts.preview.borrow().clone(),
             shielded: counts.shielded.get(),
+            ..ReleaseReport::new(service.clone(), revision)
         });
-        reports.filter(|r| r.counts != Counts::default() || r.preview != Counts::default()).collect()
+        reports.filter(|release| !release.is_empty()).collect()
     }
 }
 

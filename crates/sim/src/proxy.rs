@@ -201,11 +201,8 @@ impl Proxy {
 
     fn report(&self) -> Report {
         let release = |((service, revision), counts): (&Of, &Counts)| ReleaseReport {
-            service: service.clone(),
-            revision: *revision,
             counts: counts.clone(),
-            preview: Counts::default(),
-            shielded: 0,
+            ..ReleaseReport::new(service.clone(), *revision)
         };
         let busy =
             |(id, ends): (&ReplicaId, &Vec<Timestamp>)| InFlight { replica: id.clone(), requests: ends.len() as u64 };

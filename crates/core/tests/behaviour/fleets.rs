@@ -128,6 +128,9 @@ fn routes(releases: Vec<ReleaseRoutes>) -> ServiceRoutes {
         first_byte_timeout_ms: 30_000,
         fallback: None,
         idempotent: Vec::new(),
+        pins: Vec::new(),
+        sticky: None,
+        mirror: None,
     }
 }
 

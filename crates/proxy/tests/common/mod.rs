@@ -138,6 +138,9 @@ pub fn table(generation: u64, listen: SocketAddr, releases: &[(u16, &[SocketAddr
         first_byte_timeout_ms: 0,
         fallback: None,
         idempotent: Vec::new(),
+        pins: Vec::new(),
+        sticky: None,
+        mirror: None,
     };
     RoutingTable { generation: Generation(generation), token: FencingToken(1), services: vec![routes] }
 }

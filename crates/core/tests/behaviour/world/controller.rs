@@ -301,6 +301,9 @@ fn routes(releases: Vec<evenkeel_core::table::ReleaseRoutes>) -> ServiceRoutes {
         first_byte_timeout_ms: 30_000,
         fallback: None,
         idempotent: Vec::new(),
+        pins: Vec::new(),
+        sticky: None,
+        mirror: None,
     }
 }
 
