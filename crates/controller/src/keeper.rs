@@ -170,7 +170,14 @@ impl Keeper {
         while let Some((at, event)) = self.unsaved.front().cloned() {
             self.write(
                 store,
-                Append { service: &self.service.name.clone(), after: self.version, at, event: &event, snapshot: None },
+                Append {
+                    service: &self.service.name.clone(),
+                    after: self.version,
+                    at,
+                    event: &event,
+                    snapshot: None,
+                    ticks: &[],
+                },
             )
             .await?;
             self.saved(at, &event);
@@ -194,7 +201,7 @@ impl Keeper {
     ) -> Result<(), StoreError> {
         let due = (self.version + 1).is_multiple_of(SNAPSHOT_EVERY);
         let snapshot = due.then_some(next);
-        self.write(store, Append { service: &next.name, after: self.version, at, event, snapshot }).await
+        self.write(store, Append { service: &next.name, after: self.version, at, event, snapshot, ticks: &[] }).await
     }
 
     async fn write<S: Store>(&mut self, store: &S, append: Append<'_>) -> Result<(), StoreError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use evenkeel_analysis::Counts;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{FencingToken, Generation, ReplicaId, Revision, ServiceName, Timestamp};
+use crate::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use crate::release::{Digest, Release};
 use crate::service::{Event, Service};
 use crate::spec::{ProbeCheck, SmokeCheck};
@@ -50,6 +50,26 @@ pub trait Store: Send + Sync {
         from: u64,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Recorded>, StoreError>> + Send;
+
+    /// Keeps what was counted, of all services in one transaction; durable when this returns.
+    ///
+    /// Repeating it is harmless: a record that is there already stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when a newer token than this controller's was taken.
+    fn keep_ticks(
+        &self,
+        batches: &[(ServiceName, Vec<TickRecord>)],
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Reads what was counted in a rollout from a sequence number on, oldest first, at most `limit` records.
+    fn ticks(
+        &self,
+        service: &ServiceName,
+        rollout: RolloutId,
+        from_sequence: u64,
+        limit: u32,
+    ) -> impl Future<Output = Result<Vec<TickRecord>, StoreError>> + Send;
 }
 
 /// One event to append.
@@ -65,6 +85,21 @@ pub struct Append<'a> {
     pub event: &'a Event,
     /// The state after it, when it is time to keep one.
     pub snapshot: Option<&'a Service>,
+    /// What the decision rests on: kept with the event or not at all. Records that are there already stay as they are.
+    pub ticks: &'a [TickRecord],
+}
+
+/// An exact record of what was counted in a rollout during a stretch of time; the store does not look into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TickRecord {
+    /// The rollout of the service that it was counted for.
+    pub rollout: RolloutId,
+    /// Its place among the records of the rollout.
+    pub sequence: u64,
+    /// When the stretch ended.
+    pub at: Timestamp,
+    /// What was counted.
+    pub body: Vec<u8>,
 }
 
 /// One event of a log.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
-use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored};
+use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::{Event, Phase, Service, Wanted};
 use tokio::time::sleep;
 
@@ -29,6 +29,7 @@ pub(crate) struct Book {
 /// One service's log, and what it adds up to.
 pub(crate) struct Log {
     events: Vec<Recorded>,
+    ticks: BTreeMap<(RolloutId, u64), TickRecord>,
     snapshot: Option<(u64, Service)>,
     pub(crate) service: Service,
     /// What was wanted after each event, and before the first.
@@ -50,7 +51,14 @@ impl Log {
     fn new(name: &ServiceName) -> Self {
         let service = Service::new(name.clone());
         let wanted = vec![service.wanted()];
-        Self { events: Vec::new(), snapshot: None, service, wanted, asked_for: None, begun: 0 }
+        Self { events: Vec::new(), ticks: BTreeMap::new(), snapshot: None, service, wanted, asked_for: None, begun: 0 }
+    }
+
+    /// Records that are there already stay as they are.
+    fn keep(&mut self, ticks: &[TickRecord]) {
+        for record in ticks {
+            self.ticks.entry((record.rollout, record.sequence)).or_insert_with(|| record.clone());
+        }
     }
 
     pub(crate) fn length(&self) -> usize {
@@ -131,6 +139,36 @@ impl Store for Caller {
         })
         .await
     }
+
+    async fn keep_ticks(&self, batches: &[(ServiceName, Vec<TickRecord>)]) -> Result<(), StoreError> {
+        let life = self.life;
+        self.store(Duration::ZERO, |state| {
+            answers(state)?;
+            leads(state, life)?;
+            for (name, records) in batches {
+                let Some(log) = state.book.logs.get_mut(name) else { continue };
+                log.keep(records);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    async fn ticks(
+        &self,
+        service: &ServiceName,
+        rollout: RolloutId,
+        from_sequence: u64,
+        limit: u32,
+    ) -> Result<Vec<TickRecord>, StoreError> {
+        self.store(Duration::ZERO, |state| {
+            answers(state)?;
+            let Some(log) = state.book.logs.get(service) else { return Ok(Vec::new()) };
+            let kept = log.ticks.range((rollout, from_sequence)..=(rollout, u64::MAX));
+            Ok(kept.take(limit as usize).map(|(_, record)| record.clone()).collect())
+        })
+        .await
+    }
 }
 
 impl Caller {
@@ -156,11 +194,16 @@ fn answers(state: &State) -> Result<(), StoreError> {
     if fails { Err(StoreError::Unavailable("the file is locked".into())) } else { Ok(()) }
 }
 
+fn leads(state: &State, life: Life) -> Result<(), StoreError> {
+    let newest = FencingToken(state.book.token);
+    if state.book.holder == life { Ok(()) } else { Err(StoreError::Superseded(newest)) }
+}
+
 /// Appends an event, unless the store fails; holds it against the rules.
 fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreError> {
-    let Append { service: name, after, at, event, snapshot } = append;
-    if state.book.holder != life && state.now >= state.book.down_until {
-        return Err(StoreError::Superseded(FencingToken(state.book.token)));
+    let Append { service: name, after, at, event, snapshot, ticks } = append;
+    if state.now >= state.book.down_until {
+        leads(state, life)?;
     }
     decisions::owed_first(state, life, name, event);
     let log = state.book.logs.entry(name.clone()).or_insert_with(|| Log::new(name));
@@ -186,6 +229,9 @@ fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreE
     };
     if snapshot.is_some_and(|snapshot| *snapshot != next) {
         state.broken("the same events at the same times give another state than the controller's");
+    }
+    if let Some(log) = state.book.logs.get_mut(name) {
+        log.keep(ticks);
     }
     enter(state, life, name, Recorded { version: after + 1, at, event: event.clone() }, next, snapshot.is_some());
     if state.happens(|weather| weather.store_lost) {

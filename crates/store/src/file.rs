@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
 /// The newest format this code reads and writes, and the one it makes.
-pub(crate) const FORMAT: i64 = 1;
+pub(crate) const FORMAT: i64 = STEPS.len() as i64;
 /// Marks SQLite files as evenkeel's, at byte 68 of the file: "evkl" (SQLite file format, section 1.3.14).
 const APPLICATION_ID: u32 = u32::from_be_bytes(*b"evkl");
 /// What every SQLite file begins with.
@@ -22,8 +22,10 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// look at its services meanwhile, and traffic that goes back must not wait longer for its record.
 pub(crate) const BUSY_TIMEOUT_OF_DECISIONS: Duration = Duration::from_millis(100);
 
-/// The tables of format 1. Versions count from 1 within a service; times are microseconds since 1970.
-const TABLES: &str = "
+/// What leads from each format to the next; 0 is an empty file. Versions count from 1 within a service; times are
+/// microseconds since 1970.
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
     CREATE TABLE events (
         service TEXT NOT NULL, version INTEGER NOT NULL CHECK (version > 0), at INTEGER NOT NULL, event TEXT NOT NULL,
@@ -33,9 +35,18 @@ const TABLES: &str = "
     CREATE TABLE tokens (only INTEGER PRIMARY KEY CHECK (only = 1), token INTEGER NOT NULL) STRICT;
     INSERT INTO meta VALUES ('format', 1);
     INSERT INTO tokens VALUES (1, 0);
-";
+",
+    "
+    CREATE TABLE ticks (
+        service TEXT NOT NULL, rollout INTEGER NOT NULL, sequence INTEGER NOT NULL, at INTEGER NOT NULL,
+        body BLOB NOT NULL, PRIMARY KEY (service, rollout, sequence)
+    ) STRICT;
+    UPDATE meta SET value = 2 WHERE key = 'format';
+",
+];
 
-/// Makes sure that a store of a known format lies at `path`; makes an empty one where there is nothing.
+/// Makes sure that a store of the newest format lies at `path`: makes an empty one where there is nothing, and brings an
+/// older one up to date.
 ///
 /// A file of somebody else's, or of a newer format, is left as it is.
 ///
@@ -50,6 +61,9 @@ pub(crate) async fn prepare(path: &Path) -> Result<(), StoreError> {
     let found = format(path).await?;
     if found > FORMAT {
         return Err(StoreError::NewerFormat { path: path.into(), found, known: FORMAT });
+    }
+    if found < FORMAT {
+        bring_up_to_date(path).await.map_err(|error| unavailable(path, error))?;
     }
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| unavailable(path, error))
 }
@@ -105,9 +119,24 @@ async fn create(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Goes every step that is left in one transaction: another process, or a crash, leaves all of them or none.
+async fn bring_up_to_date(path: &Path) -> sqlx::Result<()> {
+    let mut connection = options(path).connect().await?;
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let query = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'format'");
+    let found: i64 = query.fetch_one(&mut *transaction).await?;
+    for step in &STEPS[usize::try_from(found).unwrap_or(0)..] {
+        sqlx::raw_sql(*step).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    connection.close().await
+}
+
 async fn build(fresh: &Path) -> sqlx::Result<()> {
     let mut connection = options(fresh).pragma("application_id", APPLICATION_ID.to_string()).connect().await?;
-    sqlx::raw_sql(TABLES).execute(&mut connection).await?;
+    for step in STEPS {
+        sqlx::raw_sql(step).execute(&mut connection).await?;
+    }
     sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut connection).await?;
     connection.close().await
 }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use evenkeel_core::ports::StoreError;
+use evenkeel_core::ids::{RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ports::{StoreError, TickRecord};
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{Sqlite, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, SqliteConnection, Transaction};
@@ -37,6 +38,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) event: &'a str,
     /// The state after it, if one is to be kept.
     pub(crate) state: Option<&'a str>,
+    /// What is kept with it.
+    pub(crate) ticks: &'a [TickRecord],
 }
 
 /// One event as it lies in the file.
@@ -54,6 +57,17 @@ pub(crate) struct Range<'a> {
     /// The first version.
     pub(crate) from: u64,
     /// The greatest number of events.
+    pub(crate) limit: u32,
+}
+
+/// Which records of a rollout are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TickRange<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) rollout: RolloutId,
+    /// The first sequence number.
+    pub(crate) from: u64,
+    /// The greatest number of records.
     pub(crate) limit: u32,
 }
 
@@ -119,6 +133,20 @@ impl Log {
         self.written(connection, appended)
     }
 
+    /// Keeps records of several services in one transaction; those that are there already stay as they are.
+    ///
+    /// Cancel safety: as for `append`.
+    pub(crate) async fn keep_ticks(&self, batches: &[(ServiceName, Vec<TickRecord>)]) -> Result<Appended, StoreError> {
+        let mut connection = self.writer().await?;
+        let kept = keep_batches(&mut connection, batches, self.token.load(Ordering::Relaxed)).await;
+        self.written(connection, kept)
+    }
+
+    /// Reads records of a rollout, oldest first.
+    pub(crate) async fn ticks(&self, range: TickRange<'_>) -> Result<Vec<TickRecord>, StoreError> {
+        self.view().await?.ticks(range).await
+    }
+
     /// Reads events, oldest first.
     pub(crate) async fn events(&self, range: Range<'_>) -> Result<Vec<Row>, StoreError> {
         self.view().await?.events(range).await
@@ -182,6 +210,21 @@ impl View {
         Ok(self.read(rows)?.into_iter().map(row).collect())
     }
 
+    async fn ticks(&mut self, range: TickRange<'_>) -> Result<Vec<TickRecord>, StoreError> {
+        let TickRange { service, rollout, from, limit } = range;
+        let text = "SELECT sequence, at, body FROM ticks
+            WHERE service = ? AND rollout = ? AND sequence >= ? ORDER BY sequence LIMIT ?";
+        let query = sqlx::query_as(text).bind(service).bind(i64::from(rollout.0)).bind(to_sql(from)).bind(limit);
+        let rows: sqlx::Result<Vec<(i64, i64, Vec<u8>)>> = query.fetch_all(&mut *self.connection).await;
+        let record = |(sequence, at, body)| TickRecord {
+            rollout,
+            sequence: from_sql(sequence),
+            at: Timestamp(from_sql(at)),
+            body,
+        };
+        Ok(self.read(rows)?.into_iter().map(record).collect())
+    }
+
     fn read<T>(&self, result: sqlx::Result<T>) -> Result<T, StoreError> {
         result.map_err(|error| file::unavailable(&self.path, words(&error)))
     }
@@ -198,9 +241,8 @@ fn pool(connections: u32) -> SqlitePoolOptions {
 
 async fn append(connection: &mut SqliteConnection, entry: Entry<'_>, token: u64) -> sqlx::Result<Appended> {
     let mut transaction = begin(connection).await?;
-    let newest = newest_token(&mut transaction).await?;
-    if token != 0 && newest > token {
-        return Ok(Appended::Superseded(newest));
+    if let Some(newer) = newer_token(&mut transaction, token).await? {
+        return Ok(Appended::Superseded(newer));
     }
     if length(&mut transaction, entry.service).await? != entry.after {
         return Ok(Appended::Elsewhere);
@@ -208,6 +250,23 @@ async fn append(connection: &mut SqliteConnection, entry: Entry<'_>, token: u64)
     insert(&mut transaction, entry).await?;
     if let Some(state) = entry.state {
         keep_state(&mut transaction, entry, state).await?;
+    }
+    keep_ticks(&mut transaction, entry.service, entry.ticks).await?;
+    transaction.commit().await?;
+    Ok(Appended::Durably)
+}
+
+async fn keep_batches(
+    connection: &mut SqliteConnection,
+    batches: &[(ServiceName, Vec<TickRecord>)],
+    token: u64,
+) -> sqlx::Result<Appended> {
+    let mut transaction = begin(connection).await?;
+    if let Some(newer) = newer_token(&mut transaction, token).await? {
+        return Ok(Appended::Superseded(newer));
+    }
+    for (service, ticks) in batches {
+        keep_ticks(&mut transaction, service.as_str(), ticks).await?;
     }
     transaction.commit().await?;
     Ok(Appended::Durably)
@@ -226,8 +285,10 @@ async fn begin(connection: &mut SqliteConnection) -> sqlx::Result<Transaction<'_
     connection.begin_with("BEGIN IMMEDIATE").await
 }
 
-async fn newest_token(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
-    sqlx::query_scalar("SELECT token FROM tokens").fetch_one(connection).await.map(from_sql)
+/// A newer token than `token`, if there is one.
+async fn newer_token(connection: &mut SqliteConnection, token: u64) -> sqlx::Result<Option<u64>> {
+    let newest = sqlx::query_scalar("SELECT token FROM tokens").fetch_one(connection).await.map(from_sql)?;
+    Ok((token != 0 && newest > token).then_some(newest))
 }
 
 async fn length(connection: &mut SqliteConnection, service: &str) -> sqlx::Result<u64> {
@@ -249,6 +310,20 @@ async fn keep_state(connection: &mut SqliteConnection, entry: Entry<'_>, state: 
         ON CONFLICT (service) DO UPDATE SET version = excluded.version, state = excluded.state";
     let query = sqlx::query(text).bind(entry.service).bind(to_sql(entry.after + 1)).bind(state);
     query.execute(connection).await.map(drop)
+}
+
+async fn keep_ticks(connection: &mut SqliteConnection, service: &str, ticks: &[TickRecord]) -> sqlx::Result<()> {
+    let text = "INSERT INTO ticks (service, rollout, sequence, at, body) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+    for tick in ticks {
+        let query = sqlx::query(text)
+            .bind(service)
+            .bind(i64::from(tick.rollout.0))
+            .bind(to_sql(tick.sequence))
+            .bind(to_sql(tick.at.0))
+            .bind(tick.body.as_slice());
+        query.execute(&mut *connection).await?;
+    }
+    Ok(())
 }
 
 /// Whether another process is writing: SQLite's result code 5, SQLITE_BUSY, in the lowest byte of the extended one.

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use evenkeel_core::ids::{FencingToken, ServiceName, Timestamp};
-use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored};
+use evenkeel_core::ids::{FencingToken, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::service::Service;
 use serde_json::Error as NotJson;
 
-use crate::log::{Appended, Entry, Log, Range, Row, View};
+use crate::log::{Appended, Entry, Log, Range, Row, TickRange, View};
 
 /// The store of a controller on one machine: one SQLite file, private to its user.
 ///
@@ -58,6 +58,7 @@ impl Store for SqliteStore {
             at: append.at.0,
             event: &serde_json::to_string(append.event).map_err(unfit)?,
             state: state.as_deref(),
+            ticks: append.ticks,
         };
         match self.log.append(entry).await? {
             Appended::Durably => Ok(()),
@@ -69,6 +70,23 @@ impl Store for SqliteStore {
     async fn events(&self, service: &ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
         let rows = self.log.events(Range { service: service.as_str(), from, limit }).await?;
         rows.into_iter().map(|row| recorded(service.as_str(), row)).collect()
+    }
+
+    async fn keep_ticks(&self, batches: &[(ServiceName, Vec<TickRecord>)]) -> Result<(), StoreError> {
+        match self.log.keep_ticks(batches).await? {
+            Appended::Superseded(newest) => Err(StoreError::Superseded(FencingToken(newest))),
+            Appended::Durably | Appended::Elsewhere => Ok(()),
+        }
+    }
+
+    async fn ticks(
+        &self,
+        service: &ServiceName,
+        rollout: RolloutId,
+        from_sequence: u64,
+        limit: u32,
+    ) -> Result<Vec<TickRecord>, StoreError> {
+        self.log.ticks(TickRange { service: service.as_str(), rollout, from: from_sequence, limit }).await
     }
 }
 

@@ -47,8 +47,45 @@ async fn a_newer_format_is_refused_and_left_as_it_is() {
     change(&path, "UPDATE meta SET value = 7 WHERE key = 'format'").await;
     let before = fs::read(&path).unwrap();
     let refused = Log::open(&path).await.unwrap_err();
-    assert!(matches!(refused, StoreError::NewerFormat { found: 7, known: 1, .. }), "{refused}");
+    assert!(matches!(refused, StoreError::NewerFormat { found: 7, known: crate::file::FORMAT, .. }), "{refused}");
     assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+/// What format 1 made of a store with one service of one event.
+const FORMAT_1: &str = "
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+    CREATE TABLE events (
+        service TEXT NOT NULL, version INTEGER NOT NULL CHECK (version > 0), at INTEGER NOT NULL, event TEXT NOT NULL,
+        PRIMARY KEY (service, version)
+    ) STRICT;
+    CREATE TABLE snapshots (service TEXT PRIMARY KEY, version INTEGER NOT NULL, state TEXT NOT NULL) STRICT;
+    CREATE TABLE tokens (only INTEGER PRIMARY KEY CHECK (only = 1), token INTEGER NOT NULL) STRICT;
+    INSERT INTO meta VALUES ('format', 1);
+    INSERT INTO tokens VALUES (1, 6);
+    INSERT INTO events VALUES ('web', 1, 1000, '{\"number\":1,\"filler\":\"FILLER\"}');
+    INSERT INTO snapshots VALUES ('web', 1, 'the state');
+    PRAGMA application_id = 0x65766b6c;
+";
+
+#[tokio::test]
+async fn a_store_of_an_older_format_is_brought_up_to_date_with_all_that_is_in_it() {
+    let (_folder, path) = place();
+    fs::write(&path, "").unwrap();
+    let filler = "x".repeat(137);
+    let mut connection = options(&path).connect().await.unwrap();
+    let text = sqlx::AssertSqlSafe(FORMAT_1.replace("FILLER", &filler));
+    sqlx::raw_sql(text).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    // The second opening finds it up to date.
+    for token in [7, 8] {
+        let log = open(&path).await;
+        assert_eq!(whole_events(&log).await, 1);
+        assert_eq!(log.view().await.unwrap().state(WEB).await.unwrap(), Some((1, "the state".to_owned())));
+        assert_eq!(log.next_token().await.unwrap(), token);
+        log.close().await;
+    }
+    let log = open(&path).await;
+    assert_eq!(append(&log, 1).await, Appended::Durably);
 }
 
 #[tokio::test]

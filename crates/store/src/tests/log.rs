@@ -26,7 +26,7 @@ async fn services_do_not_share_a_log() {
     let (_folder, path) = place();
     let log = open(&path).await;
     append_many(&log, 2).await;
-    let other = Entry { service: "api", after: 0, at: 1, event: "{}", state: None };
+    let other = Entry { service: "api", after: 0, at: 1, event: "{}", state: None, ticks: &[] };
     assert_eq!(log.append(other).await.unwrap(), Appended::Durably);
     let services = log.view().await.unwrap().services().await.unwrap();
     assert_eq!(services, [("api".to_owned(), 1), (WEB.to_owned(), 2)]);
@@ -48,7 +48,7 @@ async fn a_refused_append_keeps_no_state_either() {
     let (_folder, path) = place();
     let log = open(&path).await;
     append_many(&log, 3).await;
-    let late = Entry { service: WEB, after: 1, at: 0, event: "{}", state: Some("late") };
+    let late = Entry { service: WEB, after: 1, at: 0, event: "{}", state: Some("late"), ticks: &[] };
     assert_eq!(log.append(late).await.unwrap(), Appended::Elsewhere);
     assert_eq!(log.view().await.unwrap().state(WEB).await.unwrap(), None);
 }
@@ -58,7 +58,7 @@ async fn the_newest_state_replaces_the_one_before() {
     let (_folder, path) = place();
     let log = open(&path).await;
     for (after, state) in ["one", "two"].into_iter().enumerate() {
-        let entry = Entry { service: WEB, after: after as u64, at: 0, event: "{}", state: Some(state) };
+        let entry = Entry { service: WEB, after: after as u64, at: 0, event: "{}", state: Some(state), ticks: &[] };
         assert_eq!(log.append(entry).await.unwrap(), Appended::Durably);
     }
     assert_eq!(log.view().await.unwrap().state(WEB).await.unwrap(), Some((2, "two".to_owned())));

@@ -37,7 +37,7 @@ async fn append(log: &Log, after: u64) -> Appended {
 
 async fn try_append(log: &Log, after: u64) -> Result<Appended, evenkeel_core::ports::StoreError> {
     let event = text(after + 1);
-    log.append(Entry { service: WEB, after, at: 1_000 + after, event: &event, state: None }).await
+    log.append(Entry { service: WEB, after, at: 1_000 + after, event: &event, state: None, ticks: &[] }).await
 }
 
 async fn append_many(log: &Log, count: u64) {
