@@ -6,6 +6,7 @@
 //!
 //! - `file`: all services of a file, and whether they get in one another's way.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
+//! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `fields`: a mapping with known keys; unknown and missing ones are told.
 //! - `values`: durations, percentages, sizes, addresses, names.
 //! - `placeholder`: what stands between double braces.
@@ -20,6 +21,8 @@ mod probes;
 mod problem;
 #[cfg(test)]
 mod reference;
+#[cfg_attr(not(test), expect(dead_code, reason = "no key is read with it yet"))]
+mod routing;
 mod service;
 mod strategy;
 mod values;
