@@ -68,6 +68,8 @@ impl Histogram {
         let counts: Vec<u64> =
             self.counts.iter().zip(&earlier.counts).map(|(now, then)| now.saturating_sub(*then)).collect();
         let total = counts.iter().sum();
+        // Nothing counted is one and the same, however it came about.
+        let counts = if total == 0 { Vec::new() } else { counts };
         Self { counts, total, sum_us: self.sum_us.saturating_sub(earlier.sum_us) }
     }
 
@@ -99,6 +101,26 @@ impl Histogram {
         })
     }
 
+    /// The buckets in use, in rising order, each with its count.
+    pub fn buckets(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(bucket, count)| (bucket as u16, *count))
+    }
+
+    /// The histogram that has these buckets, as [`Histogram::buckets`] gives them, and this sum of all values.
+    #[must_use]
+    pub fn of_buckets(sum_us: u64, buckets: impl IntoIterator<Item = (u16, u64)>) -> Self {
+        let mut full = Self { sum_us, ..Self::default() };
+        for (bucket, count) in buckets.into_iter().filter(|(_, count)| *count > 0) {
+            if full.counts.is_empty() {
+                full.counts = vec![0; BUCKETS];
+            }
+            // A bucket from a longer layout lands in the last one: late is late.
+            full.counts[usize::from(bucket).min(BUCKETS - 1)] += count;
+            full.total += count;
+        }
+        full
+    }
+
     /// How many values were at most `limit_us`; whole buckets only, so rounded down by at most one bucket.
     #[must_use]
     pub fn at_most(&self, limit_us: u64) -> u64 {
@@ -126,23 +148,13 @@ fn upper_edge(bucket: usize) -> u64 {
 
 impl From<Histogram> for Sparse {
     fn from(full: Histogram) -> Self {
-        let used = full.counts.iter().enumerate().filter(|(_, count)| **count > 0);
-        Self { sum_us: full.sum_us, buckets: used.map(|(bucket, count)| (bucket as u16, *count)).collect() }
+        Self { sum_us: full.sum_us, buckets: full.buckets().collect() }
     }
 }
 
 impl From<Sparse> for Histogram {
     fn from(sparse: Sparse) -> Self {
-        let mut full = Self { sum_us: sparse.sum_us, ..Self::default() };
-        for (bucket, count) in sparse.buckets {
-            if full.counts.is_empty() {
-                full.counts = vec![0; BUCKETS];
-            }
-            // A bucket from a longer layout lands in the last one: late is late.
-            full.counts[usize::from(bucket).min(BUCKETS - 1)] += count;
-            full.total += count;
-        }
-        full
+        Self::of_buckets(sparse.sum_us, sparse.buckets)
     }
 }
 
