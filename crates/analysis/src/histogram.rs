@@ -14,11 +14,13 @@ pub const BUCKETS: usize = (LINEAR_BELOW + OCTAVES * SUB_BUCKETS) as usize;
 /// A latency histogram with logarithmic buckets: counts of microseconds, mergeable in any grouping without loss.
 ///
 /// The bucket layout is fixed (16 buckets per power of two, from 1 µs to 71 min), so two histograms always add up
-/// exactly. Only buckets in use take space when serialised.
+/// exactly. Only the buckets from the first to the last one in use take space, and only those in use when serialised.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Sparse", into = "Sparse")]
 pub struct Histogram {
-    /// Counts per bucket; empty until the first value.
+    /// The bucket that `counts` begins with.
+    first: usize,
+    /// Counts per bucket, from the first one in use to the last; empty until the first value.
     counts: Vec<u64>,
     total: u64,
     sum_us: u64,
@@ -34,23 +36,17 @@ struct Sparse {
 impl Histogram {
     /// Counts one value in microseconds.
     pub fn record(&mut self, micros: u64) {
-        if self.counts.is_empty() {
-            self.counts = vec![0; BUCKETS];
-        }
-        self.counts[bucket_of(micros)] += 1;
+        *self.bucket_mut(bucket_of(micros)) += 1;
         self.total += 1;
         self.sum_us = self.sum_us.saturating_add(micros);
     }
 
     /// Adds everything `other` has counted.
     pub fn merge(&mut self, other: &Self) {
-        if other.counts.is_empty() {
-            return;
-        }
-        if self.counts.is_empty() {
-            self.counts = vec![0; BUCKETS];
-        }
-        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
+        let Some(last) = other.counts.len().checked_sub(1) else { return };
+        self.bucket_mut(other.first);
+        self.bucket_mut(other.first + last);
+        for (mine, theirs) in self.counts[other.first - self.first..].iter_mut().zip(&other.counts) {
             *mine += theirs;
         }
         self.total += other.total;
@@ -62,15 +58,9 @@ impl Histogram {
     /// A bucket that shrank (a different histogram was given) counts as zero.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        if earlier.counts.is_empty() {
-            return self.clone();
-        }
-        let counts: Vec<u64> =
-            self.counts.iter().zip(&earlier.counts).map(|(now, then)| now.saturating_sub(*then)).collect();
-        let total = counts.iter().sum();
-        // Nothing counted is one and the same, however it came about.
-        let counts = if total == 0 { Vec::new() } else { counts };
-        Self { counts, total, sum_us: self.sum_us.saturating_sub(earlier.sum_us) }
+        let beyond = |(bucket, now): (usize, u64)| (bucket, now.saturating_sub(earlier.count(bucket)));
+        let sum_us = self.sum_us.saturating_sub(earlier.sum_us);
+        self.used().map(beyond).filter(|(_, count)| *count > 0).fold(Self { sum_us, ..Self::default() }, Self::with)
     }
 
     /// Number of values counted.
@@ -95,36 +85,47 @@ impl Histogram {
         }
         let rank = ((q.clamp(0.0, 1.0) * self.total as f64).ceil() as u64).max(1);
         let mut seen = 0;
-        self.counts.iter().enumerate().find_map(|(bucket, count)| {
+        self.used().find_map(|(bucket, count)| {
             seen += count;
             (seen >= rank).then(|| upper_edge(bucket))
         })
     }
 
-    /// The buckets in use, in rising order, each with its count.
-    pub fn buckets(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
-        self.counts.iter().enumerate().filter(|(_, count)| **count > 0).map(|(bucket, count)| (bucket as u16, *count))
-    }
-
-    /// The histogram that has these buckets, as [`Histogram::buckets`] gives them, and this sum of all values.
-    #[must_use]
-    pub fn of_buckets(sum_us: u64, buckets: impl IntoIterator<Item = (u16, u64)>) -> Self {
-        let mut full = Self { sum_us, ..Self::default() };
-        for (bucket, count) in buckets.into_iter().filter(|(_, count)| *count > 0) {
-            if full.counts.is_empty() {
-                full.counts = vec![0; BUCKETS];
-            }
-            // A bucket from a longer layout lands in the last one: late is late.
-            full.counts[usize::from(bucket).min(BUCKETS - 1)] += count;
-            full.total += count;
-        }
-        full
-    }
-
     /// How many values were at most `limit_us`; whole buckets only, so rounded down by at most one bucket.
     #[must_use]
     pub fn at_most(&self, limit_us: u64) -> u64 {
-        self.counts.iter().enumerate().take_while(|(bucket, _)| upper_edge(*bucket) <= limit_us).map(|(_, n)| n).sum()
+        self.used().take_while(|(bucket, _)| upper_edge(*bucket) <= limit_us).map(|(_, n)| n).sum()
+    }
+
+    /// Buckets in use with their counts, in order.
+    fn used(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.counts.iter().enumerate().filter(|(_, n)| **n > 0).map(|(at, n)| (self.first + at, *n))
+    }
+
+    fn count(&self, bucket: usize) -> u64 {
+        bucket.checked_sub(self.first).and_then(|at| self.counts.get(at)).copied().unwrap_or(0)
+    }
+
+    /// The count of a bucket, which is about to be used.
+    fn bucket_mut(&mut self, bucket: usize) -> &mut u64 {
+        if self.counts.is_empty() {
+            self.first = bucket;
+        } else if bucket < self.first {
+            self.counts.splice(..0, std::iter::repeat_n(0, self.first - bucket));
+            self.first = bucket;
+        }
+        let at = bucket - self.first;
+        if at >= self.counts.len() {
+            self.counts.resize(at + 1, 0);
+        }
+        &mut self.counts[at]
+    }
+
+    /// The same with more values in a bucket; their sum is not known.
+    fn with(mut self, (bucket, count): (usize, u64)) -> Self {
+        *self.bucket_mut(bucket) += count;
+        self.total += count;
+        self
     }
 }
 
@@ -148,13 +149,16 @@ fn upper_edge(bucket: usize) -> u64 {
 
 impl From<Histogram> for Sparse {
     fn from(full: Histogram) -> Self {
-        Self { sum_us: full.sum_us, buckets: full.buckets().collect() }
+        Self { sum_us: full.sum_us, buckets: full.used().map(|(bucket, count)| (bucket as u16, count)).collect() }
     }
 }
 
 impl From<Sparse> for Histogram {
     fn from(sparse: Sparse) -> Self {
-        Self::of_buckets(sparse.sum_us, sparse.buckets)
+        // A bucket from a longer layout lands in the last one: late is late.
+        let known = |(bucket, count): (u16, u64)| (usize::from(bucket).min(BUCKETS - 1), count);
+        let used = sparse.buckets.into_iter().map(known).filter(|(_, count)| *count > 0);
+        used.fold(Self { sum_us: sparse.sum_us, ..Self::default() }, Self::with)
     }
 }
 
@@ -186,7 +190,11 @@ mod tests {
             right.iter().for_each(|v| b.record(*v));
             b.merge(&a);
             prop_assert_eq!(&whole, &b);
-            prop_assert_eq!(whole.since(&a).total(), right.len() as u64);
+            let mut after = Histogram::default();
+            right.iter().for_each(|v| after.record(*v));
+            prop_assert_eq!(&whole.since(&a), &after);
+            let stored = serde_json::to_string(&whole).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Histogram>(&stored).unwrap(), whole);
         }
     }
 }
