@@ -127,7 +127,7 @@ async fn described() -> Response {
 }
 
 async fn services(State(handle): State<Handle>) -> Json<Overview> {
-    Json((*handle.overview()).clone())
+    Json(handle.overview())
 }
 
 async fn service(State(handle): State<Handle>, Name(name): Name) -> Answer<Json<ServiceStatus>> {

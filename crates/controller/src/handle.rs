@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
 use evenkeel_core::ports::{PlatformError, Recorded, StoreError};
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::run::addresses_of;
-use crate::status::{Overview, ServiceStatus, Told};
+use crate::status::{Overview, ServiceStatus, Shown, Told};
 
 /// A wish to deploy, before anything was kept of it.
 #[derive(Debug, Clone)]
@@ -54,7 +53,7 @@ pub enum AskError {
 #[derive(Debug, Clone)]
 pub struct Handle {
     pub(crate) mailbox: mpsc::Sender<Request>,
-    pub(crate) overview: watch::Receiver<Arc<Overview>>,
+    pub(crate) overview: watch::Receiver<Shown>,
     pub(crate) told: broadcast::Sender<Told>,
 }
 
@@ -174,14 +173,15 @@ impl Handle {
 
     /// Everything people are shown, as of the last turn of the loop.
     #[must_use]
-    pub fn overview(&self) -> Arc<Overview> {
-        self.overview.borrow().clone()
+    pub fn overview(&self) -> Overview {
+        self.overview.borrow().whole()
     }
 
     /// One service, as of the last turn of the loop.
     #[must_use]
     pub fn status(&self, service: &ServiceName) -> Option<ServiceStatus> {
-        self.overview().services.iter().find(|status| status.service == *service).cloned()
+        let shown = self.overview.borrow();
+        shown.services.iter().find(|status| status.service == *service).map(|status| (**status).clone())
     }
 
     /// What is decided from here on, as it happens; a slow reader misses the oldest.

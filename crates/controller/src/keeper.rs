@@ -1,6 +1,8 @@
 //! One service: its log, its fleet, its evidence.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_core::fleet::{Action, Fleet, World};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
@@ -9,25 +11,24 @@ use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
 use evenkeel_core::table::ServiceRoutes;
-use evenkeel_core::{Event, Evidence, Observation, Phase, Service, Tick};
+use evenkeel_core::{Event, Observation, Phase, Service};
 use tracing::{info, warn};
 
-use crate::meter::Meter;
+use crate::evidence::Evidence;
 use crate::status::{ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, Told};
 
 /// A snapshot is stored after this many events.
 const SNAPSHOT_EVERY: u64 = 50;
 /// Events read at once of a log that holds more than was known.
 const MISSED_AT_ONCE: u32 = 100;
+/// How far back objectives look before a spec says so.
+const LOOK_BACK: Duration = Duration::from_secs(30);
 
 /// One service as the controller keeps it.
 pub(crate) struct Keeper {
     pub(crate) service: Service,
     pub(crate) fleet: Fleet,
-    pub(crate) meter: Meter,
-    evidence: Evidence,
-    /// Ticks so far.
-    ticks: u64,
+    pub(crate) evidence: Evidence,
     /// Events in the store.
     version: u64,
     /// When the newest of them was decided.
@@ -44,6 +45,15 @@ pub(crate) struct Keeper {
     pub(crate) smoked: Option<(RolloutId, Result<(), String>)>,
     /// The rollout whose smoke checks are under way.
     pub(crate) smoking: Option<RolloutId>,
+    /// What the proxy shall have, as of the last look; `None` before the first deploy.
+    pub(crate) routes: Option<ServiceRoutes>,
+    /// It need not be looked at before.
+    look_at: Timestamp,
+    /// As people are shown it; `None` before the first deploy.
+    pub(crate) shown: Option<Arc<ServiceStatus>>,
+    pub(crate) shown_at: Timestamp,
+    /// Something about it has changed since.
+    is_outdated: bool,
 }
 
 /// What the world looks like to one service.
@@ -62,9 +72,7 @@ impl Keeper {
         Self {
             fleet: Fleet::new(name.clone()),
             service: Service::new(name),
-            meter: Meter::default(),
-            evidence: Evidence::new(),
-            ticks: 0,
+            evidence: Evidence::new(LOOK_BACK),
             version: 0,
             newest: Timestamp::default(),
             unsaved: VecDeque::new(),
@@ -73,7 +81,44 @@ impl Keeper {
             starting_until: None,
             smoked: None,
             smoking: None,
+            routes: None,
+            look_at: Timestamp::default(),
+            shown: None,
+            shown_at: Timestamp::default(),
+            is_outdated: true,
         }
+    }
+
+    /// Something about it has changed: it is looked at with the next turn, whatever its time.
+    pub(crate) fn touch(&mut self) {
+        self.look_at = Timestamp::default();
+        self.is_outdated = true;
+    }
+
+    /// Whether it is to be looked at.
+    pub(crate) fn is_due(&self, now: Timestamp) -> bool {
+        now >= self.look_at
+    }
+
+    /// It was looked at, and need not be before `until` unless something changes; `shows` what was seen to people.
+    pub(crate) fn looked(&mut self, until: Timestamp, shows: bool) {
+        self.look_at = until;
+        self.is_outdated |= shows;
+    }
+
+    /// Whether nothing is under way that has to be followed.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.service.in_flight().is_none() && self.service.next.is_none() && self.unsaved.is_empty() && !self.is_unsure
+    }
+
+    /// Has it shown as it is when that has changed; tells whether it has.
+    pub(crate) fn show(&mut self, in_force: Option<&ServiceRoutes>, now: Timestamp) -> bool {
+        if self.service.spec.is_none() || !self.is_outdated {
+            return false;
+        }
+        self.shown = Some(Arc::new(self.status(in_force)));
+        (self.shown_at, self.is_outdated) = (now, false);
+        true
     }
 
     /// A controller that finds no replica of a service with a rollout in flight (the machine was started anew) gives
@@ -265,9 +310,12 @@ impl Keeper {
     }
 
     fn follow(&mut self) {
-        self.evidence.follow(&self.service);
-        self.meter.record(self.service.in_flight().is_some());
-        self.meter.keep_only(|revision| self.service.releases.contains_key(&revision));
+        self.touch();
+        if let Some(spec) = &self.service.spec {
+            self.evidence.look_back(spec.window);
+        }
+        self.evidence.follow(self.service.in_flight());
+        self.evidence.keep_only(|revision| self.service.releases.contains_key(&revision));
         let current = self.service.in_flight().filter(|r| matches!(r.phase, Phase::Smoking { .. })).map(|r| r.id);
         if current.is_none() {
             (self.smoking, self.smoked) = (None, None);
@@ -277,13 +325,8 @@ impl Keeper {
     /// The world as the rollout in flight needs to know it; `None` when there is none.
     ///
     /// While the platform does not answer, the fleet's last knowledge stands.
-    pub(crate) fn observe(&mut self, sight: &Sight<'_>, now: Timestamp) -> Option<Observation> {
+    pub(crate) fn observe(&self, sight: &Sight<'_>) -> Option<Observation> {
         let rollout = self.service.in_flight()?;
-        if let Some((from, counted)) = self.meter.tick() {
-            self.ticks += 1;
-            self.evidence.take(&Tick { sequence: self.ticks, from, at: now, counted });
-        }
-        self.evidence.look(now);
         let health = |revision: Option<Revision>| revision.map_or_else(Health::default, |r| self.fleet.health(r));
         let weight = || sight.in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(rollout.candidate));
         Some(Observation {
@@ -291,15 +334,8 @@ impl Keeper {
             stable: health(rollout.stable),
             weight: sight.table_known.then(weight),
             verdict: self.evidence.verdict(rollout),
-            measured: None,
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
         })
-    }
-
-    /// The same with the evidence in numbers, which whoever decides on it keeps.
-    pub(crate) fn measured(&self, seen: Observation) -> Observation {
-        let measured = self.service.in_flight().map(|rollout| Box::new(self.evidence.measured(rollout)));
-        Observation { measured, ..seen }
     }
 
     /// Lets the fleet look at the world and say what is to be done.
@@ -338,7 +374,6 @@ impl Keeper {
         let wanted = service.wanted();
         let releases = service.releases.values().rev().map(|release| {
             let revision = release.revision;
-            let total = self.meter.total(revision);
             let own = self.fleet.list().filter(|(id, ..)| id.revision == revision);
             let replicas = own.map(|(id, port, state, detail)| ReplicaStatus {
                 name: id.to_string(),
@@ -356,9 +391,9 @@ impl Keeper {
                 wanted: wanted.replicas.get(&revision).copied().unwrap_or(0),
                 ready: self.fleet.health(revision).ready,
                 replicas: replicas.collect(),
-                recent: self.meter.recent(revision),
-                total: total.counts,
-                shielded: total.shielded,
+                recent: self.evidence.recent(revision),
+                total: self.evidence.total(revision),
+                shielded: self.evidence.shielded(revision),
             }
         });
         let rollout = service.rollout.as_ref();

@@ -8,8 +8,8 @@ use std::time::Duration;
 use evenkeel_core::fleet::Action;
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{
-    Answered, Clock, LiveRelease, PlatformError, ReleaseReport, Replicas, Report, Store, StoreError, Traffic,
-    TrafficError, Workloads,
+    Answered, Clock, LiveRelease, PlatformError, Replica, Replicas, Report, Store, StoreError, Traffic, TrafficError,
+    Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release};
@@ -24,7 +24,7 @@ use tracing::{error, info, warn};
 use crate::handle::{AskError, DeployRequest, Deployed, Handle, Request};
 use crate::hands::{self, Deed};
 use crate::keeper::{Keeper, Sight, Unhappened};
-use crate::status::{Overview, Told};
+use crate::status::{Shown, Told};
 
 /// The loop turns at least this often; counters come up as often.
 const TICK: Duration = Duration::from_millis(100);
@@ -38,6 +38,10 @@ const LISTEN_AGAIN: Duration = Duration::from_secs(1);
 const REPORTS_MISSED: u32 = 3;
 /// A new controller looks this long before it decides: every probe has been sent and answered once by then.
 const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// A service of which nothing is new is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The figures of a rollout in flight are shown anew this often; everything else as soon as it changes.
+const SHOW_AGAIN: Duration = Duration::from_millis(200);
 /// Decisions of one service in one turn; more would mean that two of them undo each other.
 const DECISIONS_PER_TURN: usize = 8;
 /// Rounds of deciding and moving traffic in one turn.
@@ -94,11 +98,11 @@ where
     }
 
     let (mailbox, requests) = mpsc::channel(64);
-    let (overview_in, overview) = watch::channel(Arc::new(Overview::default()));
+    let (overview_in, overview) = watch::channel(Shown::default());
     let (told, _) = broadcast::channel(1_024);
     let handle = Handle { mailbox, overview, told: told.clone() };
     let (workloads, traffic) = (Arc::new(workloads), Arc::new(traffic));
-    let controller = Controller {
+    let mut controller = Controller {
         store,
         workloads,
         traffic,
@@ -119,6 +123,8 @@ where
         has_taken_stock: None,
         forgetting: BTreeSet::new(),
         reports_missed: 0,
+        has_looked: false,
+        has_news: true,
     };
     // Whoever asks before the first turn is told what the store knows, not that there is nothing.
     controller.show();
@@ -132,11 +138,12 @@ struct Controller<S, W, T, C> {
     clock: C,
     token: FencingToken,
     keepers: BTreeMap<ServiceName, Keeper>,
-    replicas: Option<Replicas>,
+    /// What the platform lists, by service; `None` while it does not answer.
+    replicas: Option<BTreeMap<ServiceName, Vec<Replica>>>,
     in_flight: Option<BTreeMap<ReplicaId, u64>>,
     /// The table in force as the proxy confirmed it.
     table: Option<RoutingTable>,
-    overview: watch::Sender<Arc<Overview>>,
+    overview: watch::Sender<Shown>,
     told: broadcast::Sender<Told>,
     /// What does not answer, by who it is.
     troubles: BTreeMap<&'static str, String>,
@@ -153,6 +160,10 @@ struct Controller<S, W, T, C> {
     forgetting: BTreeSet<ReplicaId>,
     /// Reports in a row that did not come.
     reports_missed: u32,
+    /// It has looked long enough to decide.
+    has_looked: bool,
+    /// Some service may have other settings than before.
+    has_news: bool,
 }
 
 /// What a task beside the loop has found out.
@@ -190,7 +201,11 @@ where
                 biased;
                 Some(hands::Told::Superseded(gone)) = hands_heard.recv() => return Err(gone),
                 Some(request) = requests.recv() => self.take_request(request, &mut beside).await,
-                Some(found) = self.answers.1.recv() => self.take_found(found)?,
+                Some(found) = self.answers.1.recv() => {
+                    if !self.take_found(found)? {
+                        continue;
+                    }
+                }
                 Ok(()) = replicas.changed() => replicas.mark_changed(),
                 Ok(()) = reports.changed() => reports.mark_changed(),
                 _ = tick.tick() => {}
@@ -200,20 +215,22 @@ where
                 self.take_found(found)?;
             }
             if replicas.has_changed().is_ok_and(|changed| changed) {
-                self.replicas.clone_from(&*replicas.borrow_and_update());
-                self.forgetting.clear();
+                let list = replicas.borrow_and_update().clone();
+                self.take_list(list);
             }
             if reports.has_changed().is_ok_and(|changed| changed) {
                 let report = reports.borrow_and_update().clone();
                 self.take_report(report);
             }
             self.turn(&deeds, &mut beside).await?;
-            addresses.send_if_modified(|known| {
-                let wanted = self.addresses();
-                let differs = *known != wanted;
-                *known = wanted;
-                differs
-            });
+            if std::mem::take(&mut self.has_news) {
+                addresses.send_if_modified(|known| {
+                    let wanted = self.addresses();
+                    let differs = *known != wanted;
+                    *known = wanted;
+                    differs
+                });
+            }
             if self.is_down() {
                 if let Some(reply) = self.going_down.take() {
                     let _ = reply.send(());
@@ -224,6 +241,8 @@ where
     }
 
     /// Decides, moves traffic, and has replicas started and stopped, until nothing changes any more.
+    ///
+    /// Only services are looked at of which something is new, or whose time has come.
     async fn turn(
         &mut self,
         deeds: &mpsc::UnboundedSender<Deed>,
@@ -247,33 +266,32 @@ where
     /// Shows every rollout the world, and makes durable what it decides.
     async fn decide(&mut self) {
         // Time limits may have passed while no controller ran: every replica is probed before any is given up.
-        let has_looked = |since: Timestamp| self.clock.now().since(since) >= FIRST_LOOK;
-        if !self.has_taken_stock.is_some_and(has_looked) || self.going_down.is_some() {
+        let now = self.clock.now();
+        if !self.has_looked && self.has_taken_stock.is_some_and(|since| now.since(since) >= FIRST_LOOK) {
+            self.has_looked = true;
+            self.touch_all();
+        }
+        if !self.has_looked || self.going_down.is_some() {
             return;
         }
-        let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
         let mut store_failed = false;
-        let now = self.clock.now();
-        for name in names {
+        for name in self.due(now) {
             if self.keepers.get_mut(&name).is_some_and(|keeper| keeper.is_starting(now)) {
                 continue;
             }
             for _ in 0..DECISIONS_PER_TURN {
-                let (table, replicas, in_flight) =
-                    (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
-                let Some(keeper) = self.keepers.get_mut(&name) else { break };
-                let now = self.clock.now();
-                let Some(seen) = keeper.observe(&sight(table, replicas, in_flight, &name), now) else { break };
+                let Some(keeper) = self.keepers.get(&name) else { break };
+                let Some(seen) = keeper.observe(&self.sight(&name)) else { break };
                 // Most looks at the world change nothing: only those that do are recorded.
-                let event = RolloutEvent::Seen(seen);
+                let now = self.clock.now();
+                let event = RolloutEvent::Seen(seen.clone());
                 let next = keeper.service.in_flight().and_then(|rollout| rollout.step(&event, now).ok().flatten());
-                let (Some(next), RolloutEvent::Seen(seen)) = (next, event) else { break };
+                let Some(next) = next else { break };
                 // A store that has just failed is not waited for again before others could go back.
                 if store_failed && !matches!(next.phase, Phase::RollingBack { .. }) {
                     break;
                 }
-                let seen = Box::new(keeper.measured(seen));
-                if let Err(unhappened) = self.happen(&name, Event::Seen(seen), now).await {
+                if let Err(unhappened) = self.happen(&name, Event::Seen(Box::new(seen))).await {
                     store_failed |= matches!(unhappened, Unhappened::Store(_));
                     break;
                 }
@@ -284,7 +302,8 @@ where
         }
     }
 
-    async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
+    async fn happen(&mut self, name: &ServiceName, event: Event) -> Result<(), Unhappened> {
+        let now = self.clock.now();
         let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
         let outcome = keeper.happen(&self.store, event, now).await;
         self.happened(name, outcome)
@@ -307,6 +326,7 @@ where
     }
 
     fn happened(&mut self, name: &ServiceName, outcome: Result<Vec<Told>, Unhappened>) -> Result<(), Unhappened> {
+        self.has_news = true;
         if let Some(keeper) = self.keepers.get(name) {
             self.clock.not_before(keeper.newest());
         }
@@ -333,13 +353,14 @@ where
     /// Lets every fleet look at the world, and passes on what is to be done.
     fn act(&mut self, deeds: &mpsc::UnboundedSender<Deed>, beside: &mut tokio::task::JoinSet<()>) {
         let now = self.clock.now();
-        let names: Vec<ServiceName> = self.keepers.keys().cloned().collect();
         while beside.try_join_next().is_some() {}
         if let (None, Some(list)) = (self.has_taken_stock, &self.replicas) {
-            self.keepers.values_mut().for_each(|keeper| keeper.takes_stock(&list.replicas, now));
+            let own = |name| list.get(name).map_or(&[][..], Vec::as_slice);
+            self.keepers.iter_mut().for_each(|(name, keeper)| keeper.takes_stock(own(name), now));
             self.has_taken_stock = Some(now);
+            self.touch_all();
         }
-        for name in names {
+        for name in self.due(now) {
             let (table, replicas, in_flight) = (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
             let sight = sight(table, replicas, in_flight, &name);
             let Some(keeper) = self.keepers.get_mut(&name) else { continue };
@@ -348,6 +369,7 @@ where
             } else {
                 keeper.reconcile(&sight, now)
             };
+            let acts = actions.iter().any(|action| !matches!(action, Action::Probe { .. }));
             let releases = &keeper.service.releases;
             let log_bytes_max = keeper.service.spec.as_ref().map_or(10 << 20, |spec| spec.log_bytes_max);
             for action in actions {
@@ -361,17 +383,57 @@ where
                 }
             }
             smoke(keeper, &self.workloads, &self.answers.0, beside);
+            let mut routes = keeper.routes(&sight);
+            if let Some(routes) = routes.as_mut().filter(|_| self.going_down.is_some()) {
+                routes.releases.clear();
+            }
+            keeper.routes = routes;
+            let is_settled = keeper.routes.as_ref() == sight.in_force && keeper.is_settled();
+            let rests = if is_settled { keeper.fleet.rests_until() } else { Timestamp(0) };
+            keeper.looked(rests.min(now.after(LOOK_AGAIN)), acts || now.since(keeper.shown_at) >= SHOW_AGAIN);
+        }
+    }
+
+    /// The services that are to be looked at.
+    fn due(&self, now: Timestamp) -> Vec<ServiceName> {
+        self.keepers.iter().filter(|(_, keeper)| keeper.is_due(now)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Has every service looked at: something has changed that concerns them all.
+    fn touch_all(&mut self) {
+        self.keepers.values_mut().for_each(Keeper::touch);
+    }
+
+    /// Takes what the platform lists.
+    fn take_list(&mut self, list: Option<Replicas>) {
+        let list = list.map(|list| {
+            let mut services: BTreeMap<ServiceName, Vec<Replica>> = BTreeMap::new();
+            for replica in list.replicas {
+                match services.get_mut(&replica.replica.service) {
+                    Some(own) => own.push(replica),
+                    None => drop(services.insert(replica.replica.service.clone(), vec![replica])),
+                }
+            }
+            services
+        });
+        self.forgetting.clear();
+        let before = std::mem::replace(&mut self.replicas, list);
+        let (Some(before), Some(list)) = (before, &self.replicas) else { return self.touch_all() };
+        for (name, keeper) in &mut self.keepers {
+            if before.get(name) != list.get(name) {
+                keeper.touch();
+            }
         }
     }
 
     /// Puts the table in force that the services want; tells whether a new one is in force now.
     async fn move_traffic(&mut self) -> Result<bool, PlatformError> {
         let Some(in_force) = self.table.as_ref().filter(|_| self.has_taken_stock.is_some()) else { return Ok(false) };
-        let services = self.wanted_routes();
-        if services == in_force.services {
+        let routes = || self.keepers.values().filter_map(|keeper| keeper.routes.as_ref());
+        if routes().eq(&in_force.services) {
             return Ok(false);
         }
-        let generation = Generation(in_force.generation.0 + 1);
+        let (generation, services) = (Generation(in_force.generation.0 + 1), routes().cloned().collect());
         self.put_in_force(RoutingTable { generation, token: self.token, services }).await
     }
 
@@ -382,7 +444,7 @@ where
                 self.troubles.remove("proxy");
                 self.refused_table = None;
                 self.is_settled = true;
-                self.table = Some(table);
+                self.know(table);
                 // What was in flight was counted under the table before.
                 self.in_flight = None;
                 Ok(true)
@@ -396,28 +458,36 @@ where
                     self.refused_table = Some(refused);
                 }
                 // Whatever is in force there is the truth.
-                self.table = None;
+                self.know_no_table();
                 Ok(false)
             }
             Err(TrafficError::Unavailable(why)) => {
                 self.trouble("proxy", why);
                 // It may be in force, or come into force yet.
                 self.is_settled = false;
-                self.table = None;
+                self.know_no_table();
                 Ok(false)
             }
         }
     }
 
-    fn wanted_routes(&self) -> Vec<ServiceRoutes> {
-        let routes = self.keepers.iter().filter_map(|(name, keeper)| {
-            let mut routes = keeper.routes(&self.sight(name))?;
-            if self.going_down.is_some() {
-                routes.releases.clear();
+    /// This table is in force: whoever is routed otherwise than before is looked at.
+    fn know(&mut self, mut table: RoutingTable) {
+        table.services.sort_by(|a, b| a.service.cmp(&b.service));
+        let before = self.table.replace(table);
+        let (before, after) = (before.as_ref(), self.table.as_ref());
+        for (name, keeper) in &mut self.keepers {
+            if before.is_none() || in_table(before, name) != in_table(after, name) {
+                keeper.touch();
             }
-            Some(routes)
-        });
-        routes.collect()
+        }
+    }
+
+    /// Nobody knows which table is in force.
+    fn know_no_table(&mut self) {
+        if self.table.take().is_some() {
+            self.touch_all();
+        }
     }
 
     /// Learns which table is in force when that is not known: at the start, and after the proxy did not answer.
@@ -431,7 +501,7 @@ where
         match self.traffic.table().await {
             Ok(table) if self.is_settled => {
                 self.troubles.remove("proxy");
-                self.table = Some(table);
+                self.know(table);
             }
             Ok(RoutingTable { generation, services, .. }) => {
                 let again = RoutingTable { generation: Generation(generation.0 + 1), token: self.token, services };
@@ -454,14 +524,12 @@ where
         };
         self.reports_missed = 0;
         self.troubles.remove("proxy's reports");
-        let mut counted: BTreeMap<&ServiceName, Vec<&ReleaseReport>> = BTreeMap::new();
-        report.releases.iter().for_each(|release| counted.entry(&release.service).or_default().push(release));
         for (name, keeper) in &mut self.keepers {
-            keeper.meter.take(report.boot, counted.get(name).map_or(&[], Vec::as_slice), now);
+            keeper.evidence.take(name, &report, now);
         }
         // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
         if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
-            self.table = None;
+            self.know_no_table();
             return;
         }
         // Only what was counted under the table in force tells whether a replica that it dropped is idle.
@@ -469,24 +537,29 @@ where
         self.in_flight = Some(busy.collect());
     }
 
-    fn take_found(&mut self, found: Found) -> Result<(), PlatformError> {
+    /// Takes note of what was found; tells whether it is worth a turn. Most probes say what was known already.
+    fn take_found(&mut self, found: Found) -> Result<bool, PlatformError> {
         let now = self.clock.now();
         match found {
             Found::Probe { replica, kind, answer } => {
-                if let Some(keeper) = self.keepers.get_mut(&replica.service) {
-                    keeper.fleet.answered(&replica, kind, &answer, now);
+                let Some(keeper) = self.keepers.get_mut(&replica.service) else { return Ok(false) };
+                let is_news = keeper.fleet.answered(&replica, kind, &answer, now);
+                if is_news {
+                    keeper.touch();
                 }
+                return Ok(is_news);
             }
             Found::Smoke { service, rollout, result } => {
                 if let Some(keeper) = self.keepers.get_mut(&service) {
                     keeper.smoked = Some((rollout, result));
+                    keeper.touch();
                 }
             }
             Found::Listening(Ok(())) => drop(self.troubles.remove("agent")),
             Found::Listening(Err(error)) => self.trouble("agent", error.to_string()),
             Found::Superseded(gone) => return Err(gone),
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn take_request(&mut self, request: Request, beside: &mut tokio::task::JoinSet<()>) {
@@ -539,7 +612,10 @@ where
             Request::Events { service, from, limit, reply } => {
                 let _ = reply.send(self.store.events(&service, from, limit).await.map_err(AskError::from));
             }
-            Request::Down { reply } => self.going_down = Some(reply),
+            Request::Down { reply } => {
+                self.going_down = Some(reply);
+                self.touch_all();
+            }
         }
     }
 
@@ -554,7 +630,7 @@ where
         let directory = directory.to_string_lossy().into_owned();
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };
         let (content, version) = (deploy.content(), deploy.version.clone());
-        let happened = self.happen(&name, Event::Deploy(Box::new(deploy)), self.clock.now()).await;
+        let happened = self.happen(&name, Event::Deploy(Box::new(deploy))).await;
         if fresh {
             self.drop_if_nothing(&name);
         }
@@ -604,7 +680,7 @@ where
         if self.keepers.get(name).is_none_or(|keeper| keeper.service.spec.is_none()) {
             return Err(AskError::NoService(name.to_string()));
         }
-        self.happen(name, Event::Command { verb, by }, self.clock.now()).await?;
+        self.happen(name, Event::Command { verb, by }).await?;
         Ok(self.keepers.get(name).and_then(|keeper| keeper.service.serving()))
     }
 
@@ -630,23 +706,35 @@ where
         }
     }
 
-    fn show(&self) {
-        let in_force = |name: &ServiceName| {
-            self.table.as_ref().and_then(|table| table.services.iter().find(|routes| routes.service == *name))
-        };
-        let overview = Overview {
-            at: self.clock.now(),
-            generation: self.table.as_ref().map_or(Generation(0), |table| table.generation),
-            troubles: self.troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect(),
-            services: self
-                .keepers
-                .iter()
-                .filter(|(_, keeper)| keeper.service.spec.is_some())
-                .map(|(name, keeper)| keeper.status(in_force(name)))
-                .collect(),
-        };
-        self.overview.send_replace(Arc::new(overview));
+    /// Shows what has changed.
+    fn show(&mut self) {
+        let (now, table) = (self.clock.now(), self.table.as_ref());
+        let mut services = None;
+        for (name, keeper) in &mut self.keepers {
+            if keeper.show(in_table(table, name), now) {
+                services = Some(());
+            }
+        }
+        let generation = table.map_or(Generation(0), |table| table.generation);
+        let services = services.map(|()| self.keepers.values().filter_map(|keeper| keeper.shown.clone()).collect());
+        let troubles: Vec<String> = self.troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect();
+        self.overview.send_if_modified(|shown| {
+            let differs = services.is_some() || generation != shown.generation || troubles != shown.troubles;
+            shown.at = now;
+            shown.generation = generation;
+            shown.troubles = troubles;
+            if let Some(services) = services {
+                shown.services = services;
+            }
+            differs
+        });
     }
+}
+
+/// How a service is routed in a table; services are in order there.
+fn in_table<'a>(table: Option<&'a RoutingTable>, name: &ServiceName) -> Option<&'a ServiceRoutes> {
+    let services = &table?.services;
+    services.binary_search_by(|routes| routes.service.cmp(name)).ok().map(|at| &services[at])
 }
 
 /// Where a spec's users and previews connect.
@@ -665,13 +753,13 @@ impl From<Unhappened> for AskError {
 
 fn sight<'a>(
     table: Option<&'a RoutingTable>,
-    replicas: Option<&'a Replicas>,
+    replicas: Option<&'a BTreeMap<ServiceName, Vec<Replica>>>,
     in_flight: Option<&'a BTreeMap<ReplicaId, u64>>,
     name: &ServiceName,
 ) -> Sight<'a> {
     Sight {
-        replicas: replicas.map(|replicas| replicas.replicas.as_slice()),
-        in_force: table.and_then(|table| table.services.iter().find(|routes| routes.service == *name)),
+        replicas: replicas.map(|replicas| replicas.get(name).map_or(&[][..], Vec::as_slice)),
+        in_force: in_table(table, name),
         in_flight,
         table_known: table.is_some(),
     }

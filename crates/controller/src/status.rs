@@ -1,6 +1,7 @@
 //! What people and programs are shown.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use evenkeel_analysis::{Counts, Verdict};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
@@ -20,6 +21,23 @@ pub struct Overview {
     pub troubles: Vec<String>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
+}
+
+/// The same in parts, of which those that change are replaced.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shown {
+    pub(crate) at: Timestamp,
+    pub(crate) generation: Generation,
+    pub(crate) troubles: Vec<String>,
+    pub(crate) services: Vec<Arc<ServiceStatus>>,
+}
+
+impl Shown {
+    /// The whole of it.
+    pub(crate) fn whole(&self) -> Overview {
+        let services = self.services.iter().map(|status| (**status).clone()).collect();
+        Overview { at: self.at, generation: self.generation, troubles: self.troubles.clone(), services }
+    }
 }
 
 /// One service.

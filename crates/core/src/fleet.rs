@@ -143,11 +143,27 @@ impl Fleet {
         actions
     }
 
-    /// Takes note of a probe's answer.
-    pub fn answered(&mut self, replica: &ReplicaId, kind: ProbeKind, answer: &Answered, now: Timestamp) {
-        if let Some(member) = self.members.get_mut(replica) {
-            member.book.answered(kind, answer, now);
-        }
+    /// Takes note of a probe's answer; tells whether it changes what the replica is taken for.
+    pub fn answered(&mut self, replica: &ReplicaId, kind: ProbeKind, answer: &Answered, now: Timestamp) -> bool {
+        let Some(member) = self.members.get_mut(replica) else { return false };
+        let seen = |book: &ProbeBook| (book.is_ready(), book.must_restart(now), book.gives_up_at().is_none());
+        let before = seen(&member.book);
+        member.book.answered(kind, answer, now);
+        seen(&member.book) != before
+    }
+
+    /// Until when [`Fleet::step`] has nothing to do as long as it is shown the same world and no probe is answered.
+    #[must_use]
+    pub fn rests_until(&self) -> Timestamp {
+        let of_member = |member: &Member| match member.stage {
+            Stage::Running { .. } => {
+                let due = [member.book.next_due(), member.book.gives_up_at()].into_iter().flatten().min();
+                due.unwrap_or(Timestamp(u64::MAX))
+            }
+            Stage::Launching { .. } | Stage::Leaving { .. } | Stage::Terminating { .. } => Timestamp(0),
+        };
+        let empty = self.slots.values().filter(|slot| !slot.filled).map(|slot| slot.retry_at);
+        self.members.values().map(of_member).chain(empty).min().unwrap_or(Timestamp(u64::MAX))
     }
 
     /// The split and the backends that the proxy shall have now.

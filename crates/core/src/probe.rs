@@ -91,6 +91,24 @@ impl ProbeBook {
         due
     }
 
+    /// When the next probe is due; `None` while every one of them waits for its answer.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Timestamp> {
+        let trackers = if self.has_started() {
+            [self.liveness.as_ref(), Some(&self.readiness)]
+        } else {
+            [self.startup.as_ref(), None]
+        };
+        trackers.into_iter().flatten().filter(|tracker| !tracker.asking).map(|tracker| tracker.due).min()
+    }
+
+    /// When [`ProbeBook::must_restart`] may change without an answer; `None`: never.
+    #[must_use]
+    pub fn gives_up_at(&self) -> Option<Timestamp> {
+        let limit = |tracker: &Tracker| self.started.after(tracker.probe.time_to_start());
+        self.startup.as_ref().filter(|tracker| tracker.good != Some(true)).map(limit)
+    }
+
     /// Takes note of an answer.
     pub fn answered(&mut self, kind: ProbeKind, answer: &Answered, now: Timestamp) {
         let eager = kind != ProbeKind::Liveness && now.since(self.started) < EAGER_FOR;
@@ -115,10 +133,8 @@ impl ProbeBook {
     /// probe allows (initial delay + failure threshold × period).
     #[must_use]
     pub fn must_restart(&self, now: Timestamp) -> bool {
-        let too_long = |tracker: &Tracker| {
-            let Probe { initial_delay, period, failure_threshold, .. } = tracker.probe;
-            tracker.good != Some(true) && now >= self.started.after(initial_delay + period * failure_threshold)
-        };
+        let too_long =
+            |tracker: &Tracker| tracker.good != Some(true) && now >= self.started.after(tracker.probe.time_to_start());
         let dead =
             |tracker: &Tracker| tracker.last_good == Some(false) && tracker.in_a_row >= tracker.probe.failure_threshold;
         self.startup.as_ref().is_some_and(too_long) || (self.has_started() && self.liveness.as_ref().is_some_and(dead))

@@ -169,6 +169,12 @@ impl Probe {
             failure_threshold: 3,
         }
     }
+
+    /// How long a replica may take to start by this probe.
+    #[must_use]
+    pub fn time_to_start(&self) -> Duration {
+        self.initial_delay + self.period * self.failure_threshold
+    }
 }
 
 /// What a probe asks of a replica.

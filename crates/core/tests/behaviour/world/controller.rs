@@ -105,7 +105,6 @@ impl Controller {
             stable: self.health(rollout.stable),
             weight: self.known.as_ref().map(|routes| routes.weight_of(rollout.candidate)),
             verdict: self.verdict.clone(),
-            measured: None,
             smoke: smoke.map(|(_, _, result)| result.clone()),
         })
     }
@@ -161,6 +160,7 @@ fn reconcile(world: &mut World, wanted: &Wanted, list: Option<&[Replica]>) {
         in_flight: controller.report.as_ref(),
     };
     let actions = controller.fleet.step(&seen, now);
+    rules::rests_as_it_says(&controller.fleet, &seen, now);
     controller.has_looked |= list.is_some() && controller.known.is_some();
     for action in actions {
         if !matches!(action, Action::Probe { .. }) {

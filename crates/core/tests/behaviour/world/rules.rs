@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use evenkeel_analysis::Verdict;
-use evenkeel_core::fleet::Action;
+use evenkeel_core::fleet::{self, Action, Fleet};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, Timestamp};
 use evenkeel_core::release::Standing;
 use evenkeel_core::table::{ReleaseRoutes, ServiceRoutes};
@@ -31,6 +31,20 @@ pub(crate) fn may_be_done(world: &World, action: &Action) {
         }
         Action::Forget(_) | Action::Probe { .. } => {}
     }
+}
+
+/// A fleet that says until when it rests has nothing to do before, however late it is looked at.
+pub(crate) fn rests_as_it_says(fleet: &Fleet, seen: &fleet::World<'_>, now: Timestamp) {
+    let rests_until = fleet.rests_until();
+    if seen.in_force.is_none() || rests_until <= now {
+        return;
+    }
+    let mut later = fleet.clone();
+    let mut actions = later.step(seen, Timestamp(rests_until.0.min(now.after(seconds(3_600)).0) - 1));
+    // The platform's list changes when it has done that, and is then shown anew.
+    actions.retain(|action| !matches!(action, Action::Forget(_)));
+    assert!(actions.is_empty(), "{actions:?} by a fleet that rests until {rests_until:?}, at {now:?}");
+    assert_eq!(later.releases(seen), fleet.releases(seen), "a fleet that rests wants another table");
 }
 
 /// 1 and 2: no share is raised that cannot be carried or lost by our own doing; shares sum to everything or nothing.
