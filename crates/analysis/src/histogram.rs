@@ -91,13 +91,26 @@ impl Histogram {
         })
     }
 
+    /// The buckets in use, in rising order, each with its count.
+    pub fn buckets(&self) -> impl Iterator<Item = (u16, u64)> + '_ {
+        self.used().map(|(bucket, count)| (bucket as u16, count))
+    }
+
+    /// The histogram that has these buckets, as [`Histogram::buckets`] gives them, and this sum of all values.
+    #[must_use]
+    pub fn of_buckets(sum_us: u64, buckets: impl IntoIterator<Item = (u16, u64)>) -> Self {
+        let used = buckets.into_iter().filter(|(_, count)| *count > 0);
+        // A bucket from a longer layout lands in the last one: late is late.
+        let known = used.map(|(bucket, count)| (usize::from(bucket).min(BUCKETS - 1), count));
+        known.fold(Self { sum_us, ..Self::default() }, Self::with)
+    }
+
     /// How many values were at most `limit_us`; whole buckets only, so rounded down by at most one bucket.
     #[must_use]
     pub fn at_most(&self, limit_us: u64) -> u64 {
         self.used().take_while(|(bucket, _)| upper_edge(*bucket) <= limit_us).map(|(_, n)| n).sum()
     }
 
-    /// Buckets in use with their counts, in order.
     fn used(&self) -> impl Iterator<Item = (usize, u64)> {
         self.counts.iter().enumerate().filter(|(_, n)| **n > 0).map(|(at, n)| (self.first + at, *n))
     }
@@ -149,16 +162,13 @@ fn upper_edge(bucket: usize) -> u64 {
 
 impl From<Histogram> for Sparse {
     fn from(full: Histogram) -> Self {
-        Self { sum_us: full.sum_us, buckets: full.used().map(|(bucket, count)| (bucket as u16, count)).collect() }
+        Self { sum_us: full.sum_us, buckets: full.buckets().collect() }
     }
 }
 
 impl From<Sparse> for Histogram {
     fn from(sparse: Sparse) -> Self {
-        // A bucket from a longer layout lands in the last one: late is late.
-        let known = |(bucket, count): (u16, u64)| (usize::from(bucket).min(BUCKETS - 1), count);
-        let used = sparse.buckets.into_iter().map(known).filter(|(_, count)| *count > 0);
-        used.fold(Self { sum_us: sparse.sum_us, ..Self::default() }, Self::with)
+        Self::of_buckets(sparse.sum_us, sparse.buckets)
     }
 }
 

@@ -33,6 +33,11 @@ impl Window {
                 _ => self.slices.push_back((now_us, slice)),
             }
         }
+        self.advance(now_us);
+    }
+
+    /// Drops what is older than the span. `now_us` never goes back.
+    pub fn advance(&mut self, now_us: u64) {
         while let Some((at, old)) = self.slices.front() {
             if at.saturating_add(self.span_us) >= now_us {
                 break;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use evenkeel_core::fleet::{Action, Fleet, World};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
@@ -11,24 +10,25 @@ use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
 use evenkeel_core::table::ServiceRoutes;
-use evenkeel_core::{Event, Observation, Phase, Service};
+use evenkeel_core::{Event, Evidence, Observation, Phase, Service, Tick};
 use tracing::{info, warn};
 
-use crate::evidence::Evidence;
+use crate::meter::Meter;
 use crate::status::{ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, Told};
 
 /// A snapshot is stored after this many events.
 const SNAPSHOT_EVERY: u64 = 50;
 /// Events read at once of a log that holds more than was known.
 const MISSED_AT_ONCE: u32 = 100;
-/// How far back objectives look before a spec says so.
-const LOOK_BACK: Duration = Duration::from_secs(30);
 
 /// One service as the controller keeps it.
 pub(crate) struct Keeper {
     pub(crate) service: Service,
     pub(crate) fleet: Fleet,
-    pub(crate) evidence: Evidence,
+    pub(crate) meter: Meter,
+    evidence: Evidence,
+    /// Ticks so far.
+    ticks: u64,
     /// Events in the store.
     version: u64,
     /// When the newest of them was decided.
@@ -72,7 +72,9 @@ impl Keeper {
         Self {
             fleet: Fleet::new(name.clone()),
             service: Service::new(name),
-            evidence: Evidence::new(LOOK_BACK),
+            meter: Meter::default(),
+            evidence: Evidence::new(),
+            ticks: 0,
             version: 0,
             newest: Timestamp::default(),
             unsaved: VecDeque::new(),
@@ -311,11 +313,9 @@ impl Keeper {
 
     fn follow(&mut self) {
         self.touch();
-        if let Some(spec) = &self.service.spec {
-            self.evidence.look_back(spec.window);
-        }
-        self.evidence.follow(self.service.in_flight());
-        self.evidence.keep_only(|revision| self.service.releases.contains_key(&revision));
+        self.evidence.follow(&self.service);
+        self.meter.record(self.service.in_flight().is_some());
+        self.meter.keep_only(|revision| self.service.releases.contains_key(&revision));
         let current = self.service.in_flight().filter(|r| matches!(r.phase, Phase::Smoking { .. })).map(|r| r.id);
         if current.is_none() {
             (self.smoking, self.smoked) = (None, None);
@@ -325,8 +325,13 @@ impl Keeper {
     /// The world as the rollout in flight needs to know it; `None` when there is none.
     ///
     /// While the platform does not answer, the fleet's last knowledge stands.
-    pub(crate) fn observe(&self, sight: &Sight<'_>) -> Option<Observation> {
+    pub(crate) fn observe(&mut self, sight: &Sight<'_>, now: Timestamp) -> Option<Observation> {
         let rollout = self.service.in_flight()?;
+        if let Some((from, counted)) = self.meter.tick() {
+            self.ticks += 1;
+            self.evidence.take(&Tick { sequence: self.ticks, from, at: now, counted });
+        }
+        self.evidence.look(now);
         let health = |revision: Option<Revision>| revision.map_or_else(Health::default, |r| self.fleet.health(r));
         let weight = || sight.in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(rollout.candidate));
         Some(Observation {
@@ -334,8 +339,15 @@ impl Keeper {
             stable: health(rollout.stable),
             weight: sight.table_known.then(weight),
             verdict: self.evidence.verdict(rollout),
+            measured: None,
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
         })
+    }
+
+    /// The same with the evidence in numbers, which whoever decides on it keeps.
+    pub(crate) fn measured(&self, seen: Observation) -> Observation {
+        let measured = self.service.in_flight().map(|rollout| Box::new(self.evidence.measured(rollout)));
+        Observation { measured, ..seen }
     }
 
     /// Lets the fleet look at the world and say what is to be done.
@@ -374,6 +386,7 @@ impl Keeper {
         let wanted = service.wanted();
         let releases = service.releases.values().rev().map(|release| {
             let revision = release.revision;
+            let total = self.meter.total(revision);
             let own = self.fleet.list().filter(|(id, ..)| id.revision == revision);
             let replicas = own.map(|(id, port, state, detail)| ReplicaStatus {
                 name: id.to_string(),
@@ -391,9 +404,9 @@ impl Keeper {
                 wanted: wanted.replicas.get(&revision).copied().unwrap_or(0),
                 ready: self.fleet.health(revision).ready,
                 replicas: replicas.collect(),
-                recent: self.evidence.recent(revision),
-                total: self.evidence.total(revision),
-                shielded: self.evidence.shielded(revision),
+                recent: self.meter.recent(revision),
+                total: total.counts,
+                shielded: total.shielded,
             }
         });
         let rollout = service.rollout.as_ref();

@@ -7,16 +7,16 @@
 //! - [`handle`]: what can be asked of a running controller.
 //! - `run`: one turn of the loop, and recovery.
 //! - `keeper`: one service: its log, its fleet, its evidence.
-//! - [`evidence`]: what the counters say about the candidate of a rollout.
+//! - `meter`: turns the proxy's counters into ticks, which the core's evidence is made of.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - [`status`]: what people and programs are shown.
 //! - [`clock`]: the time, which never goes back.
 
 pub mod clock;
-pub mod evidence;
 pub mod handle;
 mod hands;
 mod keeper;
+mod meter;
 mod run;
 pub mod status;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use evenkeel_core::fleet::Action;
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{
-    Answered, Clock, LiveRelease, PlatformError, Replica, Replicas, Report, Store, StoreError, Traffic, TrafficError,
-    Workloads,
+    Answered, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store, StoreError, Traffic,
+    TrafficError, Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release};
@@ -280,18 +280,21 @@ where
                 continue;
             }
             for _ in 0..DECISIONS_PER_TURN {
-                let Some(keeper) = self.keepers.get(&name) else { break };
-                let Some(seen) = keeper.observe(&self.sight(&name)) else { break };
-                // Most looks at the world change nothing: only those that do are recorded.
+                let (table, replicas, in_flight) =
+                    (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
+                let Some(keeper) = self.keepers.get_mut(&name) else { break };
                 let now = self.clock.now();
-                let event = RolloutEvent::Seen(seen.clone());
+                let Some(seen) = keeper.observe(&sight(table, replicas, in_flight, &name), now) else { break };
+                // Most looks at the world change nothing: only those that do are recorded.
+                let event = RolloutEvent::Seen(seen);
                 let next = keeper.service.in_flight().and_then(|rollout| rollout.step(&event, now).ok().flatten());
-                let Some(next) = next else { break };
+                let (Some(next), RolloutEvent::Seen(seen)) = (next, event) else { break };
                 // A store that has just failed is not waited for again before others could go back.
                 if store_failed && !matches!(next.phase, Phase::RollingBack { .. }) {
                     break;
                 }
-                if let Err(unhappened) = self.happen(&name, Event::Seen(Box::new(seen))).await {
+                let seen = Box::new(keeper.measured(seen));
+                if let Err(unhappened) = self.happen(&name, Event::Seen(seen), now).await {
                     store_failed |= matches!(unhappened, Unhappened::Store(_));
                     break;
                 }
@@ -302,8 +305,7 @@ where
         }
     }
 
-    async fn happen(&mut self, name: &ServiceName, event: Event) -> Result<(), Unhappened> {
-        let now = self.clock.now();
+    async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
         let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
         let outcome = keeper.happen(&self.store, event, now).await;
         self.happened(name, outcome)
@@ -524,8 +526,10 @@ where
         };
         self.reports_missed = 0;
         self.troubles.remove("proxy's reports");
+        let mut counted: BTreeMap<&ServiceName, Vec<&ReleaseReport>> = BTreeMap::new();
+        report.releases.iter().for_each(|release| counted.entry(&release.service).or_default().push(release));
         for (name, keeper) in &mut self.keepers {
-            keeper.evidence.take(name, &report, now);
+            keeper.meter.take(report.boot, counted.get(name).map_or(&[], Vec::as_slice), now);
         }
         // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
         if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
@@ -630,7 +634,7 @@ where
         let directory = directory.to_string_lossy().into_owned();
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };
         let (content, version) = (deploy.content(), deploy.version.clone());
-        let happened = self.happen(&name, Event::Deploy(Box::new(deploy))).await;
+        let happened = self.happen(&name, Event::Deploy(Box::new(deploy)), self.clock.now()).await;
         if fresh {
             self.drop_if_nothing(&name);
         }
@@ -680,17 +684,13 @@ where
         if self.keepers.get(name).is_none_or(|keeper| keeper.service.spec.is_none()) {
             return Err(AskError::NoService(name.to_string()));
         }
-        self.happen(name, Event::Command { verb, by }).await?;
+        self.happen(name, Event::Command { verb, by }, self.clock.now()).await?;
         Ok(self.keepers.get(name).and_then(|keeper| keeper.service.serving()))
     }
 
     fn addresses(&self) -> BTreeSet<SocketAddr> {
         let specs = self.keepers.values().filter_map(|keeper| keeper.service.spec.as_deref());
         specs.flat_map(addresses_of).collect()
-    }
-
-    fn sight(&self, name: &ServiceName) -> Sight<'_> {
-        sight(self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref(), name)
     }
 
     /// Whether everything that had to be stopped is gone.

@@ -8,6 +8,7 @@
 //! - [`spec`]: what people ask for: replicas, probes, strategy, limits.
 //! - [`plan`]: which steps does a strategy ask for?
 //! - [`rollout`]: where is a rollout, and which moves are legal?
+//! - [`evidence`]: what do the requests say about the candidate?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
 //! - [`probe`]: is a replica started, alive, ready?
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
@@ -19,6 +20,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod choice;
+pub mod evidence;
 pub mod fleet;
 pub mod ids;
 pub mod plan;
@@ -31,5 +33,6 @@ pub mod span;
 pub mod spec;
 pub mod table;
 
+pub use evidence::{Evidence, Measured, Tick};
 pub use rollout::{Observation, Outcome, Phase, Rollout};
 pub use service::{Effect, Event, Refused, Service, Step, Verb, Wanted};

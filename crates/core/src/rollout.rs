@@ -7,6 +7,7 @@
 use evenkeel_analysis::{Finding, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Measured;
 use crate::ids::{BasisPoints, Revision, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::spec::Hold;
@@ -262,6 +263,9 @@ pub struct Observation {
     pub weight: Option<BasisPoints>,
     /// What the counts of this step say about the candidate.
     pub verdict: Verdict,
+    /// The same in numbers, where a decision rests on this look; nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Box<Measured>>,
     /// How the smoke checks ended, once they have.
     pub smoke: Option<Result<(), String>>,
 }

@@ -145,6 +145,7 @@ impl Story {
             stable: health(rollout.stable, self.ready[1]),
             weight: self.proxy_answers.then_some(self.in_force),
             verdict: self.verdict.clone(),
+            measured: None,
             smoke: self.smoke.clone().filter(|_| self.smokes_asked > 0),
         };
         self.event(&Event::Seen(Box::new(seen)));

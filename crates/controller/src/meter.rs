@@ -1,0 +1,166 @@
+//! Turns the proxy's counters, which grow from its start on, into ticks.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_analysis::{Counts, Window};
+use evenkeel_core::evidence::Tally;
+use evenkeel_core::ids::{Revision, Timestamp};
+use evenkeel_core::ports::ReleaseReport;
+
+/// How far back the figures look that people are shown.
+const SHOWN: Duration = Duration::from_secs(10);
+
+/// The requests of one service, per release: since the controller started, lately, and since the last tick.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// The proxy that was last heard of; 0 before the first report.
+    boot: u64,
+    /// When it was.
+    looked: Timestamp,
+    releases: BTreeMap<Revision, Dial>,
+    /// Counted since the last tick; `None` while nobody asks for ticks.
+    fresh: Option<Fresh>,
+}
+
+/// The requests of one release.
+#[derive(Debug)]
+struct Dial {
+    /// The counters as last reported, to tell what is new.
+    reported: Tally,
+    /// Everything counted since the controller started, whatever proxy counted it.
+    total: Tally,
+    recent: Window,
+}
+
+#[derive(Debug)]
+struct Fresh {
+    from: Timestamp,
+    counted: BTreeMap<Revision, Tally>,
+}
+
+impl Meter {
+    /// Takes what a report of the proxy that started as `boot` counts beyond the last one. A proxy that started anew
+    /// counts from zero.
+    pub(crate) fn take(&mut self, boot: u64, releases: &[&ReleaseReport], now: Timestamp) {
+        let is_first = self.boot == 0;
+        if boot != self.boot {
+            self.boot = boot;
+            self.releases.values_mut().for_each(|dial| dial.reported = Tally::default());
+        }
+        for release in releases {
+            let dial = self.releases.entry(release.revision).or_insert_with(Dial::new);
+            let Some(new) = dial.take(release) else { continue };
+            // What was counted before this controller looked is not for it to judge.
+            if is_first {
+                continue;
+            }
+            dial.total.merge(&new);
+            dial.recent.push(now.0, new.counts.clone());
+            if let Some(fresh) = &mut self.fresh {
+                fresh.counted.entry(release.revision).or_default().merge(&new);
+            }
+        }
+        self.releases.values_mut().for_each(|dial| dial.recent.advance(now.0));
+        self.looked = now;
+    }
+
+    /// Begins to keep what is counted from the last report on for ticks, or stops that.
+    pub(crate) fn record(&mut self, is_wanted: bool) {
+        let fresh = || Fresh { from: self.looked, counted: BTreeMap::new() };
+        self.fresh = is_wanted.then(|| self.fresh.take().unwrap_or_else(fresh));
+    }
+
+    /// What was counted since the tick before, and when that was; `None` when it is nothing.
+    pub(crate) fn tick(&mut self) -> Option<(Timestamp, BTreeMap<Revision, Tally>)> {
+        let fresh = self.fresh.as_mut()?;
+        let from = std::mem::replace(&mut fresh.from, self.looked);
+        let counted = std::mem::take(&mut fresh.counted);
+        (!counted.is_empty()).then_some((from, counted))
+    }
+
+    /// Forgets every release but these.
+    pub(crate) fn keep_only(&mut self, is_known: impl Fn(Revision) -> bool) {
+        self.releases.retain(|revision, _| is_known(*revision));
+    }
+
+    /// The counts of the last ten seconds of a release.
+    pub(crate) fn recent(&self, revision: Revision) -> Counts {
+        self.releases.get(&revision).map_or_else(Counts::default, |dial| dial.recent.counts().clone())
+    }
+
+    /// Everything counted of a release since the controller started.
+    pub(crate) fn total(&self, revision: Revision) -> Tally {
+        self.releases.get(&revision).map_or_else(Tally::default, |dial| dial.total.clone())
+    }
+}
+
+impl Dial {
+    fn new() -> Self {
+        Self { reported: Tally::default(), total: Tally::default(), recent: Window::new(SHOWN) }
+    }
+
+    /// What a report counts beyond the last one; `None` when it is nothing.
+    fn take(&mut self, release: &ReleaseReport) -> Option<Tally> {
+        let ReleaseReport { counts, shielded, pinned, mirrored, .. } = release;
+        let before = &self.reported;
+        let is_new = before.shielded != *shielded
+            || before.counts != *counts
+            || before.pinned != *pinned
+            || before.mirrored != *mirrored;
+        if !is_new {
+            return None;
+        }
+        let new = Tally {
+            counts: counts.since(&before.counts),
+            shielded: shielded.saturating_sub(before.shielded),
+            pinned: pinned.since(&before.pinned),
+            mirrored: mirrored.since(&before.mirrored),
+        };
+        let [counts, pinned, mirrored] = [counts, pinned, mirrored].map(Clone::clone);
+        self.reported = Tally { counts, shielded: *shielded, pinned, mirrored };
+        Some(new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_core::ids::ServiceName;
+
+    use super::*;
+
+    #[test]
+    fn requests_add_up_over_restarts_of_the_proxy_and_not_of_the_controller() {
+        let service = ServiceName::new("web").expect("a name");
+        let mut meter = Meter::default();
+        meter.record(true);
+        let mut take = |boot: u64, failed| {
+            let counts = Counts { no_answer: failed, ..Counts::default() };
+            let release =
+                ReleaseReport { counts, shielded: failed, ..ReleaseReport::new(service.clone(), Revision(2)) };
+            meter.take(boot, &[&release], Timestamp(boot));
+            let Tally { counts, shielded, .. } = meter.total(Revision(2));
+            (shielded, counts.errors(), meter.tick().map(|(_, counted)| counted[&Revision(2)].shielded))
+        };
+        let told = [(1, 7), (1, 10), (1, 10), (2, 4), (2, 5)].map(|(boot, failed)| take(boot, failed));
+        assert_eq!(told, [(0, 0, None), (3, 3, Some(3)), (3, 3, None), (7, 7, Some(4)), (8, 8, Some(1))]);
+    }
+
+    #[test]
+    fn a_tick_begins_at_the_report_before_what_it_counts() {
+        let service = ServiceName::new("web").expect("a name");
+        let report = |no_answer| {
+            let counts = Counts { no_answer, ..Counts::default() };
+            ReleaseReport { counts, ..ReleaseReport::new(service.clone(), Revision(2)) }
+        };
+        let mut meter = Meter::default();
+        meter.take(7, &[&report(5)], Timestamp(100));
+        meter.record(true);
+        meter.take(7, &[&report(5)], Timestamp(200));
+        assert_eq!(meter.tick(), None);
+        meter.take(7, &[&report(6)], Timestamp(300));
+        meter.take(7, &[&report(8)], Timestamp(400));
+        let (from, counted) = meter.tick().expect("something was counted");
+        assert_eq!((from, counted[&Revision(2)].counts.errors()), (Timestamp(200), 3));
+    }
+}

@@ -1,0 +1,222 @@
+//! What do the requests say about the candidate of a rollout?
+//!
+//! [`Evidence`] is fed with [`Tick`]s, exact records of what was counted between two looks at the proxy's counters, and
+//! is told where the rollout is. The same ticks give the same verdicts, to the bit: that is what lets a recorded rollout
+//! be replayed, and a simulated one be judged by the very same code.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use evenkeel_analysis::judge::judge;
+use evenkeel_analysis::{Counts, Verdict, Window};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BasisPoints, Revision, RolloutId, Timestamp};
+use crate::plan::Step;
+use crate::rollout::{Phase, Rollout};
+use crate::service::Service;
+
+mod tick;
+
+pub use tick::{BadTick, Tally, Tick};
+
+/// How far back objectives look before a spec says so.
+const LOOK_BACK: Duration = Duration::from_secs(30);
+/// A tick that began longer than this before a step belongs to the step before: most of its requests came under another
+/// share.
+const STALE: Duration = Duration::from_millis(500);
+
+/// The requests of a rollout in flight, per release: lately, since the step began, and since the rollout began.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence {
+    rollout: Option<RolloutId>,
+    whole: BTreeMap<Revision, Tally>,
+    step: Option<Judged>,
+    /// The moment up to which it looks.
+    at: Timestamp,
+    /// The sequence of the newest tick.
+    tick: u64,
+}
+
+/// The step that is judged.
+#[derive(Debug, Clone)]
+struct Judged {
+    step: usize,
+    began: Timestamp,
+    /// How far back its objectives look.
+    span: Duration,
+    lately: BTreeMap<Revision, Window>,
+    whole: BTreeMap<Revision, Tally>,
+}
+
+/// The evidence of a moment, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The moment it was looked at.
+    pub at: Timestamp,
+    /// The sequence of the newest tick it rests on; 0: on none.
+    pub tick: u64,
+    /// Both releases since the step began that is judged; empty while none is.
+    pub step: Arms,
+    /// Both releases since the rollout began.
+    pub rollout: Arms,
+}
+
+/// Candidate and stable release side by side.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arms {
+    /// The release that is on trial.
+    pub candidate: Figures,
+    /// The release it is compared with; `None` without one.
+    pub stable: Option<Figures>,
+}
+
+/// What was counted of one release, in whole numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// Requests with a known outcome.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub errors: u64,
+    /// Those of them that failed and that the stable release answered instead.
+    pub shielded: u64,
+    /// Time to the first byte that half of the answers did not exceed, in microseconds; `None` without answers.
+    pub p50_us: Option<u64>,
+    /// The same for 95 %.
+    pub p95_us: Option<u64>,
+    /// The same for 99 %.
+    pub p99_us: Option<u64>,
+}
+
+impl Evidence {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Begins to count anew when another rollout is in flight, or when it holds another step.
+    ///
+    /// Called after every event of the service.
+    pub fn follow(&mut self, service: &Service) {
+        let Some(rollout) = service.in_flight() else {
+            *self = Self::new();
+            return;
+        };
+        if self.rollout != Some(rollout.id) {
+            *self = Self { rollout: Some(rollout.id), ..Self::new() };
+        }
+        let known = self.step.as_ref().map(|judged| judged.step);
+        let Some((step, began)) = step_of(rollout).or_else(|| known.is_none().then(|| step_in_force(rollout))?) else {
+            return;
+        };
+        if known != Some(step) {
+            let span = service.spec.as_ref().map_or(LOOK_BACK, |spec| spec.window);
+            let (lately, whole) = (BTreeMap::new(), BTreeMap::new());
+            self.step = Some(Judged { step, began, span, lately, whole });
+        }
+    }
+
+    /// Counts what a tick brings.
+    pub fn take(&mut self, tick: &Tick) {
+        if self.rollout.is_none() {
+            return;
+        }
+        self.tick = tick.sequence;
+        let judged = self.step.as_mut().filter(|judged| tick.from.after(STALE) >= judged.began);
+        if let Some(judged) = judged {
+            for (revision, tally) in &tick.counted {
+                let window = judged.lately.entry(*revision).or_insert_with(|| Window::new(judged.span));
+                window.push(tick.at.0, tally.counts.clone());
+                judged.whole.entry(*revision).or_default().merge(tally);
+            }
+        }
+        for (revision, tally) in &tick.counted {
+            self.whole.entry(*revision).or_default().merge(tally);
+        }
+        self.look(tick.at);
+    }
+
+    /// Forgets what is too old to count as lately at a moment, which is not before an earlier one.
+    pub fn look(&mut self, at: Timestamp) {
+        self.at = at;
+        if let Some(judged) = &mut self.step {
+            judged.lately.values_mut().for_each(|window| window.advance(at.0));
+        }
+    }
+
+    /// What the step's counts say: a breach lately is a breach, and only the whole step is a pass.
+    #[must_use]
+    pub fn verdict(&self, rollout: &Rollout) -> Verdict {
+        let judged = self.step.as_ref().filter(|_| self.rollout == Some(rollout.id));
+        let step = judged.and_then(|judged| Some((judged, rollout.plan.steps.get(judged.step)?)));
+        let Some((judged, Step { objectives, minimum_requests, .. })) = step else {
+            return Verdict::NotEnough { have: 0, need: rollout.current_step().map_or(1, |s| s.minimum_requests) };
+        };
+        let nothing = Counts::default();
+        let recent = |revision| judged.lately.get(&revision).map(Window::counts);
+        let total = |revision| judged.whole.get(&revision).map(|tally| &tally.counts);
+        let say = |candidate: Option<&Counts>, stable: Option<&Counts>| {
+            judge(objectives, candidate.unwrap_or(&nothing), stable, *minimum_requests)
+        };
+        let lately = say(recent(rollout.candidate), rollout.stable.and_then(recent));
+        match lately {
+            Verdict::Fail { .. } | Verdict::Shared { .. } => lately,
+            Verdict::Pass { .. } | Verdict::NotEnough { .. } => {
+                say(total(rollout.candidate), rollout.stable.and_then(total))
+            }
+        }
+    }
+
+    /// The same in numbers, for both releases.
+    #[must_use]
+    pub fn measured(&self, rollout: &Rollout) -> Measured {
+        let nothing = BTreeMap::new();
+        let step = self.step.as_ref().map_or(&nothing, |judged| &judged.whole);
+        Measured {
+            at: self.at,
+            tick: self.tick,
+            step: Arms::of(rollout, step),
+            rollout: Arms::of(rollout, &self.whole),
+        }
+    }
+}
+
+impl Arms {
+    fn of(rollout: &Rollout, tallies: &BTreeMap<Revision, Tally>) -> Self {
+        let figures = |revision| tallies.get(&revision).map_or_else(Figures::default, Figures::of);
+        Self { candidate: figures(rollout.candidate), stable: rollout.stable.map(figures) }
+    }
+}
+
+impl Figures {
+    /// The numbers of a tally.
+    #[must_use]
+    pub fn of(tally: &Tally) -> Self {
+        let quantile = |share| tally.counts.latency.quantile_us(share);
+        Self {
+            requests: tally.counts.requests(),
+            errors: tally.counts.errors(),
+            shielded: tally.shielded,
+            p50_us: quantile(0.5),
+            p95_us: quantile(0.95),
+            p99_us: quantile(0.99),
+        }
+    }
+}
+
+/// The step that is held, and since when.
+fn step_of(rollout: &Rollout) -> Option<(usize, Timestamp)> {
+    let Phase::Holding { step, since, .. } = rollout.phase else { return None };
+    Some((step, since))
+}
+
+/// The step whose share is in force: what a controller judges by that has just started and finds none held.
+fn step_in_force(rollout: &Rollout) -> Option<(usize, Timestamp)> {
+    let share = Some(rollout.weight()).filter(|share| *share > BasisPoints::NONE)?;
+    let step = rollout.plan.steps.iter().rposition(|step| step.weight <= share)?;
+    Some((step, Timestamp::default()))
+}
+
+#[cfg(test)]
+mod tests;

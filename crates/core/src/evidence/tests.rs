@@ -1,0 +1,170 @@
+use evenkeel_analysis::Outcome;
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::ServiceName;
+use crate::plan::Plan;
+use crate::rollout::{Kind, Start};
+use crate::spec::{Hold, Spec};
+
+const STABLE: Revision = Revision(1);
+const CANDIDATE: Revision = Revision(2);
+
+/// A service with a rollout that is paused at 50 %.
+fn paused_at_half() -> Service {
+    let name = ServiceName::new("web").unwrap();
+    let mut spec = Spec::new(name.clone(), vec!["app".into()], "127.0.0.1:8080".parse().unwrap());
+    spec.objectives = vec!["error_rate < 5%".parse().unwrap()];
+    let (id, kind, plan) = (RolloutId(1), Kind::Deploy, Plan::of(&spec));
+    let start = Start { id, kind, candidate: CANDIDATE, stable: Some(STABLE), plan, by: "me".into() };
+    let mut rollout = Rollout::new(start, Timestamp(0));
+    let weight = BasisPoints::new(5_000).unwrap();
+    rollout.phase = Phase::Paused { step: 2, weight, left: Some(Hold::UntilPromoted), why: "paused by me".into() };
+    Service { spec: Some(Box::new(spec)), rollout: Some(rollout), ..Service::new(name) }
+}
+
+fn holding(mut service: Service, step: usize, since: Timestamp) -> Service {
+    if let Some(rollout) = &mut service.rollout {
+        rollout.phase = Phase::Holding { step, since, until: None, short_since: None };
+    }
+    service
+}
+
+fn verdict(evidence: &Evidence, service: &Service) -> Verdict {
+    evidence.verdict(service.in_flight().unwrap())
+}
+
+fn at(ms: u64) -> Timestamp {
+    Timestamp(ms * 1_000)
+}
+
+fn answered(status: u16, times: u64) -> Tally {
+    let mut tally = Tally::default();
+    (0..times).for_each(|_| tally.counts.record(Outcome::Answered(status), 1_000));
+    tally
+}
+
+fn tick(from: Timestamp, at: Timestamp, tally: Tally) -> Tick {
+    Tick { sequence: 1, from, at, counted: BTreeMap::from([(CANDIDATE, tally)]) }
+}
+
+#[test]
+fn what_came_while_reports_were_missing_belongs_to_the_step_before() {
+    let service = paused_at_half();
+    let mut evidence = Evidence::new();
+    evidence.follow(&service);
+    let service = holding(service, 3, at(5_000));
+    evidence.follow(&service);
+    evidence.take(&tick(at(1_000), at(5_050), answered(200, 60)));
+    assert!(matches!(verdict(&evidence, &service), Verdict::NotEnough { have: 0, .. }));
+    evidence.take(&tick(at(5_050), at(9_000), answered(200, 60)));
+    assert!(matches!(verdict(&evidence, &service), Verdict::Pass { .. }));
+    assert_eq!(evidence.measured(service.in_flight().unwrap()).rollout.candidate.requests, 120);
+}
+
+#[test]
+fn a_paused_rollout_is_judged_by_a_controller_that_has_just_started() {
+    let service = paused_at_half();
+    let mut evidence = Evidence::new();
+    evidence.follow(&service);
+    evidence.take(&tick(at(1), at(2), answered(500, 60)));
+    assert!(matches!(verdict(&evidence, &service), Verdict::Fail { .. }));
+}
+
+#[test]
+fn a_breach_is_a_breach_for_as_long_as_objectives_look_back_and_counts_for_the_step_beyond_that() {
+    let service = holding(paused_at_half(), 2, at(0));
+    let mut evidence = Evidence::new();
+    evidence.follow(&service);
+    evidence.take(&tick(at(100), at(200), answered(500, 60)));
+    evidence.take(&tick(at(200), at(300), answered(200, 6_000)));
+    // 60 of 6 060 within the last 30 s.
+    assert!(matches!(verdict(&evidence, &service), Verdict::Pass { .. }));
+    evidence.take(&tick(at(30_100), at(30_250), answered(500, 600)));
+    assert!(matches!(verdict(&evidence, &service), Verdict::Fail { .. }));
+    evidence.look(at(70_000));
+    let Verdict::Fail { finding } = verdict(&evidence, &service) else { panic!("the whole step is above the limit") };
+    assert_eq!((finding.errors, finding.requests), (660, 6_660));
+}
+
+#[test]
+fn another_step_begins_with_nothing_and_the_rollout_goes_on() {
+    let service = holding(paused_at_half(), 1, at(0));
+    let mut evidence = Evidence::new();
+    evidence.follow(&service);
+    evidence.take(&tick(at(0), at(100), answered(500, 60)));
+    let service = holding(service, 2, at(200));
+    evidence.follow(&service);
+    evidence.take(&tick(at(200), at(300), answered(200, 40)));
+    let measured = evidence.measured(service.in_flight().unwrap());
+    assert_eq!((measured.step.candidate.requests, measured.step.candidate.errors), (40, 0));
+    assert_eq!((measured.rollout.candidate.requests, measured.rollout.candidate.errors), (100, 60));
+    assert_eq!(measured.rollout.stable, Some(Figures::default()));
+}
+
+prop_compose! {
+    fn any_counts()(requests in prop::collection::vec((0_u16..8, 0_u64..5_000_000), 0..20)) -> Counts {
+        let mut counts = Counts::default();
+        for (status, latency) in requests {
+            let outcome = match status {
+                0 => Outcome::ClientGone,
+                1 => Outcome::NoAnswer,
+                class => Outcome::Answered(class * 100 - 100),
+            };
+            counts.record(outcome, latency);
+        }
+        counts
+    }
+}
+
+prop_compose! {
+    fn any_tally()(counts in any_counts(), pinned in any_counts(), mirrored in any_counts(), shielded in 0_u64..9) -> Tally {
+        Tally { counts, shielded, pinned, mirrored }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_grouping_of_what_was_counted_adds_up_to_the_same_evidence(
+        tallies in prop::collection::vec((any_tally(), 1_u32..3), 1..30),
+        cuts in prop::collection::vec(any::<bool>(), 30),
+    ) {
+        let service = holding(paused_at_half(), 2, at(0));
+        let rollout = service.in_flight().unwrap();
+        let (mut one_by_one, mut grouped) = (Evidence::new(), Evidence::new());
+        one_by_one.follow(&service);
+        grouped.follow(&service);
+        let mut group: BTreeMap<Revision, Tally> = BTreeMap::new();
+        for (n, ((tally, revision), cut)) in tallies.iter().zip(&cuts).enumerate() {
+            let (from, at, is_last) = (at(n as u64 * 100), at(n as u64 * 100 + 100), n + 1 == tallies.len());
+            let counted = BTreeMap::from([(Revision(*revision), tally.clone())]);
+            group.entry(Revision(*revision)).or_default().merge(tally);
+            one_by_one.take(&Tick { sequence: n as u64 + 1, from, at, counted });
+            if *cut || is_last {
+                grouped.take(&Tick { sequence: n as u64 + 1, from, at, counted: std::mem::take(&mut group) });
+            }
+        }
+        prop_assert_eq!(one_by_one.measured(rollout), grouped.measured(rollout));
+        prop_assert_eq!(one_by_one.verdict(rollout), grouped.verdict(rollout));
+    }
+
+    #[test]
+    fn a_tick_is_read_as_it_was_written(
+        counted in prop::collection::btree_map((0_u32..9).prop_map(Revision), any_tally(), 0..4),
+        sequence: u64, from in 0_u64..1 << 60, took in 0_u64..1 << 40,
+    ) {
+        let tick = Tick { sequence, from: Timestamp(from), at: Timestamp(from + took), counted };
+        let bytes = tick.to_bytes();
+        prop_assert_eq!(Tick::from_bytes(sequence, tick.at, &bytes), Ok(tick));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_of_ticks_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..60), known: bool) {
+        if let (true, Some(layout)) = (known, bytes.first_mut()) {
+            *layout = 1;
+        }
+        if let Ok(tick) = Tick::from_bytes(1, Timestamp(1 << 50), &bytes) {
+            prop_assert_eq!(Tick::from_bytes(1, tick.at, &tick.to_bytes()), Ok(tick));
+        }
+    }
+}
