@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::limits::KEPT_BYTES_MAX;
-use crate::replica::{InFlight, Link};
+use crate::replica::{InFlight, Lane, Link};
 use crate::shield::Spared;
 
 /// A client's body, and how it is getting on.
@@ -75,6 +75,12 @@ impl Upload {
         kept.as_deref().and_then(|kept| kept.get(read..)).filter(|rest| !rest.is_empty()).map(Bytes::copy_from_slice)
     }
 
+    /// All of the body, where all of it has come and was kept.
+    pub(crate) fn whole(&self) -> Option<Bytes> {
+        let kept = self.kept.borrow();
+        kept.as_deref().filter(|_| self.is_complete()).map(Bytes::copy_from_slice)
+    }
+
     fn kept_bytes(&self) -> usize {
         self.kept.borrow().as_ref().map_or(0, Vec::len)
     }
@@ -115,6 +121,8 @@ pub(crate) enum RequestBody {
         /// How much of what is kept has been handed out.
         read: usize,
     },
+    /// A body that has come already.
+    Kept(Bytes),
 }
 
 impl Body for RequestBody {
@@ -122,7 +130,14 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Self::Upload { upload, read } = self.get_mut() else { return Poll::Ready(None) };
+        let (upload, read) = match self.get_mut() {
+            Self::Empty => return Poll::Ready(None),
+            Self::Kept(bytes) => {
+                let whole = std::mem::take(bytes);
+                return Poll::Ready((!whole.is_empty()).then(|| Ok(Frame::data(whole))));
+            }
+            Self::Upload { upload, read } => (upload, read),
+        };
         let frame = match upload.kept_beyond(*read) {
             Some(again) => Some(Ok(Frame::data(again))),
             None => ready!(upload.poll_new(cx)),
@@ -134,6 +149,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Kept(bytes) => bytes.is_empty(),
             Self::Upload { upload, read } => *read >= upload.kept_bytes() && upload.incoming.borrow().is_end_stream(),
         }
     }
@@ -141,6 +157,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upload { upload, read } => {
                 let mut hint = upload.incoming.borrow().size_hint();
                 let again = (upload.kept_bytes().saturating_sub(*read)) as u64;
@@ -196,7 +213,7 @@ impl AnswerBody {
         if let Content::Replica(_, held) = &mut self.content
             && let Some(Held { link: Some(link), in_flight, .. }) = held.take()
         {
-            in_flight.rest(link, self.client.worker().clock.coarse());
+            in_flight.rest(Lane::Users, link, self.client.worker().clock.coarse());
         }
     }
 }

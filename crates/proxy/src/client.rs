@@ -27,7 +27,7 @@ use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME}
 use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
-use crate::routes::{Instead, Slot};
+use crate::routes::{Chosen, Entry, Instead, Slot};
 use crate::seats::Seat;
 use crate::stream::{Watch, Watched};
 use crate::tally::{Audience, Tally};
@@ -181,13 +181,14 @@ impl Client {
         self.watch.begin(&request).map_err(Refusal::bad_request)?;
         let entry = self.slot.entry().ok_or(Refusal::NO_SERVICE)?;
         let mut random = self.worker.random.borrow_mut();
-        let release = match entry.audience {
-            Audience::Users => entry.routes.by_weight(&mut random)?,
-            Audience::Preview => entry.routes.by_host(request.headers().get(HOST))?,
+        let Chosen { release, audience, newcomer } = match entry.audience {
+            Audience::Preview => Chosen::by(Audience::Preview, entry.routes.by_host(request.headers().get(HOST))?),
+            Audience::Users | Audience::Pinned => entry.routes.for_user(&request, &self.sender, &mut random)?,
         };
+        let entry = Entry { audience, ..entry };
         let chosen = entry.routes.release(release);
-        let tally = Tally::begin(chosen.counts.clone(), entry.audience, now);
-        let outgoing = Outgoing::prepare(request, &self.sender, now, entry.shield(chosen.revision));
+        let tally = Tally::begin(chosen.counts.clone(), audience, now);
+        let outgoing = Outgoing::prepare(request, &self.sender, now, entry.keeping(chosen.revision));
         let (release, in_flight, spared) = match chosen.pick(&[], &mut random, now) {
             Some(replica) => (release, InFlight::at(replica), None),
             None => {
@@ -197,7 +198,7 @@ impl Client {
                 (release, in_flight, Some(spared))
             }
         };
-        let choice = Choice { entry, release, in_flight, tally, spared };
+        let choice = Choice { entry, release, in_flight, tally, spared, newcomer };
         Ok(Exchange::new(self.clone(), choice, outgoing))
     }
 

@@ -4,9 +4,11 @@ use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use evenkeel_analysis::Outcome;
 use evenkeel_core::ids::Revision;
+use http::header::SET_COOKIE;
 use http::{HeaderName, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -17,11 +19,13 @@ use crate::client::Client;
 use crate::headers::prepare_answer;
 use crate::leftover;
 use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE, SHIELD_WAIT_MIN};
-use crate::outgoing::Outgoing;
+use crate::mirror::Copy;
+use crate::outgoing::{Outgoing, again};
 use crate::refusal::Refusal;
-use crate::replica::{InFlight, Link, NoLink, Replica};
+use crate::replica::{InFlight, Lane, Link, NoLink, Replica};
 use crate::routes::Entry;
 use crate::shield::{Shield, Spared};
+use crate::sticky::Newcomer;
 use crate::tally::{Audience, Tally};
 use crate::tunnel::Tunnel;
 
@@ -46,6 +50,8 @@ pub(crate) struct Choice {
     pub(crate) tally: Tally,
     /// Present once the stable release answers for the one the coin chose.
     pub(crate) spared: Option<Spared>,
+    /// Present where the user is to be given a cookie.
+    pub(crate) newcomer: Option<Newcomer>,
 }
 
 /// What has been tried so far.
@@ -185,7 +191,7 @@ impl Exchange {
             return None;
         }
         let idle = if self.outgoing.is_repeatable() { IDLE_TIME } else { IDLE_TIME_UNREPEATABLE };
-        self.choice.in_flight.take_resting(idle, self.client.worker().clock.coarse())
+        self.choice.in_flight.take_resting(Lane::Users, idle, self.client.worker().clock.coarse())
     }
 
     fn miss(&self, error: &hyper::Error, unsent: bool, reused: bool) -> Miss {
@@ -247,7 +253,7 @@ impl Exchange {
             return None;
         }
         let (worker, failing) = (self.client.worker(), self.choice.revision());
-        let entry = self.client.slot.entry()?;
+        let entry = self.entry()?;
         let instead = entry.spare(failing, &mut worker.random.borrow_mut(), worker.clock.coarse())?;
         if !self.outgoing.is_unsent() {
             let head = self.client.watch.gate.borrow().head_again()?;
@@ -262,7 +268,13 @@ impl Exchange {
     /// Tells whether [`Self::spare`] would find the stable release willing.
     fn can_spare(&self) -> bool {
         let is_willing = |entry: Entry| entry.can_spare(self.choice.revision());
-        self.client.watch.gate.borrow().has_head() && self.client.slot.entry().is_some_and(is_willing)
+        self.client.watch.gate.borrow().has_head() && self.entry().is_some_and(is_willing)
+    }
+
+    /// What the table in force says for whom this request comes from.
+    fn entry(&self) -> Option<Entry> {
+        let audience = self.choice.entry.audience;
+        self.client.slot.entry().map(|entry| Entry { audience, ..entry })
     }
 
     fn discard(&self, response: Response<Incoming>, link: Link, in_flight: InFlight) {
@@ -279,7 +291,7 @@ impl Exchange {
         let worker = self.client.worker();
         let mut random = worker.random.borrow_mut();
         self.attempts.failed.push(self.choice.in_flight.replica().clone());
-        let entry = self.client.slot.entry()?;
+        let entry = self.entry()?;
         if !Rc::ptr_eq(&entry.routes, &self.choice.entry.routes) {
             let failing = self.choice.revision();
             self.choice.release =
@@ -312,9 +324,36 @@ impl Exchange {
         Some(())
     }
 
+    /// Has another release answer a copy for nobody, where the table in force says so, chance falls on this request, and
+    /// there is room.
+    fn copy(&self) -> Option<()> {
+        let worker = self.client.worker();
+        if self.choice.entry.audience != Audience::Users || self.choice.spared.is_some() {
+            return None;
+        }
+        let entry = self.entry()?;
+        let mut random = worker.random.borrow_mut();
+        let to = entry.routes.draw_copy(self.choice.revision(), &mut random)?;
+        let body = self.outgoing.copied_body()?;
+        let replica = to.pick(&[], &mut random, worker.clock.coarse())?;
+        // It refused a moment ago, and there is no other: one question for all of them is enough.
+        if replica.is_out(worker.clock.coarse()) {
+            to.counts.count_copy(Outcome::NoAnswer, Duration::ZERO);
+            return None;
+        }
+        let room = worker.copies.room(&to.counts)?;
+        let head = self.client.watch.gate.borrow().head_again()?;
+        let request = again(head, body, &self.client.sender);
+        Copy { request, in_flight: InFlight::at(replica), room, first_byte: entry.routes.first_byte }.send();
+        Some(())
+    }
+
     /// Passes an answer on.
-    fn accept(self, mut response: Response<Incoming>, link: Link) -> Response<AnswerBody> {
+    fn accept(mut self, mut response: Response<Incoming>, link: Link) -> Response<AnswerBody> {
         let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.choice.entry.routes.mirror.is_some() {
+            self.copy();
+        }
         if self.choice.spared.is_some() && !response.status().is_server_error() {
             self.choice.tally.shielded();
         }
@@ -322,6 +361,9 @@ impl Exchange {
         *response.version_mut() = Version::HTTP_11;
         if self.choice.entry.audience == Audience::Preview {
             response.headers_mut().insert(RELEASE, self.choice.entry.routes.release(self.choice.release).label.clone());
+        }
+        if let Some(newcomer) = self.choice.newcomer.take() {
+            response.headers_mut().append(SET_COOKIE, newcomer.cookie());
         }
         if switching {
             return self.switch(response);

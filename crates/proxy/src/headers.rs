@@ -3,9 +3,11 @@
 use http::header::{CONNECTION, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+use crate::mirror::MIRRORED;
+
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
@@ -23,10 +25,14 @@ pub(crate) struct Sender {
 /// Makes a client's fields fit to be sent to a replica.
 ///
 /// `Transfer-Encoding` stays: the gate has made sure that it is one `chunked`, and hyper would send a GET without it
-/// as having no body. `Expect` goes: hyper answers it as soon as the body is asked for.
+/// as having no body. `Expect` goes: hyper answers it as soon as the body is asked for. Nobody from outside says that
+/// their request is a copy: a replica may leave out what a user wants done.
 pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: bool) {
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
+    if !from.local {
+        headers.remove(MIRRORED);
+    }
     if upgrade {
         headers.insert(CONNECTION, SWITCH);
     } else {
@@ -41,6 +47,12 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: b
     {
         headers.insert(FORWARDED_HOST, host);
     }
+}
+
+/// Tells whether the user's connection is encrypted: by a front on this machine, the only one that is believed.
+pub(crate) fn is_secure(headers: &HeaderMap, from: &Sender) -> bool {
+    let told = headers.get(FORWARDED_PROTO).filter(|_| from.local);
+    told.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 /// Takes scheme and host off a target: what is sent to a replica has them in `Host` (RFC 9112, 3.2.1).
@@ -144,6 +156,15 @@ mod tests {
         let expected =
             "content-length: 3; host: a; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; x-forwarded-proto: http";
         assert_eq!(shown(&request), expected);
+    }
+
+    #[test]
+    fn only_who_is_on_this_machine_says_that_a_request_is_a_copy() {
+        for (local, told) in [(true, true), (false, false)] {
+            let mut request = headers(&[("host", "a"), ("evenkeel-mirrored", "1")]);
+            prepare_request(&mut request, &Sender { address: HeaderValue::from_static("::1"), local }, false);
+            assert_eq!(request.contains_key("evenkeel-mirrored"), told);
+        }
     }
 
     #[test]

@@ -8,7 +8,9 @@
 //! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
 //! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
+//! - `pins`, `sticky`, `cookies`: which release, for what a request is
 //! - `shield`: the stable release in another's place
+//! - `mirror`: copies that are answered for nobody
 //! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
 //! - `outgoing`, `forward`, `headers`, `body`, `leftover`, `tunnel`, `refusal`: one request on its way
@@ -22,12 +24,15 @@ mod chunks;
 mod client;
 mod clock;
 mod control;
+mod cookies;
 mod forward;
 mod gate;
 mod headers;
 mod leftover;
 mod limits;
+mod mirror;
 mod outgoing;
+mod pins;
 pub mod process;
 mod refusal;
 mod remote;
@@ -37,6 +42,7 @@ mod saved;
 mod seats;
 mod server;
 mod shield;
+mod sticky;
 mod stream;
 mod tally;
 mod tunnel;

@@ -101,6 +101,19 @@ pub(crate) const SHIELD_ANSWERS_MIN: u64 = 100;
 /// How often that is looked at, once something is known.
 pub(crate) const SHIELD_LEARN: Duration = Duration::from_secs(10);
 
+/// Copies of requests under way per worker: with the longest head and body, 32 MB.
+pub(crate) const COPIES_MAX: usize = 256;
+
+/// Copies to one release under way per worker, so that one that hangs leaves room for others; at 10 ms an answer that is
+/// 6 400 a second.
+pub(crate) const COPIES_OF_RELEASE_MAX: usize = 64;
+
+/// Most bytes of the answer to a copy that are taken in; then its connection closes.
+pub(crate) const COPY_BYTES_MAX: usize = 1 << 20;
+
+/// How long that may take.
+pub(crate) const COPY_TIME: Duration = Duration::from_secs(10);
+
 /// Most bytes of an answer nobody gets that are taken in to save its connection; pages that say 500 are shorter.
 pub(crate) const LEFTOVER_BYTES_MAX: usize = 64 << 10;
 

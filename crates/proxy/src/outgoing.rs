@@ -24,10 +24,24 @@ pub(crate) struct Outgoing {
     pub(crate) upgrade: bool,
 }
 
+/// Who may have a request sent again.
+pub(crate) struct Keeping<'a> {
+    /// In place of the release that was chosen.
+    pub(crate) shield: Option<&'a Shield>,
+    /// Another release answers copies for nobody.
+    pub(crate) copied: bool,
+}
+
+impl Keeping<'_> {
+    fn is_wanted(&self) -> bool {
+        self.shield.is_some() || self.copied
+    }
+}
+
 impl Outgoing {
-    /// Makes a client's request fit to be sent; where there is a shield, what it takes to send it again is kept.
-    pub(crate) fn prepare(request: Request<Incoming>, from: &Sender, now: Instant, shield: Option<&Shield>) -> Self {
-        let marked = shield.is_some_and(|shield| shield.is_idempotent(request.uri().path()));
+    /// Makes a client's request fit to be sent, and keeps what it takes to send it again where somebody may want that.
+    pub(crate) fn prepare(request: Request<Incoming>, from: &Sender, now: Instant, keeping: Keeping<'_>) -> Self {
+        let marked = keeping.shield.is_some_and(|shield| shield.is_idempotent(request.uri().path()));
         let (mut parts, incoming) = request.into_parts();
         // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
         let promised = parts.extensions.remove::<OnUpgrade>().is_some();
@@ -39,7 +53,7 @@ impl Outgoing {
         let upload = (!incoming.is_end_stream()).then(|| Rc::new(Upload::begin(incoming, now)));
         let body = upload.as_ref().map_or(RequestBody::Empty, Upload::body);
         let outgoing = Self { request: Some(Request::from_parts(parts, body)), method, marked, upload, upgrade };
-        if let Some(upload) = outgoing.upload.as_ref().filter(|_| shield.is_some() && outgoing.may_be_repeated()) {
+        if let Some(upload) = outgoing.upload.as_ref().filter(|_| keeping.is_wanted() && outgoing.may_be_repeated()) {
             upload.keep();
         }
         outgoing
@@ -64,10 +78,7 @@ impl Outgoing {
     /// Makes the request anew from its head and what was kept of its body.
     pub(crate) fn repeat(&mut self, head: Request<()>, from: &Sender) {
         let body = self.upload.as_ref().map_or(RequestBody::Empty, Upload::body);
-        let mut request = head.map(|()| body);
-        to_origin_form(request.uri_mut());
-        prepare_request(request.headers_mut(), from, false);
-        self.request = Some(request);
+        self.request = Some(again(head, body, from));
     }
 
     /// Doing it twice is doing it once (RFC 9110, 9.2.2), and its head is all of it.
@@ -86,6 +97,14 @@ impl Outgoing {
         self.may_be_repeated() && !self.upgrade && self.upload.as_ref().is_none_or(|upload| upload.is_kept())
     }
 
+    /// What a copy of it has as its body; `None` when it must not be copied, or its body is not here.
+    pub(crate) fn copied_body(&self) -> Option<RequestBody> {
+        if !self.is_safe() || self.upgrade {
+            return None;
+        }
+        self.upload.as_ref().map_or(Some(RequestBody::Empty), |upload| upload.whole().map(RequestBody::Kept))
+    }
+
     fn may_be_repeated(&self) -> bool {
         self.marked || self.is_safe()
     }
@@ -97,4 +116,12 @@ impl Outgoing {
     fn is_head_only(&self) -> bool {
         self.upload.is_none() && !self.upgrade
     }
+}
+
+/// A request made from a head as the client sent it.
+pub(crate) fn again(head: Request<()>, body: RequestBody, from: &Sender) -> Request<RequestBody> {
+    let mut request = head.map(|()| body);
+    to_origin_form(request.uri_mut());
+    prepare_request(request.headers_mut(), from, false);
+    request
 }

@@ -41,10 +41,25 @@ pub(crate) struct Replica {
     in_flight: Cell<u64>,
     /// Out of the table: nothing rests any more.
     gone: Cell<bool>,
-    /// The last used is the last; it is taken first, so that a small set stays warm and the others age out.
-    resting: RefCell<Vec<Link>>,
+    /// Those of users' requests, and those of copies: neither waits for the other's.
+    resting: [Resting; 2],
     out_until: Cell<Option<Instant>>,
     refusals: Cell<u32>,
+}
+
+/// Connections to a replica that wait for a request.
+///
+/// The last used is the last; it is taken first, so that a small set stays warm and the others age out.
+#[derive(Default)]
+struct Resting(RefCell<Vec<Link>>);
+
+/// What connections are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Requests that somebody waits for.
+    Users,
+    /// Copies of them.
+    Copies,
 }
 
 /// A connection could not be had.
@@ -62,7 +77,7 @@ impl Replica {
             backend,
             in_flight: Cell::new(0),
             gone: Cell::new(false),
-            resting: RefCell::default(),
+            resting: Default::default(),
             out_until: Cell::new(None),
             refusals: Cell::new(0),
         }
@@ -77,7 +92,7 @@ impl Replica {
     pub(crate) fn set_listed(&self, listed: bool) {
         self.gone.set(!listed);
         if !listed {
-            self.resting.take();
+            self.resting.iter().for_each(|resting| drop(resting.0.take()));
         }
     }
 
@@ -95,8 +110,8 @@ impl Replica {
     }
 
     /// Takes a resting connection that has rested at most `idle`.
-    pub(crate) fn take_resting(&self, idle: Duration, now: Instant) -> Option<Link> {
-        let mut resting = self.resting.borrow_mut();
+    pub(crate) fn take_resting(&self, lane: Lane, idle: Duration, now: Instant) -> Option<Link> {
+        let mut resting = self.resting(lane).borrow_mut();
         let mut at = resting.len();
         while at > 0 {
             at -= 1;
@@ -116,8 +131,8 @@ impl Replica {
     }
 
     /// Lets a connection rest for the next request.
-    pub(crate) fn rest(&self, mut link: Link, now: Instant) {
-        let mut resting = self.resting.borrow_mut();
+    pub(crate) fn rest(&self, lane: Lane, mut link: Link, now: Instant) {
+        let mut resting = self.resting(lane).borrow_mut();
         if !self.gone.get() && resting.len() < IDLE_MAX {
             link.since = now;
             resting.push(link);
@@ -126,9 +141,13 @@ impl Replica {
 
     /// Closes connections that have rested too long.
     pub(crate) fn sweep(&self, now: Instant) {
-        self.resting
-            .borrow_mut()
-            .retain(|link| now.saturating_duration_since(link.since) <= IDLE_TIME && !link.sender.is_closed());
+        let is_fresh =
+            |link: &mut Link| now.saturating_duration_since(link.since) <= IDLE_TIME && !link.sender.is_closed();
+        self.resting.iter().for_each(|resting| resting.0.borrow_mut().retain_mut(is_fresh));
+    }
+
+    fn resting(&self, lane: Lane) -> &RefCell<Vec<Link>> {
+        &self.resting[lane as usize].0
     }
 
     /// Opens a connection; `upgradable` ones can turn into tunnels.

@@ -6,16 +6,21 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_core::ids::{Revision, ServiceName};
+use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
 use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
 use evenkeel_wire::proxy::InFlight as InFlightReport;
-use http::HeaderValue;
+use http::{HeaderValue, Request};
 use tokio::time::Instant;
 
+use crate::headers::Sender;
 use crate::limits::FIRST_BYTE_TIME;
+use crate::mirror::Mirror;
+use crate::outgoing::Keeping;
+use crate::pins::Pin;
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Replica};
 use crate::shield::{Shield, Spared, StandIn};
+use crate::sticky::{Newcomer, Sticky};
 use crate::tally::{Audience, Ledger, ReleaseCounts};
 
 /// One service's releases.
@@ -24,6 +29,18 @@ pub(crate) struct Routes {
     /// Longest wait for the first byte of an answer.
     pub(crate) first_byte: Duration,
     shield: Option<Shield>,
+    pins: Vec<Pin>,
+    sticky: Option<Sticky>,
+    pub(crate) mirror: Option<Mirror>,
+}
+
+/// The release that a request goes to.
+pub(crate) struct Chosen {
+    /// Its index.
+    pub(crate) release: usize,
+    /// Where its outcome is counted.
+    pub(crate) audience: Audience,
+    pub(crate) newcomer: Option<Newcomer>,
 }
 
 /// One release of a service.
@@ -63,6 +80,12 @@ impl Entry {
         (self.routes.release(shield.release).revision != failing).then_some(shield)
     }
 
+    /// Who may have a request of the release `chosen` sent again.
+    pub(crate) fn keeping(&self, chosen: Revision) -> Keeping<'_> {
+        let copied = self.audience == Audience::Users && self.routes.mirror.is_some();
+        Keeping { shield: self.shield(chosen), copied }
+    }
+
     /// Tells whether the stable release can take on what the release `failing` does not answer.
     pub(crate) fn can_spare(&self, failing: Revision) -> bool {
         self.shield(failing).is_some_and(|shield| self.has_room(shield))
@@ -78,6 +101,12 @@ impl Entry {
     fn has_room(&self, shield: &Shield) -> bool {
         let replicas = &self.routes.release(shield.release).replicas;
         shield.stand_in.has_room(replicas.iter().map(|replica| replica.in_flight()).sum())
+    }
+}
+
+impl Chosen {
+    pub(crate) fn by(audience: Audience, release: usize) -> Self {
+        Self { release, audience, newcomer: None }
     }
 }
 
@@ -109,6 +138,30 @@ impl Routes {
             left -= release.weight;
         }
         Err(Refusal::NO_RELEASE)
+    }
+
+    /// Chooses for a user: by the first pin that is about the request, else by share.
+    pub(crate) fn for_user<B>(
+        &self,
+        request: &Request<B>,
+        sender: &Sender,
+        random: &mut fastrand::Rng,
+    ) -> Result<Chosen, Refusal> {
+        let pin = self.pins.iter().find(|pin| pin.fits(request));
+        if let Some(pin) = pin.filter(|pin| !self.releases[pin.release].replicas.is_empty()) {
+            return Ok(Chosen::by(Audience::Pinned, pin.release));
+        }
+        let stuck = self.sticky.as_ref().and_then(|sticky| sticky.choose(request.headers(), sender, random));
+        match stuck {
+            Some((release, newcomer)) => Ok(Chosen { release, audience: Audience::Users, newcomer }),
+            None => self.by_weight(random).map(|release| Chosen::by(Audience::Users, release)),
+        }
+    }
+
+    /// The release that gets a copy of a request which another one, `answering`, has answered; chance decides.
+    pub(crate) fn draw_copy(&self, answering: Revision, random: &mut fastrand::Rng) -> Option<&Release> {
+        let mirror = self.mirror.as_ref().filter(|mirror| random.u32(0..10_000) < mirror.share)?;
+        Some(&self.releases[mirror.release]).filter(|release| release.revision != answering)
     }
 
     /// Chooses by host: `r3.anything` is revision 3, any other the newest release with replicas.
@@ -211,7 +264,14 @@ impl Switchboard {
             millis => Duration::from_millis(millis),
         };
         let shield = self.shield(service, &releases);
-        Routes { releases, first_byte, shield }
+        let index_of = |revision: Revision| releases.iter().position(|release| release.revision == revision);
+        let pins = service.pins.iter().filter_map(|pin| Pin::new(&pin.when, index_of(pin.to)?)).collect();
+        let shares = || releases.iter().map(|release| (release.revision, release.weight));
+        let sticky = service.sticky.as_ref().and_then(|by| Sticky::new(by, &service.service, &mut shares()));
+        let mirror = service.mirror.as_ref().filter(|mirror| mirror.share > BasisPoints::NONE);
+        let mirror = mirror
+            .and_then(|mirror| Some(Mirror { release: index_of(mirror.to)?, share: u32::from(mirror.share.get()) }));
+        Routes { releases, first_byte, shield, pins, sticky, mirror }
     }
 
     fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
@@ -266,7 +326,8 @@ mod tests {
             counts: Rc::default(),
             label: HeaderValue::from_static("r"),
         });
-        Routes { releases: releases.collect(), first_byte: FIRST_BYTE_TIME, shield: None }
+        let releases = releases.collect();
+        Routes { releases, first_byte: FIRST_BYTE_TIME, shield: None, pins: Vec::new(), sticky: None, mirror: None }
     }
 
     #[test]

@@ -18,13 +18,36 @@ pub(crate) struct ReleaseCounts {
     users: RefCell<Counts>,
     preview: RefCell<Counts>,
     shielded: Cell<u64>,
+    pinned: RefCell<Counts>,
+    mirrored: RefCell<Counts>,
+    mirror_dropped: Cell<u64>,
+    /// Copies to it that are under way.
+    pub(crate) copies: Cell<usize>,
+}
+
+impl ReleaseCounts {
+    /// Counts how a copy went.
+    pub(crate) fn count_copy(&self, outcome: Outcome, took: Duration) {
+        self.mirrored.borrow_mut().record(outcome, micros(took));
+    }
+
+    /// Counts a copy that was not sent.
+    pub(crate) fn drop_copy(&self) {
+        self.mirror_dropped.set(self.mirror_dropped.get() + 1);
+    }
+}
+
+fn micros(took: Duration) -> u64 {
+    u64::try_from(took.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Who sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// A user; the coin chose the release.
+    /// A user; the coin chose the release, or what their share sticks to.
     Users,
+    /// A user whom a pin sent there: no chance decided.
+    Pinned,
     /// Somebody who asked for this release; says nothing about users.
     Preview,
 }
@@ -65,7 +88,11 @@ impl Ledger {
             counts: counts.users.borrow().clone(),
             preview: counts.preview.borrow().clone(),
             shielded: counts.shielded.get(),
-            ..ReleaseReport::new(service.clone(), revision)
+            pinned: counts.pinned.borrow().clone(),
+            mirrored: counts.mirrored.borrow().clone(),
+            mirror_dropped: counts.mirror_dropped.get(),
+            service: service.clone(),
+            revision,
         });
         reports.filter(|release| !release.is_empty()).collect()
     }
@@ -104,9 +131,10 @@ impl Tally {
     fn record(&self, outcome: Outcome, took: Duration) {
         let counts = match self.audience {
             Audience::Users => &self.counts.users,
+            Audience::Pinned => &self.counts.pinned,
             Audience::Preview => &self.counts.preview,
         };
-        counts.borrow_mut().record(outcome, u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        counts.borrow_mut().record(outcome, micros(took));
     }
 }
 

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::accept::Acceptor;
 use crate::clock::Clock;
 use crate::limits::TICK;
+use crate::mirror::Copies;
 use crate::routes::Switchboard;
 use crate::seats::{Seat, Seats};
 use crate::vital::Vital;
@@ -61,6 +62,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     pub(crate) random: RefCell<fastrand::Rng>,
     pub(crate) switchboard: RefCell<Switchboard>,
+    /// Copies of requests that are under way.
+    pub(crate) copies: Rc<Copies>,
     seats: Rc<Seats>,
     refused: Cell<u64>,
 }
@@ -94,6 +97,7 @@ impl Worker {
             clock: Clock::new(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
             switchboard: RefCell::default(),
+            copies: Rc::default(),
             seats: Rc::default(),
             refused: Cell::new(0),
         }
