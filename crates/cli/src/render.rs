@@ -74,9 +74,9 @@ fn bar(weight: BasisPoints) -> String {
 /// `475 req/s  errors 0.4 %  p99 12 ms`
 fn figures(release: &ReleaseStatus, now: Timestamp, paint: Paint) -> String {
     let Counts { latency, .. } = &release.recent;
-    let requests = release.recent.requests();
+    let (requests, apart) = (release.recent.requests(), apart(release, paint));
     if requests == 0 {
-        return paint.dim("no requests");
+        return paint.dim("no requests") + &apart;
     }
     let seconds = now.since(release.created).min(RECENT).as_secs_f64().max(0.1);
     let rate = requests as f64 / seconds;
@@ -88,7 +88,17 @@ fn figures(release: &ReleaseStatus, now: Timestamp, paint: Paint) -> String {
         0 => String::new(),
         count => paint.warn(format!("  {count} shielded")),
     };
-    format!("{rate:.0} req/s  {errors}{p99}{shielded}")
+    format!("{rate:.0} req/s  {errors}{p99}{shielded}{apart}")
+}
+
+/// Requests that say nothing about its share: `  12 pinned, 1 failed  340 copies`.
+fn apart(release: &ReleaseStatus, paint: Paint) -> String {
+    let of = |counts: &Counts, what: &str| match (counts.requests(), counts.errors()) {
+        (0, _) => String::new(),
+        (count, 0) => format!("  {count} {what}"),
+        (count, failed) => format!("  {count} {what}, {}", paint.bad(format!("{failed} failed"))),
+    };
+    of(&release.pinned, "pinned") + &of(&release.mirrored, "copies")
 }
 
 fn millis(us: u64) -> String {
@@ -165,4 +175,39 @@ pub(crate) fn clock(at: Timestamp) -> String {
     let instant = jiff::Timestamp::from_microsecond(i64::try_from(at.0).unwrap_or(i64::MAX));
     let zone = jiff::tz::TimeZone::system();
     instant.map_or_else(|_| "?".into(), |instant| instant.to_zoned(zone).strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_analysis::Outcome as Ended;
+    use evenkeel_core::ids::Revision;
+
+    #[test]
+    fn pinned_requests_and_copies_are_shown_beside_the_requests_of_the_share() {
+        let mut release = ReleaseStatus {
+            revision: Revision(2),
+            version: "v2".into(),
+            standing: Standing::Untried,
+            created: Timestamp(0),
+            artefact: None,
+            weight: BasisPoints::NONE,
+            wanted: 1,
+            ready: 1,
+            replicas: Vec::new(),
+            recent: Counts::default(),
+            total: Counts::default(),
+            shielded: 0,
+            pinned: Counts::default(),
+            mirrored: Counts::default(),
+            mirror_dropped: 0,
+        };
+        let shown = |release: &ReleaseStatus| figures(release, Timestamp(1_000_000), Paint { color: false });
+        assert_eq!(shown(&release), "no requests");
+        (0..3).for_each(|_| release.pinned.record(Ended::Answered(200), 1_000));
+        (0..7).for_each(|_| release.mirrored.record(Ended::Answered(503), 1_000));
+        assert_eq!(shown(&release), "no requests  3 pinned  7 copies, 7 failed");
+        release.recent.record(Ended::Answered(200), 1_000);
+        assert_eq!(shown(&release), "1 req/s  errors 0 %  p99 1.0 ms  3 pinned  7 copies, 7 failed");
+    }
 }

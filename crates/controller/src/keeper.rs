@@ -407,6 +407,9 @@ impl Keeper {
                 recent: self.meter.recent(revision),
                 total: total.counts,
                 shielded: total.shielded,
+                pinned: total.pinned,
+                mirrored: total.mirrored,
+                mirror_dropped: self.meter.mirror_dropped(revision),
             }
         });
         let rollout = service.rollout.as_ref();

@@ -31,6 +31,8 @@ struct Dial {
     /// Everything counted since the controller started, whatever proxy counted it.
     total: Tally,
     recent: Window,
+    /// Copies that were not sent: as last reported, and since the controller started.
+    dropped: (u64, u64),
 }
 
 #[derive(Debug)]
@@ -46,10 +48,11 @@ impl Meter {
         let is_first = self.boot == 0;
         if boot != self.boot {
             self.boot = boot;
-            self.releases.values_mut().for_each(|dial| dial.reported = Tally::default());
+            self.releases.values_mut().for_each(Dial::restart);
         }
         for release in releases {
             let dial = self.releases.entry(release.revision).or_insert_with(Dial::new);
+            dial.take_dropped(release.mirror_dropped, is_first);
             let Some(new) = dial.take(release) else { continue };
             // What was counted before this controller looked is not for it to judge.
             if is_first {
@@ -93,11 +96,29 @@ impl Meter {
     pub(crate) fn total(&self, revision: Revision) -> Tally {
         self.releases.get(&revision).map_or_else(Tally::default, |dial| dial.total.clone())
     }
+
+    /// Copies to a release that were not sent since the controller started.
+    pub(crate) fn mirror_dropped(&self, revision: Revision) -> u64 {
+        self.releases.get(&revision).map_or(0, |dial| dial.dropped.1)
+    }
 }
 
 impl Dial {
     fn new() -> Self {
-        Self { reported: Tally::default(), total: Tally::default(), recent: Window::new(SHOWN) }
+        Self { reported: Tally::default(), total: Tally::default(), recent: Window::new(SHOWN), dropped: (0, 0) }
+    }
+
+    /// A proxy that started anew counts from zero.
+    fn restart(&mut self) {
+        self.reported = Tally::default();
+        self.dropped.0 = 0;
+    }
+
+    fn take_dropped(&mut self, reported: u64, is_first: bool) {
+        let before = std::mem::replace(&mut self.dropped.0, reported);
+        if !is_first {
+            self.dropped.1 += reported.saturating_sub(before);
+        }
     }
 
     /// What a report counts beyond the last one; `None` when it is nothing.
@@ -136,10 +157,15 @@ mod tests {
         meter.record(true);
         let mut take = |boot: u64, failed| {
             let counts = Counts { no_answer: failed, ..Counts::default() };
-            let release =
-                ReleaseReport { counts, shielded: failed, ..ReleaseReport::new(service.clone(), Revision(2)) };
+            let release = ReleaseReport {
+                counts,
+                shielded: failed,
+                mirror_dropped: failed,
+                ..ReleaseReport::new(service.clone(), Revision(2))
+            };
             meter.take(boot, &[&release], Timestamp(boot));
             let Tally { counts, shielded, .. } = meter.total(Revision(2));
+            assert_eq!(meter.mirror_dropped(Revision(2)), shielded);
             (shielded, counts.errors(), meter.tick().map(|(_, counted)| counted[&Revision(2)].shielded))
         };
         let told = [(1, 7), (1, 10), (1, 10), (2, 4), (2, 5)].map(|(boot, failed)| take(boot, failed));

@@ -91,6 +91,15 @@ pub struct ReleaseStatus {
     /// Those of them that it failed and the stable release answered.
     #[serde(default)]
     pub shielded: u64,
+    /// Requests since the controller started that a pin sent to it; not part of `total`.
+    #[serde(default)]
+    pub pinned: Counts,
+    /// Copies of requests since the controller started that another release answered; no user saw what came of them.
+    #[serde(default)]
+    pub mirrored: Counts,
+    /// Copies that were not sent, since too many were under way.
+    #[serde(default)]
+    pub mirror_dropped: u64,
 }
 
 /// One replica.

@@ -41,19 +41,35 @@ impl Collector for Shown {
         let services = &self.0.services;
         let mut requests = Vec::new();
         let mut shielded = Vec::new();
+        let mut pinned = Vec::new();
+        let mut mirrored = Vec::new();
+        let mut dropped = Vec::new();
         let mut up = Vec::new();
         let mut weight = Vec::new();
         for (service, release) in services.iter().flat_map(|s| s.releases.iter().map(move |r| (s, r))) {
             let labels = labels(service, release);
             requests.extend(classes(&labels, &release.total));
             shielded.push((labels.clone(), release.shielded));
+            pinned.extend(classes(&labels, &release.pinned));
+            mirrored.extend(classes(&labels, &release.mirrored));
+            dropped.push((labels.clone(), release.mirror_dropped));
             up.push((labels.clone(), i64::from(release.ready)));
             weight.push((labels, i64::from(release.weight.get())));
         }
         counters(&mut encoder, "http_requests", "Requests by release and class of status", requests)?;
         let help = "Requests that the release failed and the stable release answered";
         counters(&mut encoder, "evenkeel_shielded_requests", help, shielded)?;
-        durations(&mut encoder, services)?;
+        let help = "Requests that a pin sent to the release, not part of http_requests";
+        counters(&mut encoder, "evenkeel_pinned_requests", help, pinned)?;
+        let help = "Copies of requests that another release answered; no user saw what came of them";
+        counters(&mut encoder, "evenkeel_mirrored_requests", help, mirrored)?;
+        let help = "Copies that were not sent, since too many were under way";
+        counters(&mut encoder, "evenkeel_mirror_dropped", help, dropped)?;
+        let help = "Time to the first byte of the answer";
+        durations(&mut encoder, "http_request_duration_seconds", help, services, |release| &release.total)?;
+        let help = "Time to the first byte of the answer to a copy";
+        let name = "evenkeel_mirrored_request_duration_seconds";
+        durations(&mut encoder, name, help, services, |release| &release.mirrored)?;
         gauges(&mut encoder, "replica_up", "Replicas that may have traffic", up)?;
         gauges(&mut encoder, "evenkeel_release_weight", "Share of traffic in units of 0.01 %", weight)?;
         let status = services.iter().map(|s| (of_service(s), deployment_status(s))).collect();
@@ -148,12 +164,17 @@ fn gauges(
     Ok(())
 }
 
-fn durations(encoder: &mut DescriptorEncoder<'_>, services: &[ServiceStatus]) -> Result<(), std::fmt::Error> {
-    let help = "Time to the first byte of the answer";
+fn durations(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    services: &[ServiceStatus],
+    counts: for<'a> fn(&'a ReleaseStatus) -> &'a Counts,
+) -> Result<(), std::fmt::Error> {
     let kind = prometheus_client::metrics::MetricType::Histogram;
-    let mut family = encoder.encode_descriptor("http_request_duration_seconds", help, None, kind)?;
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
     for (service, release) in services.iter().flat_map(|s| s.releases.iter().map(move |r| (s, r))) {
-        let latency = &release.total.latency;
+        let latency = &counts(release).latency;
         if latency.total() == 0 {
             continue;
         }
@@ -186,6 +207,10 @@ mod tests {
         total.record(Ended::Answered(200), 3_000);
         total.record(Ended::Answered(503), 30_000);
         total.record(Ended::NoAnswer, 30_000);
+        let (mut pinned, mut mirrored) = (Counts::default(), Counts::default());
+        pinned.record(Ended::Answered(404), 3_000);
+        mirrored.record(Ended::NoAnswer, 3_000);
+        mirrored.record(Ended::Answered(200), 3_000);
         let promoted = RolloutStatus {
             id: RolloutId(1),
             kind: Kind::Deploy,
@@ -217,6 +242,9 @@ mod tests {
             recent: Counts::default(),
             total,
             shielded: 1,
+            pinned,
+            mirrored,
+            mirror_dropped: 7,
         };
         let service = ServiceStatus {
             service: ServiceName::new("web").unwrap(),
@@ -238,6 +266,11 @@ mod tests {
             format!(r#"http_request_duration_seconds_bucket{{le="0.005",{labels}}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{le="+Inf",{labels}}} 2"#),
             format!(r#"evenkeel_shielded_requests_total{{{labels}}} 1"#),
+            format!(r#"evenkeel_pinned_requests_total{{{labels},status="4xx"}} 1"#),
+            format!(r#"evenkeel_mirrored_requests_total{{{labels},status="2xx"}} 1"#),
+            format!(r#"evenkeel_mirrored_requests_total{{{labels},status="none"}} 1"#),
+            format!(r#"evenkeel_mirrored_request_duration_seconds_count{{{labels}}} 1"#),
+            format!(r#"evenkeel_mirror_dropped_total{{{labels}}} 7"#),
             format!(r#"replica_up{{{labels}}} 1"#),
             "# TYPE evenkeel_rollouts_remembered gauge".into(),
             r#"evenkeel_rollouts_remembered{service="web",environment="production",status="promoted"} 2"#.into(),
