@@ -15,7 +15,7 @@ use evenkeel_core::ids::FencingToken;
 use evenkeel_core::ports::{PlatformError, Workloads};
 use evenkeel_platform::ProcessPlatform;
 use evenkeel_proxy::RemoteProxy;
-use evenkeel_store::SqliteStore;
+use evenkeel_store::{Address, Site, SqlStore};
 use evenkeel_wire::{agent, frame};
 use rustix::fs::FlockOperation;
 use tokio::net::TcpListener;
@@ -211,7 +211,9 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Re
     place.make()?;
     // Never given back by hand: who finds it free knows that this process has ended.
     std::mem::forget(lock(place, LOCK_LIMIT).await?);
-    let store = SqliteStore::open(place.store()).await.map_err(|error| Failure::Internal(error.to_string()))?;
+    let store = SqlStore::open(&Address::File(place.store()), Site::default())
+        .await
+        .map_err(|error| Failure::Internal(error.to_string()))?;
     let platform = ProcessPlatform::new(place.path(), own_command("agent", place)?);
     let options = Options {
         store,

@@ -88,7 +88,7 @@ where
 {
     let Options { store, workloads, traffic, clock } = options;
     // First nobody else may decide or act any more; then what is read is all there is.
-    let token = store.next_token().await?;
+    let token = store.next_token(None).await?;
     workloads.hello(token).await?;
     let mut keepers = BTreeMap::new();
     for stored in store.load().await? {

@@ -14,6 +14,7 @@
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
 //! - [`choice`]: which requests go where for what they are.
+//! - [`lease`]: who of several controllers leads, and when another one takes over.
 //! - [`span`]: spans of time as people read them.
 //! - [`ports`]: the small traits that adapters implement.
 
@@ -23,6 +24,7 @@ pub mod choice;
 pub mod evidence;
 pub mod fleet;
 pub mod ids;
+pub mod lease;
 pub mod plan;
 pub mod ports;
 pub mod probe;

@@ -28,9 +28,21 @@ pub trait Clock: Send + Sync {
 
 /// Keeps what was decided: an append-only log of events per service, and snapshots to shorten the reading of it.
 pub trait Store: Send + Sync {
-    /// Takes the next fencing token, higher than any taken before. Whoever holds an older one appends nothing from here
-    /// on, so that what is loaded afterwards stays all there is.
-    fn next_token(&self) -> impl Future<Output = Result<FencingToken, StoreError>> + Send;
+    /// Takes the next fencing token, higher than any taken before, and the lease with it. Whoever holds an older one
+    /// appends nothing from here on, so that what is loaded afterwards stays all there is.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when `after` is given and is not the newest: somebody was quicker.
+    fn next_token(&self, after: Option<FencingToken>) -> impl Future<Output = Result<FencingToken, StoreError>> + Send;
+
+    /// Gives a sign of life: whoever stands by sees that the holder of the newest token lives.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when a newer token than this controller's was taken.
+    fn renew(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// How much room everything takes, in bytes.
+    fn bytes(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Reads every service: its newest snapshot and the events after it.
     fn load(&self) -> impl Future<Output = Result<Vec<Stored>, StoreError>> + Send;
@@ -43,13 +55,21 @@ pub trait Store: Send + Sync {
     /// whose answer was lost.
     fn append(&self, append: Append<'_>) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Reads the log of a service from an event on, oldest first, at most `limit` of them.
+    /// Reads the log of a service from an event on, oldest first, at most `limit` of them. The oldest may have been
+    /// dropped: see [`Store::beginning`].
     fn events(
         &self,
         service: &ServiceName,
         from: u64,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<Recorded>, StoreError>> + Send;
+
+    /// Where the log of a service begins: the oldest state that is kept, and the number of events it includes. `None`:
+    /// with the first event.
+    fn beginning(
+        &self,
+        service: &ServiceName,
+    ) -> impl Future<Output = Result<Option<(u64, Service)>, StoreError>> + Send;
 
     /// Keeps what was counted, of all services in one transaction; durable when this returns.
     ///
@@ -83,7 +103,7 @@ pub struct Append<'a> {
     pub at: Timestamp,
     /// What happened.
     pub event: &'a Event,
-    /// The state after it, when it is time to keep one.
+    /// The state after it, when it is time to keep one. What it does not remember any more may be dropped from the log.
     pub snapshot: Option<&'a Service>,
     /// What the decision rests on: kept with the event or not at all. Records that are there already stay as they are.
     pub ticks: &'a [TickRecord],

@@ -259,6 +259,12 @@ impl Service {
         self.releases.get(&revision).map_or(1, |release| release.replicas)
     }
 
+    /// The oldest rollout that is remembered; `None` before the first.
+    #[must_use]
+    pub fn oldest_rollout(&self) -> Option<&Rollout> {
+        self.past.first().or(self.rollout.as_ref())
+    }
+
     /// A release as people know it: `r3 (1.4.2)`.
     #[must_use]
     pub fn called(&self, revision: Revision) -> String {

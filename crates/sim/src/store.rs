@@ -85,10 +85,14 @@ impl Book {
 }
 
 impl Store for Caller {
-    async fn next_token(&self) -> Result<FencingToken, StoreError> {
+    async fn next_token(&self, after: Option<FencingToken>) -> Result<FencingToken, StoreError> {
         let life = self.life;
         self.store(Duration::ZERO, move |state| {
             answers(state)?;
+            let newest = FencingToken(state.book.token);
+            if after.is_some_and(|after| after != newest) {
+                return Err(StoreError::Superseded(newest));
+            }
             state.book.token += 1;
             state.book.holder = life;
             // What the one before could not record is decided anew, by what is seen.
@@ -96,6 +100,24 @@ impl Store for Caller {
             Ok(FencingToken(state.book.token))
         })
         .await
+    }
+
+    async fn renew(&self) -> Result<(), StoreError> {
+        let life = self.life;
+        self.store(Duration::ZERO, |state| {
+            answers(state)?;
+            leads(state, life)
+        })
+        .await
+    }
+
+    async fn bytes(&self) -> Result<u64, StoreError> {
+        self.store(Duration::ZERO, |state| answers(state).map(|()| 0)).await
+    }
+
+    async fn beginning(&self, _: &ServiceName) -> Result<Option<(u64, Service)>, StoreError> {
+        // Nothing is ever dropped here.
+        self.store(Duration::ZERO, |state| answers(state).map(|()| None)).await
     }
 
     async fn load(&self) -> Result<Vec<Stored>, StoreError> {

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evenkeel_core::ports::StoreError;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Connection};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::sqlite::{SqliteAutoVacuum, SqliteConnectOptions};
+use sqlx::{AnyPool, AssertSqlSafe, ConnectOptions, Connection};
+use url::Url;
 
-/// The newest format this code reads and writes, and the one it makes.
-pub(crate) const FORMAT: i64 = STEPS.len() as i64;
+use crate::schema::{self, FORMAT};
+
 /// Marks SQLite files as evenkeel's, at byte 68 of the file: "evkl" (SQLite file format, section 1.3.14).
 const APPLICATION_ID: u32 = u32::from_be_bytes(*b"evkl");
 /// What every SQLite file begins with.
@@ -21,29 +23,6 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for another process's transaction before a decision: a controller that waits for its store does not
 /// look at its services meanwhile, and traffic that goes back must not wait longer for its record.
 pub(crate) const BUSY_TIMEOUT_OF_DECISIONS: Duration = Duration::from_millis(100);
-
-/// What leads from each format to the next; 0 is an empty file. Versions count from 1 within a service; times are
-/// microseconds since 1970.
-const STEPS: [&str; 2] = [
-    "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
-    CREATE TABLE events (
-        service TEXT NOT NULL, version INTEGER NOT NULL CHECK (version > 0), at INTEGER NOT NULL, event TEXT NOT NULL,
-        PRIMARY KEY (service, version)
-    ) STRICT;
-    CREATE TABLE snapshots (service TEXT PRIMARY KEY, version INTEGER NOT NULL, state TEXT NOT NULL) STRICT;
-    CREATE TABLE tokens (only INTEGER PRIMARY KEY CHECK (only = 1), token INTEGER NOT NULL) STRICT;
-    INSERT INTO meta VALUES ('format', 1);
-    INSERT INTO tokens VALUES (1, 0);
-",
-    "
-    CREATE TABLE ticks (
-        service TEXT NOT NULL, rollout INTEGER NOT NULL, sequence INTEGER NOT NULL, at INTEGER NOT NULL,
-        body BLOB NOT NULL, PRIMARY KEY (service, rollout, sequence)
-    ) STRICT;
-    UPDATE meta SET value = 2 WHERE key = 'format';
-",
-];
 
 /// Makes sure that a store of the newest format lies at `path`: makes an empty one where there is nothing, and brings an
 /// older one up to date.
@@ -72,6 +51,46 @@ pub(crate) async fn prepare(path: &Path) -> Result<(), StoreError> {
 pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
     // Statements stay out of the log: events may hold what the operator's log should not.
     SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT).disable_statement_logging()
+}
+
+/// The one connection that writes.
+///
+/// # Errors
+/// When the path cannot be written as a URL.
+pub(crate) async fn writer(path: &Path) -> Result<AnyPool, StoreError> {
+    // A commit is on the disk when it returns, not merely in the right order.
+    let writes = format!("PRAGMA synchronous = FULL; PRAGMA busy_timeout = {}", BUSY_TIMEOUT_OF_DECISIONS.as_millis());
+    let pool = pool(1).after_connect(move |connection, _| {
+        let writes = AssertSqlSafe(writes.clone());
+        Box::pin(async move { sqlx::raw_sql(writes).execute(connection).await.map(drop) })
+    });
+    pool.connect_with(any_options(path, "rw")?).await.map_err(|error| unavailable(path, error))
+}
+
+/// Connections that read; made when they are needed.
+///
+/// # Errors
+/// As for [`writer`].
+pub(crate) fn readers(path: &Path, connections: u32) -> Result<AnyPool, StoreError> {
+    Ok(pool(connections).connect_lazy_with(any_options(path, "ro")?))
+}
+
+fn pool(connections: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(2 * BUSY_TIMEOUT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(false)
+}
+
+fn any_options(path: &Path, mode: &str) -> Result<AnyConnectOptions, StoreError> {
+    let absolute = std::path::absolute(path).map_err(|error| unavailable(path, error))?;
+    let escaped = Url::from_file_path(&absolute).map_err(|()| unavailable(path, "this path cannot be used"))?;
+    let url = Url::parse(&format!("sqlite://{}?mode={mode}", escaped.path()));
+    let options = url.map_err(|error| unavailable(path, error)).map(|url| AnyConnectOptions::from_url(&url));
+    let options = options?.map_err(|error| unavailable(path, error))?;
+    Ok(options.disable_statement_logging())
 }
 
 /// An error of the environment, with the file it is about.
@@ -119,24 +138,24 @@ async fn create(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// Goes every step that is left in one transaction: another process, or a crash, leaves all of them or none.
+/// Makes the tables anew in one transaction: another process, or a crash, leaves all of it done or nothing.
 async fn bring_up_to_date(path: &Path) -> sqlx::Result<()> {
     let mut connection = options(path).connect().await?;
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let query = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'format'");
     let found: i64 = query.fetch_one(&mut *transaction).await?;
-    for step in &STEPS[usize::try_from(found).unwrap_or(0)..] {
-        sqlx::raw_sql(*step).execute(&mut *transaction).await?;
+    if found < FORMAT {
+        sqlx::raw_sql(AssertSqlSafe(schema::sqlite_from_1())).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
     connection.close().await
 }
 
 async fn build(fresh: &Path) -> sqlx::Result<()> {
-    let mut connection = options(fresh).pragma("application_id", APPLICATION_ID.to_string()).connect().await?;
-    for step in STEPS {
-        sqlx::raw_sql(step).execute(&mut connection).await?;
-    }
+    let options = options(fresh).pragma("application_id", APPLICATION_ID.to_string());
+    // Room that is not needed any more can be given back.
+    let mut connection = options.auto_vacuum(SqliteAutoVacuum::Incremental).connect().await?;
+    sqlx::raw_sql(AssertSqlSafe(schema::sqlite())).execute(&mut connection).await?;
     sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut connection).await?;
     connection.close().await
 }

@@ -1,43 +1,81 @@
 //! Events and states in and out of the log's text.
 
-use std::path::Path;
-
 use evenkeel_core::ids::{FencingToken, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::lease::Lease;
 use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::service::Service;
 use serde_json::Error as NotJson;
 
-use crate::log::{Appended, Entry, Log, Range, Row, TickRange, View};
+use crate::address::{Address, Site};
+use crate::log::{Appended, Entry, Forget, Log, Range, Row, TickRange, View};
 
-/// The store of a controller on one machine: one SQLite file, private to its user.
+/// One site of a store: a SQLite file, private to its user, or a database of a PostgreSQL server.
 ///
-/// Clones share the open file.
+/// Clones share what is open.
 #[derive(Debug, Clone)]
-pub struct SqliteStore {
+pub struct SqlStore {
     log: Log,
 }
 
-impl SqliteStore {
-    /// Opens the store at `path`, or makes an empty one, mode 0600, where there is nothing. The folder must be there.
+impl SqlStore {
+    /// Opens a store, or makes an empty one where there is nothing: a file of mode 0600 in a folder that must be there,
+    /// or tables in the schema `evenkeel` of a database that must be there.
     ///
     /// # Errors
-    /// [`StoreError::NewerFormat`] when a newer evenkeel wrote it, and [`StoreError::Unavailable`] when the file is
+    /// [`StoreError::NewerFormat`] when a newer evenkeel wrote it, and [`StoreError::Unavailable`] when a file is
     /// something else; both leave it as it is. Otherwise [`StoreError::Unavailable`], from the environment.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
-        Ok(Self { log: Log::open(path.as_ref()).await? })
+    pub async fn open(address: &Address, site: Site) -> Result<Self, StoreError> {
+        Ok(Self { log: Log::open(address, site).await? })
     }
 
-    /// Moves everything into the one file and closes it, so that the file can be copied.
+    /// Closes it; a file then holds everything by itself and can be copied.
     ///
     /// Nothing is lost without it; calls that come later are [`StoreError::Unavailable`].
     pub async fn close(&self) {
         self.log.close().await;
     }
+
+    /// Who holds the site's lease, and what was seen of them; `None` when nobody ever did.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn lease(&self) -> Result<Option<Lease>, StoreError> {
+        self.log.lease().await
+    }
+
+    /// Gives the lease back at a clean end, so that nobody waits for its term; does nothing when another one has it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn release(&self) -> Result<(), StoreError> {
+        self.log.release().await
+    }
 }
 
-impl Store for SqliteStore {
-    async fn next_token(&self) -> Result<FencingToken, StoreError> {
-        self.log.next_token().await.map(FencingToken)
+impl Store for SqlStore {
+    async fn next_token(&self, after: Option<FencingToken>) -> Result<FencingToken, StoreError> {
+        let taken = self.log.next_token(after.map(|token| token.0)).await?;
+        taken.map(FencingToken).map_err(|newest| StoreError::Superseded(FencingToken(newest)))
+    }
+
+    async fn renew(&self) -> Result<(), StoreError> {
+        self.log.renew().await?.map_err(|newest| StoreError::Superseded(FencingToken(newest)))
+    }
+
+    async fn bytes(&self) -> Result<u64, StoreError> {
+        self.log.bytes().await
+    }
+
+    async fn beginning(&self, service: &ServiceName) -> Result<Option<(u64, Service)>, StoreError> {
+        let mut view = self.log.view().await?;
+        let first = view.events(Range { service: service.as_str(), from: 0, limit: 1 }).await?;
+        if first.first().is_none_or(|row| row.version == 1) {
+            return Ok(None);
+        }
+        let Some((version, state)) = view.oldest_state(service.as_str()).await? else { return Ok(None) };
+        let why =
+            |error: NotJson| StoreError::Damaged { service: service.to_string(), version, why: error.to_string() };
+        Ok(Some((version, serde_json::from_str(&state).map_err(why)?)))
     }
 
     async fn load(&self) -> Result<Vec<Stored>, StoreError> {
@@ -59,6 +97,10 @@ impl Store for SqliteStore {
             event: &serde_json::to_string(append.event).map_err(unfit)?,
             state: state.as_deref(),
             ticks: append.ticks,
+            forget: append
+                .snapshot
+                .and_then(Service::oldest_rollout)
+                .map(|r| Forget { rollout: r.id, began: r.started }),
         };
         match self.log.append(entry).await? {
             Appended::Durably => Ok(()),
@@ -68,7 +110,7 @@ impl Store for SqliteStore {
     }
 
     async fn events(&self, service: &ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
-        let rows = self.log.events(Range { service: service.as_str(), from, limit }).await?;
+        let rows = self.log.view().await?.events(Range { service: service.as_str(), from, limit }).await?;
         rows.into_iter().map(|row| recorded(service.as_str(), row)).collect()
     }
 
@@ -86,13 +128,13 @@ impl Store for SqliteStore {
         from_sequence: u64,
         limit: u32,
     ) -> Result<Vec<TickRecord>, StoreError> {
-        self.log.ticks(TickRange { service: service.as_str(), rollout, from: from_sequence, limit }).await
+        let range = TickRange { service: service.as_str(), rollout, from: from_sequence, limit };
+        self.log.view().await?.ticks(range).await
     }
 }
 
 async fn load_one(view: &mut View, service: String, length: u64) -> Result<Stored, StoreError> {
-    let kept = view.state(&service).await?;
-    let snapshot = kept.and_then(|(version, state)| readable(version, &state, length));
+    let snapshot = newest_readable(view, &service, length).await?;
     let from = snapshot.as_ref().map_or(0, |(version, _)| *version) + 1;
     let rows = view.events(Range { service: &service, from, limit: u32::MAX }).await?;
     let events = unbroken(&service, from, rows)?;
@@ -101,10 +143,17 @@ async fn load_one(view: &mut View, service: String, length: u64) -> Result<Store
     Ok(Stored { service, snapshot, events })
 }
 
-/// A snapshot only saves time: one that cannot be read, or that is ahead of its log, is as good as none.
-fn readable(version: u64, state: &str, length: u64) -> Option<(u64, Service)> {
-    let state = serde_json::from_str(state).ok()?;
-    (version <= length).then_some((version, state))
+/// A snapshot only saves time as long as the events before it are there: one that cannot be read, or that is ahead of
+/// its log, is passed over.
+async fn newest_readable(view: &mut View, service: &str, length: u64) -> Result<Option<(u64, Service)>, StoreError> {
+    let mut below = length + 1;
+    while let Some((version, state)) = view.state(service, below).await? {
+        if let Ok(state) = serde_json::from_str(&state) {
+            return Ok(Some((version, state)));
+        }
+        below = version;
+    }
+    Ok(None)
 }
 
 /// The events of all versions from `from` on, none missing in between.

@@ -7,6 +7,10 @@ use sqlx::{ConnectOptions, Connection};
 use super::*;
 use crate::file::options;
 
+async fn try_open(path: &Path) -> Result<Log, StoreError> {
+    Log::open(&Address::file(path), Site::default()).await
+}
+
 async fn change(path: &Path, text: &'static str) {
     let mut connection = options(path).connect().await.unwrap();
     sqlx::raw_sql(text).execute(&mut connection).await.unwrap();
@@ -36,7 +40,7 @@ async fn the_files_beside_an_open_store_are_private_too() {
 async fn a_missing_folder_is_named() {
     let (folder, _) = place();
     let path = folder.path().join("nowhere/evenkeel.db");
-    let error = Log::open(&path).await.unwrap_err().to_string();
+    let error = try_open(&path).await.unwrap_err().to_string();
     assert!(error.contains("nowhere/evenkeel.db"), "{error}");
 }
 
@@ -46,8 +50,8 @@ async fn a_newer_format_is_refused_and_left_as_it_is() {
     open(&path).await.close().await;
     change(&path, "UPDATE meta SET value = 7 WHERE key = 'format'").await;
     let before = fs::read(&path).unwrap();
-    let refused = Log::open(&path).await.unwrap_err();
-    assert!(matches!(refused, StoreError::NewerFormat { found: 7, known: crate::file::FORMAT, .. }), "{refused}");
+    let refused = try_open(&path).await.unwrap_err();
+    assert!(matches!(refused, StoreError::NewerFormat { found: 7, known: crate::schema::FORMAT, .. }), "{refused}");
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -80,8 +84,8 @@ async fn a_store_of_an_older_format_is_brought_up_to_date_with_all_that_is_in_it
     for token in [7, 8] {
         let log = open(&path).await;
         assert_eq!(whole_events(&log).await, 1);
-        assert_eq!(log.view().await.unwrap().state(WEB).await.unwrap(), Some((1, "the state".to_owned())));
-        assert_eq!(log.next_token().await.unwrap(), token);
+        assert_eq!(log.view().await.unwrap().state(WEB, u64::MAX).await.unwrap(), Some((1, "the state".to_owned())));
+        assert_eq!(log.next_token(None).await.unwrap().unwrap(), token);
         log.close().await;
     }
     let log = open(&path).await;
@@ -99,7 +103,7 @@ async fn files_of_others_are_refused_and_left_as_they_are() {
     fs::write(&empty, "").unwrap();
     for path in [sqlite, text, empty] {
         let before = fs::read(&path).unwrap();
-        let refused = Log::open(&path).await.unwrap_err().to_string();
+        let refused = try_open(&path).await.unwrap_err().to_string();
         assert!(refused.contains("not an evenkeel store"), "{refused}");
         assert_eq!(fs::read(&path).unwrap(), before);
     }
