@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use evenkeel_analysis::Verdict;
 use evenkeel_core::fleet::{Action, Fleet, World};
-use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
-use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored};
+use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored, TickRecord};
+use evenkeel_core::record::{Decided, Record, What};
 use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
@@ -14,6 +16,7 @@ use evenkeel_core::{Event, Evidence, Observation, Phase, Service, Tick};
 use tracing::{info, warn};
 
 use crate::meter::Meter;
+use crate::recorder::Recorder;
 use crate::status::{ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, Told};
 
 /// A snapshot is stored after this many events.
@@ -27,14 +30,13 @@ pub(crate) struct Keeper {
     pub(crate) fleet: Fleet,
     pub(crate) meter: Meter,
     evidence: Evidence,
-    /// Ticks so far.
-    ticks: u64,
+    pub(crate) recorder: Recorder,
     /// Events in the store.
     version: u64,
     /// When the newest of them was decided.
     newest: Timestamp,
     /// Decided and acted on, but not durable yet: ways back to stable while the store did not answer.
-    unsaved: VecDeque<(Timestamp, Event)>,
+    unsaved: VecDeque<Unsaved>,
     /// The service without what is unsaved; `None` when nothing is.
     durable: Option<Box<Service>>,
     /// The store failed to answer, so that its log may hold more than is known of it.
@@ -56,6 +58,15 @@ pub(crate) struct Keeper {
     is_outdated: bool,
 }
 
+/// A way back that is not in the log yet.
+#[derive(Debug)]
+struct Unsaved {
+    at: Timestamp,
+    event: Event,
+    /// Of the record of what became of it.
+    sequence: u64,
+}
+
 /// What the world looks like to one service.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sight<'a> {
@@ -68,13 +79,13 @@ pub(crate) struct Sight<'a> {
 
 impl Keeper {
     /// A service that was never deployed.
-    pub(crate) fn new(name: ServiceName) -> Self {
+    pub(crate) fn new(name: ServiceName, token: FencingToken) -> Self {
         Self {
             fleet: Fleet::new(name.clone()),
             service: Service::new(name),
             meter: Meter::default(),
             evidence: Evidence::new(),
-            ticks: 0,
+            recorder: Recorder::new(token),
             version: 0,
             newest: Timestamp::default(),
             unsaved: VecDeque::new(),
@@ -143,14 +154,14 @@ impl Keeper {
     }
 
     /// A service as its log tells it: the same events through the same step give the same state.
-    pub(crate) fn recover(stored: Stored) -> Self {
-        let mut keeper = Self::new(stored.service);
+    pub(crate) fn recover(stored: Stored, token: FencingToken) -> Self {
+        let mut keeper = Self::new(stored.service, token);
         if let Some((version, service)) = stored.snapshot {
             keeper.newest = service.rollout.as_ref().and_then(|r| r.moments.last()).map_or(keeper.newest, |m| m.at);
             (keeper.version, keeper.service) = (version, service);
         }
         stored.events.iter().for_each(|recorded| keeper.replay(recorded));
-        keeper.follow();
+        keeper.begin_anew();
         keeper
     }
 
@@ -173,7 +184,11 @@ impl Keeper {
         let mut happened = self.happen_once(store, event.clone(), now).await;
         if let Err(Unhappened::Store(StoreError::Conflict { .. })) = happened {
             self.catch_up(store).await?;
-            happened = self.happen_once(store, event, now.max(self.newest)).await;
+            // What was seen was judged by what was known before: it is looked at anew.
+            happened = match event {
+                Event::Seen(_) => Ok(()),
+                asked => self.happen_once(store, asked, now.max(self.newest)).await,
+            };
         }
         happened.map(|()| self.tell(&before))
     }
@@ -201,6 +216,7 @@ impl Keeper {
             failed => failed,
         };
         if let Err(error) = written {
+            self.note_unwritten(now);
             let may_not_write = matches!(error, StoreError::Conflict { .. } | StoreError::Superseded(_));
             if !is_way_back(&event, &step.next) || may_not_write {
                 return Err(error.into());
@@ -208,27 +224,28 @@ impl Keeper {
             // Traffic goes back to stable without anybody's permission, and is recorded afterwards.
             warn!(service = %self.service.name, %error, "going back before it could be recorded");
             self.durable.get_or_insert_with(|| Box::new(self.service.clone()));
-            self.unsaved.push_back((now, event));
+            let sequence = self.recorder.next();
+            self.unsaved.push_back(Unsaved { at: now, event, sequence });
         }
         self.service = step.next;
         self.follow();
         Ok(())
     }
 
+    /// What has been seen would have been decided upon, had the store answered.
+    pub(crate) fn note_unwritten(&mut self, now: Timestamp) {
+        if let Some(rollout) = self.service.in_flight() {
+            self.recorder.begin(rollout.id, now, self.version);
+            self.recorder.unwritten(rollout.id, now);
+        }
+    }
+
     async fn save_unsaved<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
-        while let Some((at, event)) = self.unsaved.front().cloned() {
-            self.write(
-                store,
-                Append {
-                    service: &self.service.name.clone(),
-                    after: self.version,
-                    at,
-                    event: &event,
-                    snapshot: None,
-                    ticks: &[],
-                },
-            )
-            .await?;
+        while let Some(Unsaved { at, event, sequence }) = self.unsaved.front() {
+            let (at, event, sequence) = (*at, event.clone(), *sequence);
+            let next = self.durable.as_ref().and_then(|durable| Some(durable.step(&event, at).ok()??.next));
+            let ticks = self.records(at, sequence, self.durable.as_deref().zip(next.as_ref()));
+            self.write(store, at, &event, None, ticks).await?;
             self.saved(at, &event);
         }
         Ok(())
@@ -248,17 +265,40 @@ impl Keeper {
         at: Timestamp,
         next: &Service,
     ) -> Result<(), StoreError> {
+        if let Some(rollout) = self.service.in_flight() {
+            self.recorder.begin(rollout.id, at, self.version);
+        }
+        let sequence = self.recorder.next();
+        let ticks = self.records(at, sequence, Some((&self.service, next)));
         let due = (self.version + 1).is_multiple_of(SNAPSHOT_EVERY);
-        let snapshot = due.then_some(next);
-        self.write(store, Append { service: &next.name, after: self.version, at, event, snapshot, ticks: &[] }).await
+        self.write(store, at, event, due.then_some(next), ticks).await
     }
 
-    async fn write<S: Store>(&mut self, store: &S, append: Append<'_>) -> Result<(), StoreError> {
-        let at = append.at;
+    /// Everything that a decision rests on, and what becomes of it.
+    fn records(&self, at: Timestamp, sequence: u64, decided: Option<(&Service, &Service)>) -> Vec<TickRecord> {
+        let decided = decided.map(|(before, next)| Decided::of(self.version + 1, before, next)).unwrap_or_default();
+        let decided = decided
+            .into_iter()
+            .map(|(rollout, decided)| Record { sequence, at, what: What::Decided(Box::new(decided)) }.stored(rollout));
+        let mut records = self.recorder.pending();
+        records.extend(decided);
+        records
+    }
+
+    async fn write<S: Store>(
+        &mut self,
+        store: &S,
+        at: Timestamp,
+        event: &Event,
+        snapshot: Option<&Service>,
+        ticks: Vec<TickRecord>,
+    ) -> Result<(), StoreError> {
+        let (service, after) = (self.service.name.clone(), self.version);
         // Who is not answered does not know whether it was written.
         self.is_unsure = true;
-        store.append(append).await?;
+        store.append(Append { service: &service, after, at, event, snapshot, ticks: &ticks }).await?;
         self.is_unsure = false;
+        self.recorder.kept_decision();
         self.version += 1;
         self.newest = self.newest.max(at);
         Ok(())
@@ -276,8 +316,8 @@ impl Keeper {
             }
             info!(service = %self.service.name, events = missed.len(), "the log holds more than was known");
             for recorded in &missed {
-                let is_ours = self.unsaved.front() == Some(&(recorded.at, recorded.event.clone()));
-                if is_ours {
+                let is_ours = |first: &Unsaved| first.at == recorded.at && first.event == recorded.event;
+                if self.unsaved.front().is_some_and(is_ours) {
                     (self.version, self.newest) = (recorded.version, self.newest.max(recorded.at));
                     self.saved(recorded.at, &recorded.event);
                     continue;
@@ -288,6 +328,7 @@ impl Keeper {
                     self.service = *durable;
                 }
                 self.replay(recorded);
+                self.begin_anew();
             }
         }
     }
@@ -301,6 +342,15 @@ impl Keeper {
                 warn!(service = %self.service.name, version = recorded.version, %refused, "an event of the log is not legal any more")
             }
         }
+    }
+
+    /// Begins to count anew: what was counted so far may have been counted for another step than the log says.
+    fn begin_anew(&mut self) {
+        self.evidence = Evidence::new();
+        if self.service.in_flight().is_some() {
+            self.recorder.refresh();
+        }
+        self.follow();
     }
 
     fn tell(&self, before: &Service) -> Vec<Told> {
@@ -327,21 +377,25 @@ impl Keeper {
     /// While the platform does not answer, the fleet's last knowledge stands.
     pub(crate) fn observe(&mut self, sight: &Sight<'_>, now: Timestamp) -> Option<Observation> {
         let rollout = self.service.in_flight()?;
-        if let Some((from, counted)) = self.meter.tick() {
-            self.ticks += 1;
-            self.evidence.take(&Tick { sequence: self.ticks, from, at: now, counted });
-        }
-        self.evidence.look(now);
         let health = |revision: Option<Revision>| revision.map_or_else(Health::default, |r| self.fleet.health(r));
         let weight = || sight.in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(rollout.candidate));
-        Some(Observation {
+        let seen = Observation {
             candidate: health(Some(rollout.candidate)),
             stable: health(rollout.stable),
             weight: sight.table_known.then(weight),
-            verdict: self.evidence.verdict(rollout),
+            verdict: Verdict::NotEnough { have: 0, need: 0 },
             measured: None,
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
-        })
+        };
+        self.recorder.begin(rollout.id, now, self.version);
+        self.recorder.see(rollout.id, now, &seen);
+        if let Some((from, counted)) = self.meter.tick() {
+            let tick = Tick { sequence: self.recorder.next(), from, at: now, counted };
+            self.evidence.take(&tick);
+            self.recorder.add(rollout.id, Record { sequence: tick.sequence, at: now, what: What::Counted(tick) });
+        }
+        self.evidence.look(now);
+        Some(Observation { verdict: self.evidence.verdict(rollout), ..seen })
     }
 
     /// The same with the evidence in numbers, which whoever decides on it keeps.

@@ -8,6 +8,7 @@
 //! - `run`: one turn of the loop, and recovery.
 //! - `keeper`: one service: its log, its fleet, its evidence.
 //! - `meter`: turns the proxy's counters into ticks, which the core's evidence is made of.
+//! - `recorder`: writes down what decisions rest on, until the store has it.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - [`status`]: what people and programs are shown.
 //! - [`clock`]: the time, which never goes back.
@@ -17,6 +18,7 @@ pub mod handle;
 mod hands;
 mod keeper;
 mod meter;
+mod recorder;
 mod run;
 pub mod status;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use evenkeel_core::fleet::Action;
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{
-    Answered, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store, StoreError, Traffic,
-    TrafficError, Workloads,
+    Answered, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store, StoreError,
+    TickRecord, Traffic, TrafficError, Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release};
@@ -42,6 +42,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The figures of a rollout in flight are shown anew this often; everything else as soon as it changes.
 const SHOW_AGAIN: Duration = Duration::from_millis(200);
+/// Records that no decision has taken along go to the store this often.
+const KEEP_RECORDS: Duration = Duration::from_secs(1);
 /// Decisions of one service in one turn; more would mean that two of them undo each other.
 const DECISIONS_PER_TURN: usize = 8;
 /// Rounds of deciding and moving traffic in one turn.
@@ -92,7 +94,7 @@ where
     workloads.hello(token).await?;
     let mut keepers = BTreeMap::new();
     for stored in store.load().await? {
-        let keeper = Keeper::recover(stored);
+        let keeper = Keeper::recover(stored, token);
         clock.not_before(keeper.newest());
         keepers.insert(keeper.service.name.clone(), keeper);
     }
@@ -101,7 +103,7 @@ where
     let (overview_in, overview) = watch::channel(Shown::default());
     let (told, _) = broadcast::channel(1_024);
     let handle = Handle { mailbox, overview, told: told.clone() };
-    let (workloads, traffic) = (Arc::new(workloads), Arc::new(traffic));
+    let (store, workloads, traffic) = (Arc::new(store), Arc::new(workloads), Arc::new(traffic));
     let mut controller = Controller {
         store,
         workloads,
@@ -123,6 +125,7 @@ where
         has_taken_stock: None,
         forgetting: BTreeSet::new(),
         reports_missed: 0,
+        keeping: (Timestamp::default(), false),
         has_looked: false,
         has_news: true,
     };
@@ -132,7 +135,7 @@ where
 }
 
 struct Controller<S, W, T, C> {
-    store: S,
+    store: Arc<S>,
     workloads: Arc<W>,
     traffic: Arc<T>,
     clock: C,
@@ -160,6 +163,8 @@ struct Controller<S, W, T, C> {
     forgetting: BTreeSet<ReplicaId>,
     /// Reports in a row that did not come.
     reports_missed: u32,
+    /// When the store was last asked to keep records, and whether it has yet to answer.
+    keeping: (Timestamp, bool),
     /// It has looked long enough to decide.
     has_looked: bool,
     /// Some service may have other settings than before.
@@ -169,15 +174,25 @@ struct Controller<S, W, T, C> {
 /// What a task beside the loop has found out.
 #[derive(Debug)]
 enum Found {
-    Probe { replica: ReplicaId, kind: ProbeKind, answer: Answered },
-    Smoke { service: ServiceName, rollout: RolloutId, result: Result<(), String> },
+    Probe {
+        replica: ReplicaId,
+        kind: ProbeKind,
+        answer: Answered,
+    },
+    Smoke {
+        service: ServiceName,
+        rollout: RolloutId,
+        result: Result<(), String>,
+    },
     Superseded(PlatformError),
     Listening(Result<(), PlatformError>),
+    /// The store was asked to keep records, up to these sequences.
+    Kept(Result<(), StoreError>, Vec<(ServiceName, u64)>),
 }
 
 impl<S, W, T, C> Controller<S, W, T, C>
 where
-    S: Store,
+    S: Store + 'static,
     W: Workloads + 'static,
     T: Traffic + 'static,
     C: Clock,
@@ -259,8 +274,32 @@ where
                 break;
             }
         }
+        self.keep_records(beside);
         self.show();
         Ok(())
+    }
+
+    /// Has the store keep what decisions may rest on, all services in one, beside the loop.
+    fn keep_records(&mut self, beside: &mut tokio::task::JoinSet<()>) {
+        let (asked, is_asked) = self.keeping;
+        let now = self.clock.now();
+        if is_asked || now.since(asked) < KEEP_RECORDS {
+            return;
+        }
+        let has_records = |(_, keeper): &(&ServiceName, &Keeper)| !keeper.recorder.is_kept();
+        let batches: Vec<_> = self.keepers.iter().filter(has_records).collect();
+        let batches: Vec<_> =
+            batches.into_iter().map(|(name, keeper)| (name.clone(), keeper.recorder.pending())).collect();
+        self.keeping = (now, !batches.is_empty());
+        if batches.is_empty() {
+            return;
+        }
+        let (store, found) = (self.store.clone(), self.answers.0.clone());
+        beside.spawn(async move {
+            let kept = store.keep_ticks(&batches).await;
+            let last = |(name, records): (ServiceName, Vec<TickRecord>)| Some((name, records.last()?.sequence));
+            let _ = found.send(Found::Kept(kept, batches.into_iter().filter_map(last).collect()));
+        });
     }
 
     /// Shows every rollout the world, and makes durable what it decides.
@@ -291,6 +330,7 @@ where
                 let (Some(next), RolloutEvent::Seen(seen)) = (next, event) else { break };
                 // A store that has just failed is not waited for again before others could go back.
                 if store_failed && !matches!(next.phase, Phase::RollingBack { .. }) {
+                    keeper.note_unwritten(now);
                     break;
                 }
                 let seen = Box::new(keeper.measured(seen));
@@ -307,14 +347,14 @@ where
 
     async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
         let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
-        let outcome = keeper.happen(&self.store, event, now).await;
+        let outcome = keeper.happen(&*self.store, event, now).await;
         self.happened(name, outcome)
     }
 
     /// Looks at what is in the log of a service when an answer of the store was lost.
     async fn make_sure(&mut self, name: &ServiceName) {
         let Some(keeper) = self.keepers.get_mut(name).filter(|keeper| keeper.is_unsure()) else { return };
-        let outcome = keeper.make_sure(&self.store).await.map_err(Unhappened::from);
+        let outcome = keeper.make_sure(&*self.store).await.map_err(Unhappened::from);
         // A failure is shown, and tried again with the next turn.
         let _ = self.happened(name, outcome);
         self.drop_if_nothing(name);
@@ -561,6 +601,20 @@ where
             }
             Found::Listening(Ok(())) => drop(self.troubles.remove("agent")),
             Found::Listening(Err(error)) => self.trouble("agent", error.to_string()),
+            Found::Kept(Ok(()), up_to) => {
+                self.keeping.1 = false;
+                for (name, sequence) in up_to {
+                    if let Some(keeper) = self.keepers.get_mut(&name) {
+                        keeper.recorder.kept(sequence);
+                    }
+                }
+                return Ok(self.troubles.remove("store").is_some());
+            }
+            Found::Kept(Err(StoreError::Superseded(newer)), _) => self.superseded = Some(newer),
+            Found::Kept(Err(error), _) => {
+                self.keeping.1 = false;
+                self.trouble("store", error.to_string());
+            }
             Found::Superseded(gone) => return Err(gone),
         }
         Ok(true)
@@ -629,7 +683,7 @@ where
         // Somebody else may have been given the address since it was asked for.
         self.with_those_of_others(&name, &addresses_of(&spec))?;
         let fresh = !self.keepers.contains_key(&name);
-        let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone()));
+        let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone(), self.token));
         let before = keeper.service.serving();
         let directory = directory.to_string_lossy().into_owned();
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };

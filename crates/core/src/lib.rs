@@ -10,6 +10,7 @@
 //! - [`rollout`]: where is a rollout, and which moves are legal?
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
+//! - [`record`]: what is written down of a rollout beside its events.
 //! - [`probe`]: is a replica started, alive, ready?
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
@@ -28,6 +29,7 @@ pub mod lease;
 pub mod plan;
 pub mod ports;
 pub mod probe;
+pub mod record;
 pub mod release;
 pub mod rollout;
 pub mod service;

@@ -218,6 +218,9 @@ pub struct Moment {
     pub text: String,
     /// What the decision rested on.
     pub evidence: Option<Verdict>,
+    /// The same in numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Box<Measured>>,
 }
 
 /// What happens to a rollout.
@@ -268,6 +271,14 @@ pub struct Observation {
     pub measured: Option<Box<Measured>>,
     /// How the smoke checks ended, once they have.
     pub smoke: Option<Result<(), String>>,
+}
+
+impl Observation {
+    /// The same without what the counts say: what was seen of replicas and traffic.
+    #[must_use]
+    pub fn unjudged(self) -> Self {
+        Self { verdict: Verdict::NotEnough { have: 0, need: 0 }, measured: None, ..self }
+    }
 }
 
 /// How the replicas of one release are.

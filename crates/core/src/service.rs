@@ -225,6 +225,11 @@ impl Service {
         self.rollout.as_ref().filter(|rollout| !rollout.is_done())
     }
 
+    /// Every rollout that is remembered, the oldest first.
+    pub fn rollouts(&self) -> impl Iterator<Item = &Rollout> {
+        self.past.iter().chain(&self.rollout)
+    }
+
     /// Which replicas and which split it shall have.
     #[must_use]
     pub fn wanted(&self) -> Wanted {

@@ -38,7 +38,7 @@ pub struct Tally {
 /// A record of a tick that cannot be read: it was changed by other hands, or a newer evenkeel wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct BadTick(String);
+pub struct BadTick(pub String);
 
 /// The layout that this code writes; it reads every one up to here.
 const LAYOUT: u8 = 1;

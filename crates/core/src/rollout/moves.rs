@@ -41,9 +41,7 @@ impl Rollout {
         let Some(next) = self.next(event, now)? else { return Ok(None) };
         let evidence = match event {
             // Evidence goes with what rests on it: the end of a step, and the way back.
-            RolloutEvent::Seen(seen) if self.is_judging() && rests_on_evidence(&self.phase, &next.phase) => {
-                Some(seen.verdict.clone())
-            }
+            RolloutEvent::Seen(seen) if self.is_judging() && rests_on_evidence(&self.phase, &next.phase) => Some(seen),
             RolloutEvent::Seen(_) | RolloutEvent::Asked(_) => None,
         };
         let same = next.phase.name() == self.phase.name() && next.at_step() == self.at_step();
@@ -384,9 +382,11 @@ impl Rollout {
         (now >= until).then(|| self.in_phase(Phase::Stuck { why }))
     }
 
-    fn note(&mut self, at: Timestamp, text: String, evidence: Option<Verdict>) {
+    fn note(&mut self, at: Timestamp, text: String, rests_on: Option<&Observation>) {
         if self.moments.len() < MOMENTS_MAX {
-            self.moments.push(Moment { at, text, evidence });
+            let evidence = rests_on.map(|seen| seen.verdict.clone());
+            let measured = rests_on.and_then(|seen| seen.measured.clone());
+            self.moments.push(Moment { at, text, evidence, measured });
         }
     }
 }
