@@ -220,7 +220,6 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Re
         workloads: platform.clone(),
         traffic: RemoteProxy::new(place.path()),
         clock: SystemClock::new(),
-        after: None,
     };
     let (handle, ended) = evenkeel_controller::start(options).await.map_err(|error| match error {
         StartError::Store(error) => Failure::Internal(error.to_string()),

@@ -93,11 +93,6 @@ pub(crate) enum Request {
         limit: u32,
         reply: Reply<Vec<Recorded>>,
     },
-    /// Something beside the loop does not work, or works again.
-    Trouble {
-        who: &'static str,
-        what: Option<String>,
-    },
     /// Stop every replica, then answer; the loop ends.
     Down {
         reply: oneshot::Sender<()>,
@@ -166,11 +161,6 @@ impl Handle {
     /// The store's.
     pub async fn events(&self, service: ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, AskError> {
         self.ask(|reply| Request::Events { service, from, limit, reply }).await
-    }
-
-    /// Shows that something does not work; `None`: that it works again.
-    pub async fn trouble(&self, who: &'static str, what: Option<String>) {
-        let _ = self.send(Request::Trouble { who, what }).await;
     }
 
     /// Stops every replica as it should be stopped, and ends the loop.

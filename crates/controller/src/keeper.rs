@@ -224,7 +224,7 @@ impl Keeper {
             // Traffic goes back to stable without anybody's permission, and is recorded afterwards.
             warn!(service = %self.service.name, %error, "going back before it could be recorded");
             self.durable.get_or_insert_with(|| Box::new(self.service.clone()));
-            let sequence = self.recorder.next();
+            let sequence = self.recorder.reserve();
             self.unsaved.push_back(Unsaved { at: now, event, sequence });
         }
         self.service = step.next;

@@ -48,6 +48,12 @@ impl Recorder {
         self.sequence
     }
 
+    /// The sequence of a decision that will be written later.
+    pub(crate) fn reserve(&mut self) -> u64 {
+        self.is_unwritten = false;
+        self.next()
+    }
+
     /// Says first that it begins anew, where that is so, with `version` events known of the log.
     pub(crate) fn begin(&mut self, rollout: RolloutId, at: Timestamp, version: u64) {
         if std::mem::take(&mut self.is_fresh) {

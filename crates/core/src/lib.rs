@@ -11,6 +11,7 @@
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
 //! - [`record`]: what is written down of a rollout beside its events.
+//! - [`replay`]: runs a recorded rollout once more, the same way or by another spec.
 //! - [`probe`]: is a replica started, alive, ready?
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
@@ -31,6 +32,7 @@ pub mod ports;
 pub mod probe;
 pub mod record;
 pub mod release;
+pub mod replay;
 pub mod rollout;
 pub mod service;
 pub mod span;

@@ -1,6 +1,6 @@
 //! A store in memory that fails, is slow, and loses answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
@@ -59,6 +59,20 @@ impl Log {
         for record in ticks {
             self.ticks.entry((record.rollout, record.sequence)).or_insert_with(|| record.clone());
         }
+    }
+
+    pub(crate) fn events(&self) -> &[Recorded] {
+        &self.events
+    }
+
+    /// Rollouts of which something is recorded.
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = RolloutId> {
+        self.ticks.keys().map(|(rollout, _)| *rollout).collect::<BTreeSet<_>>().into_iter()
+    }
+
+    /// The records of a rollout, in order.
+    pub(crate) fn records(&self, rollout: RolloutId) -> impl Iterator<Item = &TickRecord> {
+        self.ticks.range((rollout, 0)..=(rollout, u64::MAX)).map(|(_, record)| record)
     }
 
     pub(crate) fn length(&self) -> usize {
