@@ -1,6 +1,8 @@
 //! A proxy without agent and controller: opens the sockets, applies one table, serves until SIGTERM. For `bench/`.
 //!
-//! `standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT…`, weights in units of 0.01 %.
+//! `standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT… [pins=N] [sticky=visitor|cookie|address] [mirror=SHARE]`,
+//! weights and shares in units of 0.01 %. `pins` are cookies, headers and parameters in turn that no request has, sticky
+//! cookies are called `session`, and copies go to the last upstream.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a tool for benchmarks; it says what is wrong and ends")]
 
@@ -8,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use evenkeel_core::choice::{Match, Mirror, Pin, StickyBy, ValueMatch};
 use evenkeel_core::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
 use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
 use evenkeel_proxy::{Options, SOCKET_NAME, run};
@@ -20,8 +23,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [directory, listen, workers, upstreams @ ..] = arguments.as_slice() else {
-        eprintln!("usage: standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT…");
+    let [directory, listen, workers, rest @ ..] = arguments.as_slice() else {
+        eprintln!(
+            "usage: standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT… [pins=N] [sticky=KEY] [mirror=SHARE]"
+        );
         std::process::exit(2);
     };
     let (listen, workers) = (listen.parse().unwrap(), workers.parse().unwrap());
@@ -35,7 +40,7 @@ fn main() -> std::io::Result<()> {
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     };
-    frame::write(&mut control, &Ask::Apply { table: Box::new(table(listen, upstreams)) })?;
+    frame::write(&mut control, &Ask::Apply { table: Box::new(table(listen, rest)) })?;
     eprintln!("{:?}", frame::read::<Answer>(&mut control)?);
     let sockets = (0..workers).map(|_| socket(listen)).collect::<std::io::Result<Vec<OwnedFd>>>()?;
     let lent: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
@@ -56,7 +61,10 @@ fn socket(address: SocketAddr) -> std::io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn table(listen: SocketAddr, upstreams: &[String]) -> RoutingTable {
+fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
+    let is_option = |text: &&String| ["pins=", "sticky=", "mirror="].iter().any(|name| text.starts_with(name));
+    let (options, upstreams): (Vec<&String>, Vec<&String>) = rest.iter().partition(is_option);
+    let option = |name: &str| options.iter().find_map(|text| text.strip_prefix(name));
     let service = ServiceName::new("bench").unwrap();
     let releases = upstreams.iter().zip(1..).map(|(upstream, revision)| {
         let (address, weight) = upstream.split_once('=').expect("UPSTREAM=WEIGHT");
@@ -71,6 +79,22 @@ fn table(listen: SocketAddr, upstreams: &[String]) -> RoutingTable {
     let releases: Vec<ReleaseRoutes> = releases.collect();
     // The first one is the stable release, as in a rollout.
     let fallback = releases.first().map(|release| release.revision);
+    let last = releases.last().expect("an upstream").revision;
+    let pin = |n: usize| {
+        let (name, value) = (format!("bench-{n}"), ValueMatch::Exact("1".into()));
+        let when = match n % 3 {
+            0 => Match::Cookie { name, value },
+            1 => Match::Header { name, value },
+            _ => Match::Query { name, value },
+        };
+        Pin { when, to: last }
+    };
+    let sticky = option("sticky=").map(|by| match by {
+        "visitor" => StickyBy::Visitor,
+        "cookie" => StickyBy::Cookie("session".into()),
+        _ => StickyBy::ClientAddress,
+    });
+    let share = option("mirror=").and_then(|share| BasisPoints::new(share.parse().unwrap()));
     let routes = ServiceRoutes {
         service: service.clone(),
         listen,
@@ -79,9 +103,9 @@ fn table(listen: SocketAddr, upstreams: &[String]) -> RoutingTable {
         first_byte_timeout_ms: 0,
         fallback,
         idempotent: Vec::new(),
-        pins: Vec::new(),
-        sticky: None,
-        mirror: None,
+        pins: (0..option("pins=").map_or(0, |count| count.parse().unwrap())).map(pin).collect(),
+        sticky,
+        mirror: share.map(|share| Mirror { to: last, share }),
     };
     RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
 }

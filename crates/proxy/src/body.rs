@@ -75,10 +75,9 @@ impl Upload {
         kept.as_deref().and_then(|kept| kept.get(read..)).filter(|rest| !rest.is_empty()).map(Bytes::copy_from_slice)
     }
 
-    /// All of the body, where all of it has come and was kept.
-    pub(crate) fn whole(&self) -> Option<Bytes> {
-        let kept = self.kept.borrow();
-        kept.as_deref().filter(|_| self.is_complete()).map(Bytes::copy_from_slice)
+    /// The body once more, where all of it has come and was kept.
+    pub(crate) fn whole(self: &Rc<Self>) -> Option<RequestBody> {
+        (self.is_complete() && self.is_kept()).then(|| self.body())
     }
 
     fn kept_bytes(&self) -> usize {
@@ -86,6 +85,9 @@ impl Upload {
     }
 
     fn poll_new(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.is_complete() {
+            return Poll::Ready(None);
+        }
         let mut incoming = self.incoming.borrow_mut();
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         self.moved.set(Instant::now());
@@ -121,8 +123,16 @@ pub(crate) enum RequestBody {
         /// How much of what is kept has been handed out.
         read: usize,
     },
-    /// A body that has come already.
-    Kept(Bytes),
+}
+
+impl RequestBody {
+    /// The same from its beginning; whoever read it before must have stopped.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::Empty => Self::Empty,
+            Self::Upload { upload, .. } => upload.body(),
+        }
+    }
 }
 
 impl Body for RequestBody {
@@ -130,14 +140,7 @@ impl Body for RequestBody {
     type Error = hyper::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let (upload, read) = match self.get_mut() {
-            Self::Empty => return Poll::Ready(None),
-            Self::Kept(bytes) => {
-                let whole = std::mem::take(bytes);
-                return Poll::Ready((!whole.is_empty()).then(|| Ok(Frame::data(whole))));
-            }
-            Self::Upload { upload, read } => (upload, read),
-        };
+        let Self::Upload { upload, read } = self.get_mut() else { return Poll::Ready(None) };
         let frame = match upload.kept_beyond(*read) {
             Some(again) => Some(Ok(Frame::data(again))),
             None => ready!(upload.poll_new(cx)),
@@ -149,7 +152,6 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Kept(bytes) => bytes.is_empty(),
             Self::Upload { upload, read } => *read >= upload.kept_bytes() && upload.incoming.borrow().is_end_stream(),
         }
     }
@@ -157,7 +159,6 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upload { upload, read } => {
                 let mut hint = upload.incoming.borrow().size_hint();
                 let again = (upload.kept_bytes().saturating_sub(*read)) as u64;

@@ -119,12 +119,7 @@ async fn first_answer(
 }
 
 fn again(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let body = if let RequestBody::Kept(bytes) = request.body() {
-        RequestBody::Kept(bytes.clone())
-    } else {
-        RequestBody::Empty
-    };
-    let mut again = Request::new(body);
+    let mut again = Request::new(request.body().again());
     *again.method_mut() = request.method().clone();
     *again.uri_mut() = request.uri().clone();
     *again.headers_mut() = request.headers().clone();

@@ -102,7 +102,7 @@ impl Outgoing {
         if !self.is_safe() || self.upgrade {
             return None;
         }
-        self.upload.as_ref().map_or(Some(RequestBody::Empty), |upload| upload.whole().map(RequestBody::Kept))
+        self.upload.as_ref().map_or(Some(RequestBody::Empty), Upload::whole)
     }
 
     fn may_be_repeated(&self) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use evenkeel_core::choice::{Match, ValueMatch};
 use http::{HeaderMap, HeaderName, Request};
 
-use crate::cookies;
+use crate::cookies::Cookie;
 
 /// One pin, ready to be held against requests.
 pub(crate) struct Pin {
@@ -17,7 +17,7 @@ pub(crate) struct Pin {
 
 enum Place {
     Header(HeaderName),
-    Cookie(String),
+    Cookie(Cookie),
     Query(String),
 }
 
@@ -33,7 +33,7 @@ impl Pin {
     pub(crate) fn new(when: &Match, release: usize) -> Option<Self> {
         let (place, value) = match when {
             Match::Header { name, value } => (Place::Header(HeaderName::from_bytes(name.as_bytes()).ok()?), value),
-            Match::Cookie { name, value } => (Place::Cookie(name.clone()), value),
+            Match::Cookie { name, value } => (Place::Cookie(Cookie::named(name)), value),
             Match::Query { name, value } => (Place::Query(name.clone()), value),
         };
         Some(Self { place, value: Wanted::new(value), release })
@@ -43,7 +43,7 @@ impl Pin {
     pub(crate) fn fits<B>(&self, request: &Request<B>) -> bool {
         match &self.place {
             Place::Header(name) => header_values(request.headers(), name).any(|value| self.value.fits(value)),
-            Place::Cookie(name) => cookies::values(request.headers(), name).any(|value| self.value.fits(value)),
+            Place::Cookie(cookie) => cookie.values(request.headers()).any(|value| self.value.fits(value)),
             Place::Query(name) => parameters(request.uri().query(), name).any(|value| self.value.fits(value)),
         }
     }

@@ -13,7 +13,7 @@ use evenkeel_core::ids::{Revision, ServiceName};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use siphasher::sip::SipHasher24;
 
-use crate::cookies;
+use crate::cookies::Cookie;
 use crate::headers::{FORWARDED_FOR, Sender, is_secure};
 
 /// The cookie that tells visitors apart where nothing else does.
@@ -29,9 +29,9 @@ pub(crate) struct Sticky {
 
 enum Key {
     Header(HeaderName),
-    Cookie(String),
+    Cookie(Cookie),
     Address,
-    Visitor,
+    Visitor(Cookie),
 }
 
 /// A visitor met for the first time: the field that gives them their cookie.
@@ -45,9 +45,9 @@ impl Sticky {
     pub(crate) fn new(by: &StickyBy, service: &ServiceName, shares: &mut Shares<'_>) -> Option<Self> {
         let by = match by {
             StickyBy::Header(name) => Key::Header(HeaderName::from_bytes(name.as_bytes()).ok()?),
-            StickyBy::Cookie(name) => Key::Cookie(name.clone()),
+            StickyBy::Cookie(name) => Key::Cookie(Cookie::named(name)),
             StickyBy::ClientAddress => Key::Address,
-            StickyBy::Visitor => Key::Visitor,
+            StickyBy::Visitor => Key::Visitor(Cookie::named(VISITOR)),
         };
         let mut weighted: Vec<(usize, (Revision, u32))> =
             shares.enumerate().filter(|(_, (_, weight))| *weight > 0).collect();
@@ -68,9 +68,9 @@ impl Sticky {
         let some = |key: &&[u8]| !key.is_empty();
         let key = match &self.by {
             Key::Header(name) => headers.get(name).map(HeaderValue::as_bytes).filter(some)?,
-            Key::Cookie(name) => cookies::values(headers, name).next().filter(some)?,
+            Key::Cookie(cookie) => cookie.values(headers).next().filter(some)?,
             Key::Address => address(headers, sender),
-            Key::Visitor => match cookies::values(headers, VISITOR).next().filter(some) {
+            Key::Visitor(cookie) => match cookie.values(headers).next().filter(some) {
                 Some(known) => known,
                 None => {
                     let name = format!("{:032x}", random.u128(..));
@@ -159,6 +159,8 @@ mod tests {
         assert_eq!(bucket_of("web", 2, "grace"), 3_984);
         assert_eq!(bucket_of("web", 2, "192.0.2.7"), 3_038);
         assert_eq!(bucket_of("web", 2, "00000000000000000000000000000000"), 1_397);
+        let meets = |share| by_user(&[(1, 10_000 - share), (2, share)]).by_key(b"ada");
+        assert_eq!([meets(3_587), meets(3_588)], [0, 1], "the newest release has the buckets from 0 on");
         let paper = SipHasher24::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
         assert_eq!(paper.hash(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]), 0xa129_ca61_49be_45e5);
     }
