@@ -139,7 +139,10 @@ pub(crate) async fn start(named: Option<&Path>, args: &UpArgs, is_json: bool) ->
     for spec in &spec.specs {
         let known = overview.services.iter().find(|service| service.service == spec.service);
         match known.and_then(|service| service.stable) {
-            Some(stable) => say(format!("{}: {stable} is live at http://{}", spec.service, spec.listen)),
+            Some(stable) => {
+                let at = spec.listen.map_or_else(String::new, |listen| format!(" at http://{listen}"));
+                say(format!("{}: {stable} is live{at}", spec.service));
+            }
             None => say(format!("{}: nothing was deployed yet\n  next: evenkeel deploy --version 1.0.0", spec.service)),
         }
     }

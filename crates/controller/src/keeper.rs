@@ -1,7 +1,7 @@
 //! One service: its log, its fleet, its evidence.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use evenkeel_analysis::Verdict;
 use evenkeel_core::fleet::{Action, Fleet, World};
@@ -11,7 +11,7 @@ use evenkeel_core::record::{Decided, Record, What};
 use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
-use evenkeel_core::table::ServiceRoutes;
+use evenkeel_core::table::{Mirror, Pin, ServiceRoutes};
 use evenkeel_core::{Event, Evidence, Observation, Phase, Service, Tick};
 use tracing::{info, warn};
 
@@ -378,11 +378,14 @@ impl Keeper {
     pub(crate) fn observe(&mut self, sight: &Sight<'_>, now: Timestamp) -> Option<Observation> {
         let rollout = self.service.in_flight()?;
         let health = |revision: Option<Revision>| revision.map_or_else(Health::default, |r| self.fleet.health(r));
-        let weight = || sight.in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(rollout.candidate));
+        // Nothing is to be confirmed of a service without an address.
+        let is_worker = self.service.spec.as_ref().is_some_and(|spec| spec.listen.is_none());
+        let in_force = || sight.in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(rollout.candidate));
+        let weight = || if is_worker { rollout.weight() } else { in_force() };
         let seen = Observation {
             candidate: health(Some(rollout.candidate)),
             stable: health(rollout.stable),
-            weight: sight.table_known.then(weight),
+            weight: (sight.table_known || is_worker).then(weight),
             verdict: Verdict::NotEnough { have: 0, need: 0 },
             measured: None,
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
@@ -410,26 +413,32 @@ impl Keeper {
         self.fleet.step(&world(&wanted, &self.service, sight), now)
     }
 
-    /// The routes the proxy shall have now; `None` before the first deploy.
+    /// The routes the proxy shall have now; `None` before the first deploy, and for a service without an address.
     pub(crate) fn routes(&self, sight: &Sight<'_>) -> Option<ServiceRoutes> {
         let spec = self.service.spec.as_ref()?;
         let wanted = self.service.wanted();
+        let listen = spec.listen?;
         let world = world(&wanted, &self.service, sight);
         let (fallback, idempotent) = match &spec.shield {
             Shield::On { idempotent } => (self.fleet.fallback(&world), idempotent.clone()),
             Shield::Off => (None, Vec::new()),
         };
+        let releases = self.fleet.releases(&world);
+        let is_there = |revision: &Revision| releases.iter().any(|r| r.revision == *revision && !r.backends.is_empty());
+        let candidate = wanted.candidate.map(|(candidate, _)| candidate).filter(is_there);
+        let pins = candidate.iter().flat_map(|to| wanted.pins.iter().map(|when| Pin { when: when.clone(), to: *to }));
+        let mirror = candidate.filter(|_| wanted.mirror > BasisPoints::NONE);
         Some(ServiceRoutes {
             service: self.service.name.clone(),
-            listen: spec.listen,
+            listen,
             preview: spec.preview,
-            releases: self.fleet.releases(&world),
+            pins: pins.collect(),
+            sticky: wanted.sticky.clone(),
+            mirror: mirror.map(|to| Mirror { to, share: wanted.mirror }),
+            releases,
             first_byte_timeout_ms: u64::try_from(spec.first_byte_timeout.as_millis()).unwrap_or(u64::MAX),
             fallback,
             idempotent,
-            pins: Vec::new(),
-            sticky: None,
-            mirror: None,
         })
     }
 
@@ -470,7 +479,7 @@ impl Keeper {
         ServiceStatus {
             service: service.name.clone(),
             environment: service.spec.as_ref().map_or_else(String::new, |spec| spec.environment.clone()),
-            listen: service.spec.as_ref().map(|spec| spec.listen),
+            listen: service.spec.as_ref().and_then(|spec| spec.listen),
             preview: service.spec.as_ref().and_then(|spec| spec.preview),
             stable: service.stable,
             releases: releases.collect(),
@@ -491,7 +500,11 @@ pub(crate) enum Unhappened {
 }
 
 fn world<'a>(wanted: &'a evenkeel_core::Wanted, service: &'a Service, sight: &Sight<'a>) -> World<'a> {
+    /// What is in force for a service without an address, at all times.
+    static NOTHING: LazyLock<ServiceRoutes> = LazyLock::new(ServiceRoutes::nowhere);
     let Sight { replicas, in_force, in_flight, .. } = *sight;
+    let is_worker = service.spec.as_ref().is_some_and(|spec| spec.listen.is_none());
+    let in_force = if is_worker { Some(&*NOTHING) } else { in_force };
     World { wanted, releases: &service.releases, replicas, in_force, in_flight }
 }
 

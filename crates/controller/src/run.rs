@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use evenkeel_core::fleet::Action;
@@ -793,7 +793,7 @@ fn in_table<'a>(table: Option<&'a RoutingTable>, name: &ServiceName) -> Option<&
 
 /// Where a spec's users and previews connect.
 pub(crate) fn addresses_of(spec: &evenkeel_core::spec::Spec) -> Vec<SocketAddr> {
-    std::iter::once(spec.listen).chain(spec.preview).collect()
+    spec.listen.into_iter().chain(spec.preview).collect()
 }
 
 impl From<Unhappened> for AskError {
@@ -821,8 +821,7 @@ fn sight<'a>(
 
 /// The world of a service that shall have no replica.
 fn nothing_wanted<'a>(sight: &Sight<'a>, releases: &'a BTreeMap<Revision, Release>) -> evenkeel_core::fleet::World<'a> {
-    static NOTHING: evenkeel_core::Wanted =
-        evenkeel_core::Wanted { replicas: BTreeMap::new(), stable: None, candidate: None };
+    static NOTHING: LazyLock<evenkeel_core::Wanted> = LazyLock::new(evenkeel_core::Wanted::default);
     let Sight { replicas, in_force, in_flight, .. } = *sight;
     evenkeel_core::fleet::World { wanted: &NOTHING, releases, replicas, in_force, in_flight }
 }
@@ -874,9 +873,10 @@ fn smoke<W: Workloads + 'static>(
     });
     let Some((rollout, revision)) = wanted.filter(|(rollout, _)| keeper.smoking != Some(*rollout)) else { return };
     let Some(current) = keeper.service.in_flight().filter(|r| matches!(r.phase, Phase::Smoking { .. })) else { return };
-    let (checks, ports) = (current.plan.smoke.clone(), keeper.fleet.ready(revision));
+    let Some(step) = current.current_step() else { return };
+    let (checks, ports) = (step.smoke.clone(), keeper.fleet.ready(revision));
     // A controller that has just started may not know the replicas yet; the phase has a limit of its own.
-    if ports.len() < current.plan.steps[0].replicas as usize {
+    if ports.len() < step.replicas as usize {
         return;
     }
     keeper.smoking = Some(rollout);

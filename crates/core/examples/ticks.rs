@@ -51,8 +51,17 @@ fn held() -> Service {
     let name = ServiceName::new("web").expect("a name");
     let mut spec = Spec::new(name.clone(), vec!["app".into()], ([127, 0, 0, 1], 8080).into());
     spec.objectives = ["error_rate < 5%", "latency.p99 < 500ms"].map(|text| text.parse().expect("an objective")).into();
-    let (candidate, stable, plan) = (Revision(2), Some(Revision(1)), Plan::of(&spec));
-    let start = Start { id: RolloutId(1), kind: Kind::Deploy, candidate, stable, plan, by: "bench".into() };
+    let (candidate, stable, plan) = (Revision(2), Some(Revision(1)), Plan::of(&spec, 1));
+    let start = Start {
+        id: RolloutId(1),
+        kind: Kind::Deploy,
+        candidate,
+        stable,
+        plan,
+        stable_replicas: 1,
+        is_rescue: false,
+        by: "bench".into(),
+    };
     let mut rollout = Rollout::new(start, Timestamp(0));
     assert!(rollout.plan.steps[0].weight > BasisPoints::NONE);
     rollout.phase = Phase::Holding { step: 0, since: Timestamp(0), until: None, short_since: None };

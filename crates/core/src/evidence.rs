@@ -43,6 +43,8 @@ pub struct Evidence {
 struct Judged {
     step: usize,
     began: Timestamp,
+    /// It gives the candidate no share: testers and copies are what there is to judge by.
+    is_without_share: bool,
     /// How far back its objectives look.
     span: Duration,
     lately: BTreeMap<Revision, Window>,
@@ -113,7 +115,8 @@ impl Evidence {
         if known != Some(step) {
             let span = service.spec.as_ref().map_or(LOOK_BACK, |spec| spec.window);
             let (lately, whole) = (BTreeMap::new(), BTreeMap::new());
-            self.step = Some(Judged { step, began, span, lately, whole });
+            let is_without_share = rollout.plan.steps.get(step).is_some_and(|step| step.weight == BasisPoints::NONE);
+            self.step = Some(Judged { step, began, is_without_share, span, lately, whole });
         }
     }
 
@@ -127,7 +130,7 @@ impl Evidence {
         if let Some(judged) = judged {
             for (revision, tally) in &tick.counted {
                 let window = judged.lately.entry(*revision).or_insert_with(|| Window::new(judged.span));
-                window.push(tick.at.0, tally.counts.clone());
+                window.push(tick.at.0, tally.judged(judged.is_without_share));
                 judged.whole.entry(*revision).or_default().merge(tally);
             }
         }
@@ -155,16 +158,16 @@ impl Evidence {
         };
         let nothing = Counts::default();
         let recent = |revision| judged.lately.get(&revision).map(Window::counts);
-        let total = |revision| judged.whole.get(&revision).map(|tally| &tally.counts);
+        let totals = [Some(rollout.candidate), rollout.stable].map(|revision| {
+            revision.and_then(|r| judged.whole.get(&r)).map(|tally| tally.judged(judged.is_without_share))
+        });
         let say = |candidate: Option<&Counts>, stable: Option<&Counts>| {
             judge(objectives, candidate.unwrap_or(&nothing), stable, *minimum_requests)
         };
         let lately = say(recent(rollout.candidate), rollout.stable.and_then(recent));
         match lately {
             Verdict::Fail { .. } | Verdict::Shared { .. } => lately,
-            Verdict::Pass { .. } | Verdict::NotEnough { .. } => {
-                say(total(rollout.candidate), rollout.stable.and_then(total))
-            }
+            Verdict::Pass { .. } | Verdict::NotEnough { .. } => say(totals[0].as_ref(), totals[1].as_ref()),
         }
     }
 

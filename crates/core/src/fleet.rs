@@ -201,7 +201,13 @@ impl Fleet {
             ready: members().filter(|member| member.is_ready()).count() as u32,
             alive: members().count() as u32,
             detail: exit.or(bad_answer).unwrap_or_default().to_owned(),
+            crashes: self.crashes(revision),
         }
+    }
+
+    fn crashes(&self, revision: Revision) -> u32 {
+        let own = self.slots.iter().filter(|((of, _), _)| *of == revision);
+        own.map(|(_, slot)| slot.crashes).max().unwrap_or(0)
     }
 
     /// The ports of a release's ready replicas, for smoke checks.
@@ -234,6 +240,9 @@ impl Fleet {
 
     /// The shares to be in force next: the wanted ones when everybody who gains can carry them, else those in force.
     fn weights(&self, world: &World<'_>) -> BTreeMap<Revision, BasisPoints> {
+        if world.wanted.shut {
+            return BTreeMap::new();
+        }
         let before = weights_of(world.in_force);
         let wanted = wanted_weights(world.wanted);
         let ready_stable = world.wanted.stable.filter(|stable| self.ready_count(*stable) > 0);
@@ -242,6 +251,9 @@ impl Fleet {
         // The share of a release that has not one ready replica goes back to the stable one.
         if let Some(stable) = ready_stable.filter(|_| before.keys().any(is_dead)) {
             return all_to(stable);
+        }
+        if let Some(partly) = ready_stable.and_then(|stable| self.partly_back(stable, &before, world)) {
+            return partly;
         }
         let can_carry = |(revision, weight): (&Revision, &BasisPoints)| {
             let had = before.get(revision).copied().unwrap_or_default();
@@ -255,6 +267,24 @@ impl Fleet {
             Some(stable) => all_to(stable),
             None => before,
         }
+    }
+
+    /// On the way back to a release that has to start replicas first: as much as those that are ready carry, and the
+    /// rest stays where it is. `None`: it can take everything.
+    fn partly_back(
+        &self,
+        stable: Revision,
+        before: &BTreeMap<Revision, BasisPoints>,
+        world: &World<'_>,
+    ) -> Option<BTreeMap<Revision, BasisPoints>> {
+        let full = world.wanted.carry?;
+        let ready = self.ready_count(stable).min(full);
+        let other = before.iter().filter(|(revision, _)| **revision != stable).max_by_key(|(_, weight)| **weight);
+        let other = *other?.0;
+        let had = before.get(&stable).copied().unwrap_or_default();
+        let can = u16::try_from(u64::from(ready) * 10_000 / u64::from(full.max(1))).ok().and_then(BasisPoints::new)?;
+        let share = can.max(had);
+        (share < BasisPoints::ALL).then(|| BTreeMap::from([(stable, share), (other, share.rest())]))
     }
 
     /// Takes from the table in force which ids are used up, and which replicas an earlier controller found ready.
@@ -300,6 +330,9 @@ impl Fleet {
             member.port = replica.port;
             member.book = ProbeBook::new(&probes, now);
             member.stage = Stage::Running { since: now };
+        }
+        if let Some(member) = self.members.get_mut(id) {
+            member.book.runs_since(replica.started);
         }
     }
 
@@ -356,7 +389,7 @@ impl Fleet {
     }
 
     /// Marks what is not wanted any more. While a release has more than its wanted share, because nobody else can carry
-    /// it or the proxy has not confirmed, its replicas stay.
+    /// it or the proxy has not confirmed, as many of its replicas stay as that share needs.
     fn let_go(&mut self, world: &World<'_>) {
         // Without a confirmed table nobody knows who has a share.
         if world.in_force.is_some() {
@@ -367,9 +400,11 @@ impl Fleet {
             for (id, member) in &mut self.members {
                 let revision = &id.revision;
                 let count = world.wanted.replicas.get(revision).copied().unwrap_or(0);
-                let surplus = member.slot.is_none_or(|(_, n)| n >= count);
-                let carries = share(&before, revision).max(share(&next, revision)) > share(&wanted, revision);
-                if surplus && !carries && matches!(member.stage, Stage::Launching { .. } | Stage::Running { .. }) {
+                let has = share(&before, revision).max(share(&next, revision));
+                let full = world.releases.get(revision).map_or(1, |release| release.replicas);
+                let carries = if has > share(&wanted, revision) { has.of_replicas(full) } else { 0 };
+                let surplus = member.slot.is_none_or(|(_, n)| n >= count.max(carries));
+                if surplus && matches!(member.stage, Stage::Launching { .. } | Stage::Running { .. }) {
                     member.stage = Stage::Leaving { since: None };
                     if let Some(slot) = member.slot.take().and_then(|slot| self.slots.get_mut(&slot)) {
                         slot.filled = false;
@@ -494,7 +529,10 @@ fn needed(world: &World<'_>, revision: Revision, weight: BasisPoints) -> u32 {
         return 1;
     }
     let full = world.releases.get(&revision).map_or(1, |release| release.replicas);
-    weight.of_replicas(full).max(1)
+    match world.wanted.candidate {
+        Some((candidate, _)) if candidate == revision => world.wanted.needs.max(1),
+        _ => weight.of_replicas(full).max(1),
+    }
 }
 
 fn probes_of(id: &ReplicaId, world: &World<'_>) -> Probes {
@@ -502,6 +540,9 @@ fn probes_of(id: &ReplicaId, world: &World<'_>) -> Probes {
 }
 
 fn wanted_weights(wanted: &Wanted) -> BTreeMap<Revision, BasisPoints> {
+    if wanted.shut {
+        return BTreeMap::new();
+    }
     let candidate = wanted.candidate.filter(|(_, weight)| *weight > BasisPoints::NONE);
     let rest = candidate.map_or(BasisPoints::ALL, |(_, weight)| weight.rest());
     let stable = wanted.stable.map(|stable| (stable, rest)).filter(|(_, rest)| *rest > BasisPoints::NONE);

@@ -7,6 +7,7 @@
 //! - [`release`]: what is deployed, immutable once made.
 //! - [`spec`]: what people ask for: replicas, probes, strategy, limits.
 //! - [`plan`]: which steps does a strategy ask for?
+//! - [`ratio`]: how many replicas stand for a share where nobody splits requests?
 //! - [`rollout`]: where is a rollout, and which moves are legal?
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
@@ -30,6 +31,7 @@ pub mod lease;
 pub mod plan;
 pub mod ports;
 pub mod probe;
+pub mod ratio;
 pub mod record;
 pub mod release;
 pub mod replay;

@@ -33,6 +33,8 @@ pub struct ProbeBook {
     startup: Option<Tracker>,
     liveness: Option<Tracker>,
     readiness: Tracker,
+    /// How long it must run to count as ready, and since when it does, where nothing can be asked.
+    running: Option<(Duration, Timestamp)>,
 }
 
 /// What one probe of one replica has said so far.
@@ -48,7 +50,8 @@ struct Tracker {
 }
 
 impl ProbeBook {
-    /// Nothing was asked yet. A release without a readiness probe is ready when its port accepts connections.
+    /// Nothing was asked yet. A release without a readiness probe is ready when its port accepts connections; without
+    /// a port, when it has run long enough.
     #[must_use]
     pub fn new(probes: &Probes, started: Timestamp) -> Self {
         let tracker = |probe: &Probe| Tracker::new(probe.clone(), started);
@@ -58,6 +61,14 @@ impl ProbeBook {
             startup: probes.startup.as_ref().map(tracker),
             liveness: probes.liveness.as_ref().map(tracker),
             readiness: Tracker::new(probes.readiness.clone().unwrap_or(port_open), started),
+            running: probes.running.filter(|_| probes.readiness.is_none()).map(|time| (time, started)),
+        }
+    }
+
+    /// It runs longer than this book has been kept.
+    pub fn runs_since(&mut self, earlier: Timestamp) {
+        if let Some((_, since)) = &mut self.running {
+            *since = earlier.min(*since);
         }
     }
 
@@ -82,6 +93,12 @@ impl ProbeBook {
         let kinds: &[ProbeKind] =
             if self.has_started() { &[ProbeKind::Liveness, ProbeKind::Readiness] } else { &[ProbeKind::Startup] };
         let mut due = Vec::new();
+        if let Some((time, since)) = self.running {
+            self.readiness.asking = true;
+            if now >= since.after(time) {
+                (self.readiness.good, self.readiness.last_good) = (Some(true), Some(true));
+            }
+        }
         for kind in kinds {
             if let Some(tracker) = self.tracker(*kind).filter(|t| !t.asking && now >= t.due) {
                 tracker.asking = true;
@@ -91,7 +108,7 @@ impl ProbeBook {
         due
     }
 
-    /// When the next probe is due; `None` while every one of them waits for its answer.
+    /// When the next probe is due, or has run long enough; `None` while every one of them waits for its answer.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let trackers = if self.has_started() {
@@ -99,7 +116,9 @@ impl ProbeBook {
         } else {
             [self.startup.as_ref(), None]
         };
-        trackers.into_iter().flatten().filter(|tracker| !tracker.asking).map(|tracker| tracker.due).min()
+        let due = trackers.into_iter().flatten().filter(|tracker| !tracker.asking).map(|tracker| tracker.due).min();
+        let running = self.running.filter(|_| self.readiness.good != Some(true)).map(|(time, since)| since.after(time));
+        due.into_iter().chain(running).min()
     }
 
     /// When [`ProbeBook::must_restart`] may change without an answer; `None`: never.
@@ -233,7 +252,7 @@ mod tests {
 
     #[test]
     fn startup_holds_the_others_off_and_gives_up_after_its_time() {
-        let probes = Probes { startup: Some(http(2, 3)), liveness: Some(http(1, 1)), readiness: None };
+        let probes = Probes { startup: Some(http(2, 3)), liveness: Some(http(1, 1)), ..Probes::default() };
         let mut book = ProbeBook::new(&probes, at(0));
         assert!(run(&mut book, 0, "00000", ProbeKind::Liveness).is_empty());
         assert!(!book.must_restart(at(5)));
@@ -265,6 +284,19 @@ mod tests {
         run(&mut book, 0, "0", ProbeKind::Readiness);
         book.trust();
         assert!(!book.is_ready());
+    }
+
+    #[test]
+    fn a_replica_without_a_port_is_ready_when_it_has_run_long_enough() {
+        let probes = Probes { running: Some(Duration::from_secs(5)), ..Probes::default() };
+        let mut book = ProbeBook::new(&probes, at(10));
+        assert!(book.due(at(14)).is_empty() && !book.is_ready());
+        assert!(book.due(at(15)).is_empty() && book.is_ready());
+        let mut adopted = ProbeBook::new(&probes, at(10));
+        adopted.runs_since(at(3));
+        assert!(adopted.due(at(10)).is_empty() && adopted.is_ready());
+        let asked = Probes { readiness: Some(http(1, 1)), ..probes };
+        assert_eq!(ProbeBook::new(&asked, at(10)).due(at(20)).len(), 1, "its own probe says more");
     }
 
     #[test]

@@ -136,11 +136,12 @@ mod tests {
     #[test]
     fn every_record_is_read_as_it_was_written() {
         let verdict = Verdict::NotEnough { have: 0, need: 0 };
-        let (candidate, stable) = (Health { ready: 1, alive: 2, detail: "GET /: 503".into() }, Health::default());
+        let (candidate, stable) =
+            (Health { ready: 1, alive: 2, detail: "GET /: 503".into(), crashes: 0 }, Health::default());
         let smoke = Some(Err("GET /: 500".into()));
         let seen = Observation { candidate, stable, weight: None, verdict, measured: None, smoke };
         let wanted = Wanted { replicas: BTreeMap::from([(Revision(3), 2)]), ..Wanted::default() };
-        let phase = Phase::Smoking { until: Timestamp(7) };
+        let phase = Phase::Smoking { step: 0, weight: crate::ids::BasisPoints::NONE, until: Timestamp(7) };
         let tallies = BTreeMap::from([(Revision(3), Tally { shielded: 5, ..Tally::default() })]);
         let tick = Tick { sequence: 9, from: Timestamp(5), at: Timestamp(6), counted: tallies };
         let told = vec!["smoke testing r3".to_owned()];

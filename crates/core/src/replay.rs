@@ -350,13 +350,18 @@ fn is_end_of_look(record: &Record, next: Option<&Record>) -> bool {
 /// Whether the candidate has, or may yet get, requests that tell anything of it.
 fn has_share_to_come(rollout: &Rollout) -> bool {
     match rollout.phase {
-        Phase::Preparing { .. }
+        Phase::Clearing { back: None, .. }
+        | Phase::Preparing { .. }
         | Phase::Smoking { .. }
         | Phase::Shifting { .. }
         | Phase::Holding { .. }
         | Phase::Paused { .. }
         | Phase::Retiring { .. } => true,
-        Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Stuck { .. } | Phase::Done { .. } => false,
+        Phase::Clearing { .. }
+        | Phase::RollingBack { .. }
+        | Phase::Stopping { .. }
+        | Phase::Stuck { .. }
+        | Phase::Done { .. } => false,
     }
 }
 
@@ -373,23 +378,23 @@ const DECISIONS_PER_LOOK: usize = 8;
 
 impl Other {
     fn new(happened: &Service, rollout: &Rollout, spec: &Spec) -> Self {
-        let Rollout { id, kind, candidate, stable, by, started, .. } = rollout.clone();
-        let plan = Plan::of(spec);
+        let Rollout { id, kind, candidate, stable, by, started, stable_replicas, is_rescue, .. } = rollout.clone();
+        let plan = Plan::of(spec, stable_replicas).begun(kind, stable.is_some(), is_rescue);
         let is_direct = stable.is_none() || kind == Kind::Back;
-        let plan = if is_direct { plan.direct() } else { plan };
         let mut assumed = vec![
             "requests are those that were counted at the shares in force then, not at the shares of this spec".to_owned(),
             "every share is in force as soon as it is wanted, and replicas are ready when those of the recorded run were"
                 .to_owned(),
         ];
-        if !plan.smoke.is_empty() {
+        if plan.steps.iter().any(|step| !step.smoke.is_empty()) {
             assumed.push("smoke checks pass".to_owned());
         }
         if is_direct {
             assumed
                 .push("nothing is judged: a first release, or one that was good before, takes all at once".to_owned());
         }
-        let rollout = Rollout::new(Start { id, kind, candidate, stable, plan, by }, started);
+        let start = Start { id, kind, candidate, stable, plan, stable_replicas, by, is_rescue };
+        let rollout = Rollout::new(start, started);
         let service =
             Service { rollout: Some(rollout), spec: Some(Box::new(spec.clone())), next: None, ..happened.clone() };
         let mut evidence = Evidence::new();
@@ -438,7 +443,8 @@ impl Other {
     fn limit(&self) -> Option<Timestamp> {
         match self.rollout()?.phase {
             Phase::Holding { until, .. } => until,
-            Phase::Preparing { .. }
+            Phase::Clearing { .. }
+            | Phase::Preparing { .. }
             | Phase::Smoking { .. }
             | Phase::Shifting { .. }
             | Phase::Paused { .. }
@@ -461,8 +467,12 @@ impl Other {
             seen.candidate.ready = seen.candidate.ready.max(rollout.replicas());
         }
         seen.weight = Some(rollout.weight());
-        if !rollout.plan.smoke.is_empty() && seen.smoke.is_none() {
+        if matches!(rollout.phase, Phase::Smoking { .. }) && seen.smoke.is_none() {
             seen.smoke = Some(Ok(()));
+        }
+        // What makes room is gone at once.
+        if matches!(rollout.phase, Phase::Clearing { .. }) {
+            (seen.stable.alive, seen.candidate.alive) = (0, 0);
         }
         self.evidence.look(at);
         seen.verdict = self.evidence.verdict(rollout);

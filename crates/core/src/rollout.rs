@@ -32,6 +32,18 @@ pub struct Rollout {
     pub phase: Phase,
     /// Replicas that the candidate keeps while it is taken back: as many as it had then.
     pub kept: u32,
+    /// Replicas of the stable release when it is alone.
+    #[serde(default)]
+    pub stable_replicas: u32,
+    /// Replicas of the stable release on the way back, where its plan took some away; they come back batch by batch.
+    #[serde(default)]
+    pub returning: u32,
+    /// Until when too few ready replicas are no failure: the service was scaled up.
+    #[serde(default)]
+    pub scaling_until: Option<Timestamp>,
+    /// It goes to an earlier good release because the stable one could not take the traffic back.
+    #[serde(default)]
+    pub is_rescue: bool,
     /// When it started.
     pub started: Timestamp,
     /// Who asked for it.
@@ -62,9 +74,25 @@ pub enum Phase {
         weight: BasisPoints,
         /// When it gives up.
         until: Timestamp,
+        /// It skips steps because the stable release has no ready replica.
+        #[serde(default)]
+        is_urgent: bool,
     },
-    /// Waits for the smoke checks; the candidate has no share yet.
+    /// Waits for the old release's replicas to be gone, and nobody has traffic; or, on the way back, for the new one's.
+    Clearing {
+        /// Why it goes back; `None`: it does not.
+        back: Option<Why>,
+        /// When it stops waiting.
+        until: Timestamp,
+    },
+    /// Waits for the smoke checks of a step.
     Smoking {
+        /// The step.
+        #[serde(default)]
+        step: usize,
+        /// The candidate's share meanwhile.
+        #[serde(default)]
+        weight: BasisPoints,
         /// When it gives up.
         until: Timestamp,
     },
@@ -157,7 +185,14 @@ pub enum Why {
         /// The last probe answer or exit.
         detail: String,
     },
-    /// A smoke check failed before it had any traffic.
+    /// Its replicas end by themselves again and again.
+    Crashing {
+        /// How often one of them did.
+        crashes: u32,
+        /// The last exit.
+        detail: String,
+    },
+    /// A smoke check failed before it was given a share.
     Smoke {
         /// Which, and what it answered.
         detail: String,
@@ -189,6 +224,10 @@ pub enum Why {
         /// The newer one.
         by: Revision,
     },
+    /// The time of an A/B test is over, and that was to be its end.
+    TestOver,
+    /// The release whose place it was to take can take the traffic again.
+    StableIsBack,
 }
 
 /// How a rollout ended.
@@ -290,6 +329,9 @@ pub struct Health {
     pub alive: u32,
     /// The last bad probe answer, or the last exit; empty when there was none.
     pub detail: String,
+    /// How often in a row one of its replicas ended by itself, at the most.
+    #[serde(default)]
+    pub crashes: u32,
 }
 
 /// A move that is not in the table.
@@ -324,6 +366,10 @@ pub struct Start {
     pub stable: Option<Revision>,
     /// What it will do.
     pub plan: Plan,
+    /// Replicas of the stable release when it is alone.
+    pub stable_replicas: u32,
     /// Who asks.
     pub by: String,
+    /// Whether the stable release could not take the traffic back.
+    pub is_rescue: bool,
 }

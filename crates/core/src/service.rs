@@ -11,9 +11,12 @@ use crate::plan::Plan;
 use crate::release::{Deploy, Release, Standing};
 use crate::rollout::{Ask, IllegalMove, Kind, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
 use crate::spec::Spec;
+use crate::table::{Match, StickyBy};
 
 /// Old releases kept besides the stable one and those of the rollout in flight.
 const RELEASES_KEPT: usize = 10;
+/// Most replicas a service can have.
+const REPLICAS_MAX: u32 = 1_000;
 /// Ended rollouts kept.
 const ROLLOUTS_KEPT: usize = 20;
 
@@ -55,6 +58,9 @@ pub struct Next {
     pub plan: Plan,
     /// Who asked.
     pub by: String,
+    /// Whether the stable release could not take the traffic back.
+    #[serde(default)]
+    pub is_rescue: bool,
 }
 
 /// What happens to a service.
@@ -91,6 +97,11 @@ pub enum Verb {
     Abort,
     /// Try the last candidate again.
     Retry,
+    /// Have another number of replicas, from here on.
+    Scale {
+        /// How many; 1 to 1 000.
+        replicas: u32,
+    },
     /// Go back to a release that was good.
     Rollback {
         /// Which; `None`: out of the rollout in flight, or else to the release before the stable one.
@@ -130,6 +141,19 @@ pub struct Wanted {
     pub stable: Option<Revision>,
     /// The release that takes over, and its share; the stable one has the rest.
     pub candidate: Option<(Revision, BasisPoints)>,
+    /// Ready replicas that let the candidate have its share.
+    pub needs: u32,
+    /// Ready replicas of stable that carry everything, where it has to start some first: traffic comes back to it as far
+    /// as it can carry it. `None`: it takes everything at once.
+    pub carry: Option<u32>,
+    /// Nobody shall have traffic: one release goes before the other one comes, or the service has no address.
+    pub shut: bool,
+    /// Requests that go to the candidate whatever its share.
+    pub pins: Vec<Match>,
+    /// Share of stable's requests that the candidate gets copies of.
+    pub mirror: BasisPoints,
+    /// What decides which requests are a share's.
+    pub sticky: Option<StickyBy>,
 }
 
 /// Why a wish is not fulfilled. Nothing has changed.
@@ -234,14 +258,25 @@ impl Service {
     #[must_use]
     pub fn wanted(&self) -> Wanted {
         let mut wanted = Wanted { stable: self.stable, ..Wanted::default() };
+        wanted.shut = self.spec.as_ref().is_some_and(|spec| spec.listen.is_none());
         if let Some(stable) = self.stable {
             wanted.replicas.insert(stable, self.full_replicas(stable));
         }
         if let Some(rollout) = self.in_flight().filter(|rollout| !rollout.is_promoted()) {
-            if rollout.replicas() > 0 {
-                wanted.replicas.insert(rollout.candidate, rollout.replicas());
+            if let Some(stable) = rollout.stable {
+                wanted.replicas.insert(stable, rollout.stable_replicas());
             }
+            wanted.replicas.insert(rollout.candidate, rollout.replicas());
+            wanted.replicas.retain(|_, count| *count > 0);
             wanted.candidate = Some((rollout.candidate, rollout.weight()));
+            wanted.needs = rollout.needs();
+            let is_returning = matches!(rollout.phase, Phase::RollingBack { .. }) && rollout.plan.scales_stable();
+            wanted.carry = is_returning.then_some(rollout.stable_replicas);
+            wanted.shut |= rollout.is_shut();
+            if let Some(step) = rollout.audience() {
+                (wanted.pins, wanted.mirror) = (step.pins.clone(), step.mirror);
+                wanted.sticky.clone_from(&rollout.plan.sticky);
+            }
         }
         wanted
     }
@@ -249,7 +284,7 @@ impl Service {
     /// Whether the rollout in flight is on its way back to the stable release.
     #[must_use]
     pub fn is_going_back(&self) -> bool {
-        self.in_flight().is_some_and(|rollout| matches!(rollout.phase, Phase::RollingBack { .. }))
+        self.in_flight().is_some_and(Rollout::is_going_back)
     }
 
     /// The rollout that serves the newest wish: the one that waits for its turn, or else the one in flight.
@@ -298,21 +333,30 @@ impl Service {
     }
 
     fn deployed(&self, deploy: &Deploy, now: Timestamp) -> Result<Self, Refused> {
-        let known = self.releases.values().rev().find(|release| {
-            release.version == deploy.version
-                && release.content == deploy.content()
-                && release.replicas == deploy.spec.replicas
-        });
+        let known = self
+            .releases
+            .values()
+            .rev()
+            .find(|release| release.version == deploy.version && release.content == deploy.content());
         let mut next = self.clone();
         next.spec = Some(deploy.spec.clone());
+        // The number of replicas is the service's: what runs of this release follows it, without a rollout.
+        if known.is_some_and(|release| release.replicas != deploy.spec.replicas && self.runs(release.revision)) {
+            next.scale(deploy.spec.replicas, now);
+        }
         let (kind, revision) = match known {
             Some(release) if self.is_left(release.revision) => return next.back_to_stable(&deploy.by, now),
-            // The same release with other addresses, steps or limits: these hold from here on.
-            Some(release) if self.is_settled_on(release.revision) && self.spec != next.spec => return Ok(next),
-            Some(release) => self.again(release, deploy.again)?,
+            // The same release with other addresses, steps, limits or replicas: these hold from here on.
+            Some(release) if self.runs(release.revision) && self.next.is_none() && self.spec != next.spec => {
+                return Ok(next);
+            }
+            Some(release) => {
+                next.set_replicas(release.revision, deploy.spec.replicas);
+                self.again(release, deploy.again)?
+            }
             None => (Kind::Deploy, next.add_release(deploy, now)),
         };
-        let plan = Plan::of(&deploy.spec);
+        let plan = next.plan_of(&deploy.spec);
         next.queue(kind, revision, plan, &deploy.by, now)
     }
 
@@ -325,6 +369,46 @@ impl Service {
     /// Whether a release is the stable one and nothing else is under way.
     fn is_settled_on(&self, revision: Revision) -> bool {
         self.stable == Some(revision) && self.in_flight().is_none_or(Rollout::is_promoted) && self.next.is_none()
+    }
+
+    /// Whether a release is the stable one, with nothing else under way, or is about to become it.
+    fn runs(&self, revision: Revision) -> bool {
+        let comes = |r: &Rollout| r.candidate == revision && !r.is_going_back() && !r.is_promoted();
+        self.is_settled_on(revision) || self.in_flight().is_some_and(comes)
+    }
+
+    /// Gives the stable release and the one that is about to take its place another number of replicas.
+    fn scale(&mut self, replicas: u32, now: Timestamp) {
+        if let Some(spec) = &mut self.spec {
+            spec.replicas = replicas;
+        }
+        let rollout = self.rollout.as_mut().filter(|rollout| !rollout.is_done());
+        let candidate = rollout.as_ref().map(|rollout| rollout.candidate);
+        for revision in self.stable.into_iter().chain(candidate) {
+            if let Some(release) = self.releases.get_mut(&revision) {
+                release.replicas = replicas;
+            }
+        }
+        if let Some(rollout) = rollout {
+            *rollout = rollout.scaled(replicas, now);
+        }
+    }
+
+    fn scaled(&self, replicas: u32) -> Result<(), Refused> {
+        if self.spec.is_none() {
+            return Err(Refused::NoRelease { what: "the service was never deployed".into() });
+        }
+        if !(1..=REPLICAS_MAX).contains(&replicas) {
+            return Err(Refused::Illegal {
+                what: format!("cannot have {replicas} replicas: 1 to {REPLICAS_MAX} are possible"),
+            });
+        }
+        let is_so = |release: &Revision| self.full_replicas(*release) == replicas;
+        let candidate = self.in_flight().map(|rollout| rollout.candidate);
+        match self.stable.iter().chain(&candidate).all(is_so) {
+            true => Err(Refused::NothingToDo { what: format!("`{}` has {replicas} replica(s) already", self.name) }),
+            false => Ok(()),
+        }
     }
 
     /// Deploying the stable release is a wish to go back to it.
@@ -340,7 +424,10 @@ impl Service {
         let nothing = |what: String| Err(Refused::NothingToDo { what });
         let mut standing = release.standing.clone();
         if let Some(rollout) = self.in_flight().filter(|r| r.candidate == release.revision && !r.is_promoted()) {
-            let (Phase::RollingBack { why, .. } | Phase::Stopping { why, .. } | Phase::Stuck { why }) = &rollout.phase
+            let (Phase::RollingBack { why, .. }
+            | Phase::Clearing { back: Some(why), .. }
+            | Phase::Stopping { why, .. }
+            | Phase::Stuck { why }) = &rollout.phase
             else {
                 return nothing(format!("{called} is being rolled out already"));
             };
@@ -370,6 +457,12 @@ impl Service {
             Verb::Promote { full: true } => self.ask(Ask::PromoteFully, "promote --full", now),
             Verb::Abort => self.ask(Ask::Back { why: Why::Aborted { by } }, "abort", now),
             Verb::Retry => self.retried(&by, now).map(Some),
+            Verb::Scale { replicas } => {
+                self.scaled(replicas)?;
+                let mut next = self.clone();
+                next.scale(replicas, now);
+                Ok(Some(next))
+            }
             Verb::Rollback { to } => self.rolled_back(to, by, now),
         }
     }
@@ -392,7 +485,8 @@ impl Service {
             what: "the last rollout did not go back: there is nothing to retry".into(),
         })?;
         // The plan of the last attempt may have been cut short by `promote --full`.
-        let plan = self.plan_for(last.candidate).unwrap_or_else(|| last.plan.clone());
+        let plan =
+            self.plan_for(last.candidate, self.full_replicas(last.candidate)).unwrap_or_else(|| last.plan.clone());
         self.clone().queue(last.kind, last.candidate, plan, by, now)
     }
 
@@ -408,10 +502,7 @@ impl Service {
     }
 
     fn back_to(&self, to: Option<Revision>, by: &str, now: Timestamp) -> Result<Self, Refused> {
-        let before = || {
-            let mut good = self.promoted.iter().rev().filter(|r| Some(**r) != self.stable);
-            good.find(|r| self.releases.get(r).is_some_and(|release| release.standing == Standing::Good)).copied()
-        };
+        let before = || self.last_good(|revision| Some(revision) != self.stable);
         let no = |what: &str| Refused::NoRelease { what: what.to_owned() };
         let to = to.or_else(before).ok_or_else(|| no("there is no earlier good release to go back to"))?;
         if !self.releases.contains_key(&to) {
@@ -424,14 +515,28 @@ impl Service {
         if !self.promoted.contains(&to) {
             return Err(no(&format!("{} was never live: deploy it instead", self.called(to))));
         }
-        let plan = self.plan_for(to).ok_or_else(|| no("the service was never deployed"))?;
-        self.clone().queue(Kind::Back, to, plan, by, now)
+        // As many replicas as there are now: what was enough for that release once may not be enough today.
+        let replicas = self.full_replicas(self.stable.unwrap_or(to));
+        let plan = self.plan_for(to, replicas).ok_or_else(|| no("the service was never deployed"))?;
+        let mut next = self.clone();
+        next.set_replicas(to, replicas);
+        next.queue(Kind::Back, to, plan, by, now)
     }
 
-    /// The newest spec's plan for a release that was deployed before, with that release's replicas.
-    fn plan_for(&self, revision: Revision) -> Option<Plan> {
-        let spec = self.spec.as_ref()?;
-        Some(Plan::of(&Spec { replicas: self.full_replicas(revision), ..(**spec).clone() }))
+    /// The newest spec's plan for a release that was deployed before, with so many replicas.
+    fn plan_for(&self, revision: Revision, replicas: u32) -> Option<Plan> {
+        let spec = self.spec.as_ref().filter(|_| self.releases.contains_key(&revision))?;
+        Some(self.plan_of(&Spec { replicas, ..(**spec).clone() }))
+    }
+
+    fn set_replicas(&mut self, revision: Revision, replicas: u32) {
+        if let Some(release) = self.releases.get_mut(&revision) {
+            release.replicas = replicas;
+        }
+    }
+
+    fn plan_of(&self, spec: &Spec) -> Plan {
+        Plan::of(spec, self.stable.map_or(0, |stable| self.full_replicas(stable)))
     }
 
     fn add_release(&mut self, deploy: &Deploy, now: Timestamp) -> Revision {
@@ -453,7 +558,7 @@ impl Service {
     fn queue(mut self, kind: Kind, revision: Revision, plan: Plan, by: &str, now: Timestamp) -> Result<Self, Refused> {
         let id = self.next_rollout;
         self.next_rollout = RolloutId(id.0 + 1);
-        self.next = Some(Next { id, kind, revision, plan, by: by.to_owned() });
+        self.next = Some(Next { id, kind, revision, plan, by: by.to_owned(), is_rescue: false });
         if let Some(rollout) = self.in_flight() {
             let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
             if let Some(rollout) = rollout.step(&away, now)? {
@@ -466,12 +571,36 @@ impl Service {
     /// Takes note of what the rollout has become, and begins the next one when its way is free.
     fn settled(mut self, now: Timestamp) -> Self {
         self.take_note();
+        self.call_rescue();
         self.unblock(now);
         let free = self.rollout.as_ref().is_none_or(|r| matches!(r.phase, Phase::Done { .. } | Phase::Stopping { .. }));
         if free && self.next.is_some() {
             self.begin_next(now);
         }
         self
+    }
+
+    /// When the stable release cannot take the traffic back, the last good one before it is tried, once.
+    fn call_rescue(&mut self) {
+        let Some(rollout) = self.rollout.as_ref().filter(|r| matches!(r.phase, Phase::Stuck { .. })) else { return };
+        if self.next.is_some() || rollout.is_rescue {
+            return;
+        }
+        let (stable, candidate) = (rollout.stable, rollout.candidate);
+        let Some(to) = self.last_good(|revision| Some(revision) != stable && revision != candidate) else { return };
+        let replicas = self.full_replicas(stable.unwrap_or(to));
+        let Some(plan) = self.plan_for(to, replicas) else { return };
+        self.set_replicas(to, replicas);
+        let id = self.next_rollout;
+        self.next_rollout = RolloutId(id.0 + 1);
+        let by = "evenkeel: the rollback failed".to_owned();
+        self.next = Some(Next { id, kind: Kind::Back, revision: to, plan, by, is_rescue: true });
+    }
+
+    /// The release that was live last of those that are good and wanted.
+    fn last_good(&self, is_wanted: impl Fn(Revision) -> bool) -> Option<Revision> {
+        let is_good = |r: &Revision| self.releases.get(r).is_some_and(|release| release.standing == Standing::Good);
+        self.promoted.iter().rev().find(|revision| is_good(revision) && is_wanted(**revision)).copied()
     }
 
     /// A way back that there is none of does not keep the next release from its turn.
@@ -517,7 +646,7 @@ impl Service {
     }
 
     fn begin_next(&mut self, now: Timestamp) {
-        let Some(Next { id, kind, revision, plan, by }) = self.next.take() else { return };
+        let Some(Next { id, kind, revision, plan, by, is_rescue }) = self.next.take() else { return };
         if let Some(mut last) = self.rollout.take() {
             if let Phase::Stopping { .. } = last.phase {
                 let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
@@ -528,9 +657,10 @@ impl Service {
             self.past.drain(..surplus);
         }
         // The first release has nothing to be compared with or to return to; one that was good is known.
-        let direct = self.stable.is_none() || kind == Kind::Back;
-        let plan = if direct { plan.direct() } else { plan };
-        self.rollout = Some(Rollout::new(Start { id, kind, candidate: revision, stable: self.stable, plan, by }, now));
+        let plan = plan.begun(kind, self.stable.is_some(), is_rescue);
+        let (stable, stable_replicas) = (self.stable, self.stable.map_or(0, |stable| self.full_replicas(stable)));
+        let start = Start { id, kind, candidate: revision, stable, plan, stable_replicas, by, is_rescue };
+        self.rollout = Some(Rollout::new(start, now));
         self.drop_old_releases();
     }
 
@@ -552,7 +682,7 @@ impl Service {
 /// What a rollout that went back says about its candidate.
 fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
     match why {
-        Why::Breach { .. } | Why::NotReady { .. } | Why::Unready { .. } | Why::Smoke { .. } => {
+        Why::Breach { .. } | Why::NotReady { .. } | Why::Unready { .. } | Why::Crashing { .. } | Why::Smoke { .. } => {
             Standing::Bad { why: why.to_string() }
         }
         // An attempt that was cut short does not clear its name.
@@ -563,6 +693,8 @@ fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
         | Why::Unconfirmed { .. }
         | Why::Aborted { .. }
         | Why::Asked { .. }
+        | Why::TestOver
+        | Why::StableIsBack
         | Why::Superseded { .. } => Standing::Unjudged,
     }
 }

@@ -9,6 +9,7 @@ use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BasisPoints, ServiceName};
+use crate::table::{Match, StickyBy};
 
 /// One service, as its spec asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,8 +27,8 @@ pub struct Spec {
     pub env: BTreeMap<String, String>,
     /// Number of replicas; 1 to 1 000, default 1.
     pub replicas: u32,
-    /// Where users connect.
-    pub listen: SocketAddr,
+    /// Where users connect; `None`: it has no users that connect, a worker.
+    pub listen: Option<SocketAddr>,
     /// Where each release can be reached whatever its weight; `None`: nowhere.
     pub preview: Option<SocketAddr>,
     /// How replicas are probed.
@@ -84,25 +85,154 @@ pub enum Strategy {
     Canary {
         /// The shares, rising; the last one is 100 %.
         steps: Vec<CanaryStep>,
+        /// What decides which requests are a share's; `None`: a coin for each.
+        #[serde(default)]
+        sticky: Option<StickyBy>,
     },
     /// All at once, after it was tested without users.
     BlueGreen {
         /// What must be right before any user meets the new release.
         smoke: Vec<SmokeCheck>,
+        /// Replicas of the new release until the switch; `None`: all of them.
+        #[serde(default)]
+        preview_replicas: Option<Amount>,
+        /// How long the new release stays on its preview address before the switch; default no time.
+        #[serde(default = "no_time")]
+        promotion: Hold,
+        /// Shares on the way to 100 %, with all replicas running; empty: the switch is at once.
+        #[serde(default)]
+        shift: Vec<Shift>,
+        /// What decides which requests are a share's; `None`: a coin for each.
+        #[serde(default)]
+        sticky: Option<StickyBy>,
         /// How long it is watched after the switch, with the old one kept warm; default 300 s.
         watch: Duration,
     },
+    /// Replica by replica.
+    Rolling {
+        /// How many replicas there may be above the wanted number; default 25 %, rounded up.
+        surge: Amount,
+        /// How many of the wanted number may be missing; default 25 %, rounded down.
+        unavailable: Amount,
+        /// How long each batch is watched before the next one; default no time.
+        pause: Duration,
+        /// What must be right of the first batch before any user meets it.
+        smoke: Vec<SmokeCheck>,
+        /// How many of the old release's replicas stay, without traffic, until the new one has been watched to the end;
+        /// default none. They come on top of `surge`.
+        warm: Amount,
+        /// How long the new release is watched at the end; default 300 s.
+        watch: Duration,
+    },
+    /// The old release is stopped before the new one starts. Users are answered 503 in between.
+    Recreate {
+        /// What must be right before users meet the new release.
+        smoke: Vec<SmokeCheck>,
+        /// How long it is watched.
+        watch: Duration,
+    },
+    /// A variant for some users, for a fixed time, to be compared.
+    Ab {
+        /// The variant's share.
+        share: BasisPoints,
+        /// What users stick to their variant by.
+        sticky: StickyBy,
+        /// Requests that get the variant whatever their share says.
+        pins: Vec<Match>,
+        /// How long the test lasts.
+        lasts: Duration,
+        /// What happens when it is over.
+        then: Afterwards,
+        /// How long the release is watched at 100 %, when the variant has won.
+        watch: Duration,
+    },
+}
+
+fn no_time() -> Hold {
+    Hold::For(Duration::ZERO)
 }
 
 /// One share of a canary.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CanaryStep {
-    /// The new release's share.
+    /// The new release's share; nothing, for a step that only has pins, copies or time.
     pub weight: BasisPoints,
     /// How long it is watched at this share; at 100 % the old release is kept warm meanwhile.
     pub hold: Hold,
     /// Limits of this step; `None`: the spec's.
     pub objectives: Option<Vec<Objective>>,
+    /// Replicas of the new release; `None`: as many as the share needs.
+    #[serde(default)]
+    pub replicas: Option<Amount>,
+    /// What must be right before the share is given.
+    #[serde(default)]
+    pub smoke: Vec<SmokeCheck>,
+    /// Requests that go to the new release in this step whatever the share.
+    #[serde(default)]
+    pub pins: Vec<Match>,
+    /// Share of stable's requests that the new release gets copies of.
+    #[serde(default)]
+    pub mirror: BasisPoints,
+}
+
+impl CanaryStep {
+    /// A step with nothing but a share and its time.
+    #[must_use]
+    pub fn new(weight: BasisPoints, hold: Hold) -> Self {
+        let (smoke, pins) = (Vec::new(), Vec::new());
+        Self { weight, hold, objectives: None, replicas: None, smoke, pins, mirror: BasisPoints::NONE }
+    }
+}
+
+/// One share of a gradual switch.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Shift {
+    /// The new release's share.
+    pub weight: BasisPoints,
+    /// How long it is watched at this share.
+    pub hold: Hold,
+}
+
+/// What happens when the time of an A/B test is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Afterwards {
+    /// Both go on until people say which one stays. The default.
+    Ask,
+    /// The variant takes over.
+    Promote,
+    /// The variant is taken back; nothing bad is said of it.
+    End,
+}
+
+/// A number of replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Amount {
+    /// So many.
+    Count(u32),
+    /// A part of the wanted number.
+    Share(BasisPoints),
+}
+
+impl Amount {
+    /// So many of `replicas`, parts rounded up.
+    #[must_use]
+    pub fn rounded_up(self, replicas: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Share(share) => share.of_replicas(replicas),
+        }
+    }
+
+    /// So many of `replicas`, parts rounded down.
+    #[must_use]
+    pub fn rounded_down(self, replicas: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Share(share) => (u64::from(replicas) * u64::from(share.get()) / 10_000) as u32,
+        }
+    }
 }
 
 /// How long a step lasts.
@@ -137,6 +267,9 @@ pub struct Probes {
     pub liveness: Option<Probe>,
     /// Failing takes out of traffic.
     pub readiness: Option<Probe>,
+    /// For a service without a port: a replica without a readiness probe counts as ready when it has run this long.
+    #[serde(default)]
+    pub running: Option<Duration>,
 }
 
 /// One probe, with Kubernetes' fields, meaning and defaults.
@@ -232,10 +365,8 @@ impl Spec {
     #[must_use]
     pub fn new(service: ServiceName, command: Vec<String>, listen: SocketAddr) -> Self {
         let minutes = |n: u64| Duration::from_secs(60 * n);
-        let step = |percent: u16, hold| CanaryStep {
-            weight: BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL),
-            hold: Hold::For(hold),
-            objectives: None,
+        let step = |percent: u16, hold| {
+            CanaryStep::new(BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL), Hold::For(hold))
         };
         Self {
             service,
@@ -244,12 +375,13 @@ impl Spec {
             artefact: Vec::new(),
             env: BTreeMap::new(),
             replicas: 1,
-            listen,
+            listen: Some(listen),
             preview: None,
             probes: Probes::default(),
             stop: Stop::default(),
             strategy: Strategy::Canary {
                 steps: vec![step(5, minutes(10)), step(20, minutes(20)), step(50, minutes(30)), step(100, minutes(5))],
+                sticky: None,
             },
             objectives: Vec::new(),
             minimum_requests: 50,

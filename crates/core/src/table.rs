@@ -176,6 +176,23 @@ impl RoutingTable {
 }
 
 impl ServiceRoutes {
+    /// What is in force for a service that has no address: nothing, of nobody, nowhere.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self {
+            service: ServiceName::new("nobody").expect("it is a DNS label"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            preview: None,
+            releases: Vec::new(),
+            first_byte_timeout_ms: 0,
+            fallback: None,
+            idempotent: Vec::new(),
+            pins: Vec::new(),
+            sticky: None,
+            mirror: None,
+        }
+    }
+
     /// The share a release has; nothing when it is not in the table.
     #[must_use]
     pub fn weight_of(&self, revision: Revision) -> BasisPoints {

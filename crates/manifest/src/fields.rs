@@ -136,7 +136,7 @@ impl<'a> Fields<'a> {
         let (at, value) = self.entries.get(key)?;
         if value.node.is_null() {
             let mistake = Mistake::new(Code::WrongType, at.clone(), format!("`{key}` has no value"));
-            let strategy = matches!(key, "canary" | "blueGreen");
+            let strategy = matches!(key, "canary" | "blueGreen" | "rolling" | "recreate");
             let instead =
                 if strategy { format!("write `{key}: {{}}` for its defaults") } else { format!("leave `{key}` out") };
             problems.add(mistake.help(format!("write a value, or {instead}")));

@@ -21,7 +21,6 @@ mod probes;
 mod problem;
 #[cfg(test)]
 mod reference;
-#[cfg_attr(not(test), expect(dead_code, reason = "no key is read with it yet"))]
 mod routing;
 mod service;
 mod strategy;

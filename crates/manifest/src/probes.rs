@@ -6,7 +6,7 @@ use evenkeel_core::spec::{Probe, ProbeCheck, Probes};
 
 use crate::fields::{Fields, Section, Value};
 use crate::problem::{Code, Mistake, Problems};
-use crate::values::{count, number, port, text, url_path, written};
+use crate::values::{count, duration, number, port, text, url_path, written};
 use crate::yaml::Kind;
 
 const EXEC: &str = "exec probes are not supported: ask over HTTP or TCP";
@@ -16,7 +16,7 @@ const THRESHOLD_MAX: u32 = 1_000;
 
 pub(crate) static PROBES: Section = Section {
     what: "the mapping `probes`",
-    keys: &["startup", "liveness", "readiness"],
+    keys: &["startup", "liveness", "readiness", "running"],
     elsewhere: &[
         ("startupProbe", "write `startup`"),
         ("livenessProbe", "write `liveness`"),
@@ -78,7 +78,9 @@ pub(crate) fn probes(value: &Value<'_>, own_ports: &[u16], problems: &mut Proble
     let mut read = |key, role| fields.read(key, problems, |value, problems| probe(value, role, own_ports, problems));
     let startup = read("startup", Role::Startup);
     let liveness = read("liveness", Role::Liveness);
-    Some(Probes { startup, liveness, readiness: read("readiness", Role::Readiness) })
+    let readiness = read("readiness", Role::Readiness);
+    let running = fields.read("running", problems, duration(Duration::ZERO..=Duration::from_secs(SECONDS_MAX)));
+    Some(Probes { startup, liveness, readiness, running })
 }
 
 fn probe(value: &Value<'_>, role: Role, own_ports: &[u16], problems: &mut Problems) -> Option<Probe> {

@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, probes, read, service, strategy};
+use crate::{Code, probes, read, routing, service, strategy};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -41,6 +41,20 @@ fn places() -> Vec<Place> {
             &[("weight", "weight: 5%"), ("hold", "hold: 1m")],
         ),
         place(&strategy::BLUE_GREEN, ("strategy: { blueGreen: {", "}}"), NONE),
+        place(
+            &strategy::SHIFT,
+            ("strategy: { blueGreen: { steps: [{", "}]}}"),
+            &[("weight", "weight: 5%"), ("hold", "hold: 1m")],
+        ),
+        place(&strategy::ROLLING, ("strategy: { rolling: {", "}}"), NONE),
+        place(&strategy::RECREATE, ("strategy: { recreate: {", "}}"), NONE),
+        place(&strategy::AB, ("strategy: { ab: {", "}}"), &[("by", "by: visitor"), ("for", "for: 1d")]),
+        place(
+            &routing::MATCH,
+            ("strategy: { canary: { steps: [{ weight: 0%, hold: 1m, match: [{", "}]}]}}"),
+            &[("header cookie query", "header: X-A")],
+        ),
+        place(&routing::STICKY, ("strategy: { canary: { sticky: {", "}}}"), NONE),
         place(&strategy::SMOKE, ("strategy: { blueGreen: { smoke: [{", "}]}}"), &[("path", "path: /")]),
     ]
 }
@@ -64,7 +78,10 @@ fn whole(place: &Place, key: &str, example: &str) -> String {
     let inner = format!("{}{} {example} {}", place.around.0, beside(place.beside, key), place.around.1);
     match place.around.0 {
         "" => format!("{{ {inner} }}"),
-        _ => format!("{{ service: web, command: [bin/web], listen: 1, {inner} }}"),
+        _ => {
+            let listen = if key == "running" { "none" } else { "1" };
+            format!("{{ service: web, command: [bin/web], listen: {listen}, {inner} }}")
+        }
     }
 }
 
@@ -110,7 +127,12 @@ fn every_code_is_in_the_reference() {
 
 #[test]
 fn every_section_of_the_reader_is_looked_at_here() {
-    let sources = [include_str!("probes.rs"), include_str!("service.rs"), include_str!("strategy.rs")];
+    let sources = [
+        include_str!("probes.rs"),
+        include_str!("routing.rs"),
+        include_str!("service.rs"),
+        include_str!("strategy.rs"),
+    ];
     let written: usize = sources.iter().map(|source| source.matches(": Section =").count()).sum();
     assert_eq!(places().len(), written);
 }

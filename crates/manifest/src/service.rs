@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use evenkeel_core::ids::ServiceName;
-use evenkeel_core::spec::{NotEnough, Shield, Spec, Stop};
+use evenkeel_core::ids::{BasisPoints, ServiceName};
+use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, Shield, Spec, Stop, Strategy};
 
 use crate::command::{self, Command};
 use crate::fields::{Fields, Section, Value};
@@ -21,6 +21,8 @@ use crate::yaml::{Kind, Node};
 pub(crate) const BEGINNING: &str =
     "begin with three lines: `service: web`, `command: [python3, app.py]`, `listen: 127.0.0.1:8080`";
 const SECOND: Duration = Duration::from_secs(1);
+/// How long a replica without a port must run to count as ready.
+const RUNNING: Duration = Duration::from_secs(5);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 const UP_TO_AN_HOUR: RangeInclusive<Duration> = Duration::ZERO..=HOUR;
@@ -108,10 +110,17 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
     let service = fields.required("service", "service: web", problems, name);
     let command = fields.required("command", "command: [python3, app.py]", problems, command::command);
     let addresses = addresses(&fields, problems);
-    let listen = addresses.listen.as_ref().map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), |(address, _)| *address);
+    let somewhere = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+    let listen = addresses.listen.as_ref().map_or(somewhere, |(address, _)| *address);
     let unnamed = || ServiceName::new("unnamed").expect("it is a DNS label");
     let name_at = service.as_ref().and(fields.key_at("service"));
     let mut spec = Spec::new(service.unwrap_or_else(unnamed), Vec::new(), listen);
+    if addresses.is_worker {
+        spec.listen = None;
+        // Until it says otherwise: there is no port that could answer.
+        spec.probes.running = Some(RUNNING);
+        spec.strategy = worker_default();
+    }
     spec.preview = addresses.preview.as_ref().map(|(address, _)| *address);
     read_program(&fields, command, &mut spec, problems);
     read_rollout(&fields, &mut spec, problems);
@@ -123,12 +132,25 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
 struct Addresses {
     listen: Option<(SocketAddr, Range<usize>)>,
     preview: Option<(SocketAddr, Range<usize>)>,
+    /// Nobody connects to it: `listen: none`.
+    is_worker: bool,
+}
+
+/// How a service without an address is updated when its spec does not say: replica by replica.
+fn worker_default() -> Strategy {
+    let quarter = Amount::Share(BasisPoints::new(2_500).unwrap_or(BasisPoints::ALL));
+    let (pause, watch, smoke, warm) = (Duration::ZERO, 300 * SECOND, Vec::new(), Amount::Count(0));
+    Strategy::Rolling { surge: quarter, unavailable: quarter, pause, smoke, warm, watch }
 }
 
 fn addresses(fields: &Fields<'_>, problems: &mut Problems) -> Addresses {
     let with_place = |value: &Value<'_>, problems: &mut Problems| address(value, problems).map(|a| (a, value.at()));
-    let listen = fields.required("listen", "listen: 127.0.0.1:8080", problems, with_place);
-    Addresses { listen, preview: fields.read("preview", problems, with_place) }
+    let mut is_worker = false;
+    let listen = fields.required("listen", "listen: 127.0.0.1:8080` or `listen: none", problems, |value, problems| {
+        is_worker = value.scalar().is_some_and(|scalar| scalar.text == "none");
+        if is_worker { None } else { with_place(value, problems) }
+    });
+    Addresses { listen, preview: fields.read("preview", problems, with_place), is_worker }
 }
 
 fn read_program(fields: &Fields<'_>, command: Option<Command>, spec: &mut Spec, problems: &mut Problems) {
@@ -145,8 +167,10 @@ fn read_program(fields: &Fields<'_>, command: Option<Command>, spec: &mut Spec, 
     }
     fields.set("env", &mut spec.env, problems, env);
     fields.set("replicas", &mut spec.replicas, problems, count(1..=1_000));
-    let own_ports: Vec<u16> = [Some(spec.listen), spec.preview].iter().flatten().map(SocketAddr::port).collect();
+    let own_ports: Vec<u16> = [spec.listen, spec.preview].iter().flatten().map(SocketAddr::port).collect();
+    let running = spec.probes.running;
     fields.set("probes", &mut spec.probes, problems, |value, problems| probes(value, &own_ports, problems));
+    spec.probes.running = spec.probes.running.or(running);
     fields.set("stop", &mut spec.stop, problems, stop);
     fields.set("logs", &mut spec.log_bytes_max, problems, |value, problems| {
         let logs = Fields::open(value, &LOGS, problems)?;
@@ -161,7 +185,23 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
     fields.set("window", &mut spec.window, problems, duration(SECOND..=HOUR));
     fields.set("notEnough", &mut spec.not_enough, problems, not_enough);
-    if fields.key_at("objectives").is_none() && !fields.advises("objectives") && !has_step_objectives(spec) {
+    match spec.listen {
+        None => nothing_for_workers(fields, spec, problems),
+        Some(_) if spec.probes.running.is_some() => {
+            let mistake =
+                Mistake::new(Code::Conflict, fields.at(), "`probes.running` is for a service without an address");
+            problems.add(
+                mistake.help("leave it out: without a probe, a replica is ready when its port accepts connections"),
+            );
+        }
+        Some(_) => {}
+    }
+    let is_worker = spec.listen.is_none();
+    if !is_worker
+        && fields.key_at("objectives").is_none()
+        && !fields.advises("objectives")
+        && !has_step_objectives(spec)
+    {
         let mistake =
             Mistake::new(Code::NothingJudged, fields.at(), "no objectives: only probes can stop a bad release");
         problems.add(
@@ -170,11 +210,42 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     }
 }
 
+/// Tells which keys make no sense for a service that nobody connects to.
+fn nothing_for_workers(fields: &Fields<'_>, spec: &Spec, problems: &mut Problems) {
+    for key in ["preview", "objectives", "minimumRequests", "window", "notEnough", "firstByteTimeout", "shield"] {
+        if let Some(at) = fields.key_at(key) {
+            let mistake =
+                Mistake::new(Code::Conflict, at, format!("`{key}` is about requests, and `listen` is `none`"));
+            problems.add(mistake.help("leave it out: without requests, probes and exits judge a release"));
+        }
+    }
+    let why = match &spec.strategy {
+        Strategy::BlueGreen { .. } => "both releases would work at once, and no switch could tell them apart",
+        Strategy::Ab { .. } => "there are no requests to share out",
+        Strategy::Canary { steps, sticky } if sticky.is_some() || steps.iter().any(shares_requests) => {
+            "`sticky`, `match`, `mirror` and `objectives` are about requests"
+        }
+        Strategy::Canary { .. } | Strategy::Rolling { .. } | Strategy::Recreate { .. } => return,
+    };
+    let at = fields.key_at("strategy").unwrap_or_else(|| fields.at());
+    let mistake = Mistake::new(Code::Conflict, at, format!("this strategy cannot be used with `listen: none`: {why}"));
+    problems.add(
+        mistake.help(
+            "write `rolling: {}`, `recreate: {}`, or a canary whose steps have only `weight`, `hold`, `replicas`",
+        ),
+    );
+}
+
+fn shares_requests(step: &CanaryStep) -> bool {
+    !step.pins.is_empty() || step.mirror > BasisPoints::NONE || step.objectives.is_some()
+}
+
 fn has_step_objectives(spec: &Spec) -> bool {
-    use evenkeel_core::spec::Strategy;
     match &spec.strategy {
-        Strategy::Canary { steps } => steps.iter().any(|step| step.objectives.is_some()),
-        Strategy::BlueGreen { .. } => false,
+        Strategy::Canary { steps, .. } => steps.iter().any(|step| step.objectives.is_some()),
+        Strategy::BlueGreen { .. } | Strategy::Rolling { .. } | Strategy::Recreate { .. } | Strategy::Ab { .. } => {
+            false
+        }
     }
 }
 

@@ -1,50 +1,85 @@
-//! `strategy`: canary or blue-green.
+//! `strategy`: how a new release takes over.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use evenkeel_analysis::Objective;
 use evenkeel_core::ids::BasisPoints;
-use evenkeel_core::spec::{CanaryStep, Hold, SmokeCheck, Strategy};
+use evenkeel_core::spec::{Afterwards, Amount, CanaryStep, Hold, Shift, SmokeCheck, Strategy};
 
 use crate::fields::{Fields, Section, Value};
 use crate::problem::{Code, Mistake, Problems};
+use crate::routing::{matches, sticky};
 use crate::values::{count, duration, percentage, short, text, url_path};
-use crate::yaml::Kind;
+use crate::yaml::{Kind, Sort};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOLD_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 const STEPS_MAX: usize = 100;
+const BAKE: Duration = Duration::from_secs(300);
 const STEPS_HELP: &str = "write one step a line: `- { weight: 5%, hold: 10m }`";
 const OBJECTIVES_HELP: &str = "write a list: `[\"error_rate < 1%\", \"latency.p99 < 500ms\"]`";
 
 pub(crate) static STRATEGY: Section = Section {
     what: "the mapping `strategy`",
-    keys: &["canary", "blueGreen"],
+    keys: &["canary", "blueGreen", "rolling", "recreate", "ab"],
     elsewhere: &[
-        ("rollingUpdate", "rolling updates are not supported: a canary with `steps` does more"),
-        ("type", "write `canary:` or `blueGreen:` with its settings below"),
+        ("rollingUpdate", "write `rolling: { maxSurge: 25%, maxUnavailable: 25% }`"),
+        ("type", "write the strategy as a key with its settings below: `rolling: {}`"),
+        ("mirror", "write it in a canary step: `{ weight: 0%, mirror: 10%, hold: 10m }`"),
     ],
 };
 
 pub(crate) static CANARY: Section = Section {
     what: "the mapping `canary`",
-    keys: &["steps", "bake"],
+    keys: &["steps", "bake", "sticky"],
     elsewhere: &[("objectives", "write `objectives` at the top level for all steps, or in a step for that one")],
 };
 
 pub(crate) static STEP: Section = Section {
     what: "a canary step",
-    keys: &["weight", "hold", "objectives"],
+    keys: &["weight", "hold", "objectives", "replicas", "smoke", "match", "mirror"],
     elsewhere: &[
         ("setWeight", "write `{ weight: 5%, hold: 10m }`"),
+        ("setCanaryScale", "write `replicas: 2` next to the weight"),
+        ("setHeaderRoute", "write `match: [{ header: X-Beta, is: \"1\" }]` next to the weight"),
+        ("setMirrorRoute", "write `mirror: 10%` next to the weight"),
         ("pause", "write `hold: 10m` next to the weight, or `hold: manual` to wait for a promotion"),
         ("duration", "write `hold`"),
     ],
 };
 
-pub(crate) static BLUE_GREEN: Section =
-    Section { what: "the mapping `blueGreen`", keys: &["smoke", "watch"], elsewhere: &[] };
+pub(crate) static BLUE_GREEN: Section = Section {
+    what: "the mapping `blueGreen`",
+    keys: &["smoke", "previewReplicas", "promotion", "steps", "sticky", "watch"],
+    elsewhere: &[
+        ("previewReplicaCount", "write `previewReplicas`"),
+        ("autoPromotionEnabled", "write `promotion: manual`"),
+        ("autoPromotionSeconds", "write `promotion: 30s`"),
+        ("scaleDownDelaySeconds", "write `watch: 5m`: the old release is kept warm for that time"),
+    ],
+};
+
+pub(crate) static SHIFT: Section = Section {
+    what: "a blue-green step",
+    keys: &["weight", "hold"],
+    elsewhere: &[("setWeight", "write `{ weight: 10%, hold: 1m }`")],
+};
+
+pub(crate) static ROLLING: Section = Section {
+    what: "the mapping `rolling`",
+    keys: &["maxSurge", "maxUnavailable", "pause", "smoke", "keep", "bake"],
+    elsewhere: &[("minReadySeconds", "write `pause: 10s`: each batch is watched for that time")],
+};
+
+pub(crate) static RECREATE: Section =
+    Section { what: "the mapping `recreate`", keys: &["smoke", "bake"], elsewhere: &[] };
+
+pub(crate) static AB: Section = Section {
+    what: "the mapping `ab`",
+    keys: &["share", "by", "match", "for", "then", "bake"],
+    elsewhere: &[("weight", "write `share: 50%`"), ("duration", "write `for: 7d`"), ("sticky", "write `by`")],
+};
 
 pub(crate) static SMOKE: Section = Section {
     what: "a smoke check",
@@ -56,30 +91,39 @@ pub(crate) static SMOKE: Section = Section {
 pub(crate) fn strategy(value: &Value<'_>, default: &Strategy, problems: &mut Problems) -> Option<Strategy> {
     let fields = Fields::open(value, &STRATEGY, problems)?;
     fields.only_one_of(STRATEGY.keys, "a release takes over in one way: keep one of them", problems);
-    let canary = fields.read("canary", problems, |value, problems| canary(value, default, problems));
-    let blue_green = fields.read("blueGreen", problems, blue_green);
+    let read = [
+        fields.read("canary", problems, |value, problems| canary(value, default, problems)),
+        fields.read("blueGreen", problems, blue_green),
+        fields.read("rolling", problems, rolling),
+        fields.read("recreate", problems, recreate),
+        fields.read("ab", problems, ab),
+    ];
     if !fields.has_unknown() && STRATEGY.keys.iter().all(|key| fields.key_at(key).is_none()) {
         let mistake = Mistake::new(Code::MissingKey, fields.at(), "`strategy` names no strategy");
-        problems.add(mistake.help("write `canary:` or `blueGreen:` below it, or leave `strategy` out"));
+        let help = "write `canary:`, `blueGreen:`, `rolling:`, `recreate:` or `ab:` below it, or leave `strategy` out";
+        problems.add(mistake.help(help));
     }
-    canary.or(blue_green)
+    read.into_iter().flatten().next()
 }
 
 fn canary(value: &Value<'_>, default: &Strategy, problems: &mut Problems) -> Option<Strategy> {
     let fields = Fields::open(value, &CANARY, problems)?;
     let (default_steps, mut bake) = match default {
-        Strategy::Canary { steps } => (steps.clone(), steps.last().map_or(Hold::For(Duration::ZERO), |step| step.hold)),
-        Strategy::BlueGreen { .. } => (Vec::new(), Hold::For(5 * HOUR / 60)),
+        Strategy::Canary { steps, .. } => {
+            (steps.clone(), steps.last().map_or(Hold::For(Duration::ZERO), |step| step.hold))
+        }
+        _ => (Vec::new(), Hold::For(BAKE)),
     };
     fields.set("bake", &mut bake, problems, hold);
+    let sticky = fields.read("sticky", problems, sticky);
     let mut steps = match fields.key_at("steps") {
         Some(_) => fields.read("steps", problems, |value, problems| written_steps(value, &fields, bake, problems))?,
         None => default_steps.into_iter().filter(|step| step.weight < BasisPoints::ALL).collect(),
     };
     if steps.last().is_none_or(|step| step.weight < BasisPoints::ALL) {
-        steps.push(CanaryStep { weight: BasisPoints::ALL, hold: bake, objectives: None });
+        steps.push(CanaryStep::new(BasisPoints::ALL, bake));
     }
-    Some(Strategy::Canary { steps })
+    Some(Strategy::Canary { steps, sticky })
 }
 
 /// The steps as written, with what is wrong about their order told.
@@ -99,7 +143,7 @@ fn written_steps(
         items.iter().map(|item| step(item, canary, bake, problems)).collect();
     for pair in read.windows(2) {
         if let [Some((before, _)), Some((step, weight))] = pair
-            && step.weight <= before.weight
+            && (step.weight < before.weight || is_longer(before, step))
         {
             let message = format!("shares must rise, but {} is followed by {}", before.weight, step.weight);
             let mistake = Mistake::new(Code::WeightsMustRise, weight.at(), message).label("not above the step before");
@@ -107,6 +151,11 @@ fn written_steps(
         }
     }
     read.into_iter().map(|step| step.map(|(step, _)| step)).collect()
+}
+
+/// Whether a step is the one before it once more, with nothing new but its time.
+fn is_longer(before: &CanaryStep, step: &CanaryStep) -> bool {
+    CanaryStep { hold: before.hold, ..step.clone() } == *before
 }
 
 /// One step, and its weight as it was written.
@@ -118,7 +167,7 @@ fn step<'a>(
 ) -> Option<(CanaryStep, Value<'a>)> {
     let fields = Fields::open(value, &STEP, problems)?;
     let weight = fields.required("weight", "weight: 5%", problems, |value, problems| {
-        percentage(value, problems).map(|weight| (weight, value.clone()))
+        share(value, problems).map(|weight| (weight, value.clone()))
     });
     let full = weight.as_ref().is_some_and(|(weight, _)| *weight == BasisPoints::ALL);
     let hold = if full && fields.key_at("hold").is_none() {
@@ -132,9 +181,39 @@ fn step<'a>(
         problems.add(mistake.help("leave `bake` out, or that `hold`"));
     }
     let objectives = fields.read("objectives", problems, objectives);
+    let replicas = fields.read("replicas", problems, amount(1));
+    let smoke = fields.read("smoke", problems, smoke_checks).unwrap_or_default();
+    let pins = fields.read("match", problems, matches).unwrap_or_default();
+    let mirror = fields.read("mirror", problems, percentage).unwrap_or_default();
+    if let (true, Some(at)) = (full, fields.key_at("mirror")) {
+        let mistake = Mistake::new(Code::Conflict, at, "nothing is left to be copied at 100 %");
+        problems.add(mistake.help("leave `mirror` out: it copies requests that the stable release answers"));
+    }
     let (weight, written) = weight?;
     // A bad hold has been told; any other lets the weight be looked at beside its neighbours.
-    Some((CanaryStep { weight, hold: hold.unwrap_or(bake), objectives }, written))
+    let step = CanaryStep { weight, hold: hold.unwrap_or(bake), objectives, replicas, smoke, pins, mirror };
+    Some((step, written))
+}
+
+/// A share that may be nothing: `0%`.
+fn share(value: &Value<'_>, problems: &mut Problems) -> Option<BasisPoints> {
+    let is_nothing = |text: &str| text.strip_suffix('%').unwrap_or(text).trim_end() == "0";
+    if value.scalar().is_some_and(|scalar| scalar.sort != Sort::Bool && is_nothing(&scalar.text)) {
+        return Some(BasisPoints::NONE);
+    }
+    percentage(value, problems)
+}
+
+/// A number of replicas, or a part of the wanted number: `2`, `25%`.
+fn amount(least: u32) -> impl Fn(&Value<'_>, &mut Problems) -> Option<Amount> {
+    move |value, problems| {
+        let is_part = |text: &str| text.trim_end().ends_with('%');
+        match value.scalar().is_some_and(|scalar| is_part(&scalar.text)) {
+            true if least == 0 => share(value, problems).map(Amount::Share),
+            true => percentage(value, problems).map(Amount::Share),
+            false => count(least..=1_000)(value, problems).map(Amount::Count),
+        }
+    }
 }
 
 fn hold(value: &Value<'_>, problems: &mut Problems) -> Option<Hold> {
@@ -165,10 +244,106 @@ fn objective(value: &Value<'_>, problems: &mut Problems) -> Option<Objective> {
 
 fn blue_green(value: &Value<'_>, problems: &mut Problems) -> Option<Strategy> {
     let fields = Fields::open(value, &BLUE_GREEN, problems)?;
-    let mut watch = HOUR / 12;
+    let (mut watch, mut promotion) = (BAKE, Hold::For(Duration::ZERO));
     fields.set("watch", &mut watch, problems, duration(HOLD_BOUNDS));
+    fields.set("promotion", &mut promotion, problems, hold);
     let smoke = fields.read("smoke", problems, smoke_checks).unwrap_or_default();
-    Some(Strategy::BlueGreen { smoke, watch })
+    let preview_replicas = fields.read("previewReplicas", problems, amount(1));
+    let shift = fields.read("steps", problems, shifts).unwrap_or_default();
+    let sticky = fields.read("sticky", problems, sticky);
+    Some(Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch })
+}
+
+fn shifts(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<Shift>> {
+    let items = value.items("write one step a line: `- { weight: 10%, hold: 1m }`", problems)?;
+    if items.len() > STEPS_MAX {
+        let message = format!("`steps` has {} steps", items.len());
+        problems.add(Mistake::new(Code::OutOfRange, value.at(), message).help(format!("write at most {STEPS_MAX}")));
+        return None;
+    }
+    let mut shifts: Vec<Shift> = Vec::new();
+    for item in &items {
+        let Some(fields) = Fields::open(item, &SHIFT, problems) else { continue };
+        let weight = fields.required("weight", "weight: 10%", problems, percentage);
+        let hold = fields.required("hold", "hold: 1m` or `hold: manual", problems, hold);
+        let (Some(weight), Some(hold)) = (weight, hold) else { continue };
+        if let Some(before) = shifts.last().filter(|before| weight <= before.weight) {
+            let message = format!("shares must rise, but {} is followed by {weight}", before.weight);
+            let mistake = Mistake::new(Code::WeightsMustRise, item.at(), message).label("not above the step before");
+            problems.add(mistake.help("sort the steps by weight"));
+        }
+        if weight == BasisPoints::ALL {
+            let mistake = Mistake::new(Code::Conflict, item.at(), "the step of 100 % is the switch itself");
+            problems.add(
+                mistake.help("leave it out: after the last step all traffic is switched, and watched for `watch`"),
+            );
+        }
+        shifts.push(Shift { weight, hold });
+    }
+    Some(shifts)
+}
+
+fn rolling(value: &Value<'_>, problems: &mut Problems) -> Option<Strategy> {
+    let fields = Fields::open(value, &ROLLING, problems)?;
+    let quarter = Amount::Share(BasisPoints::new(2_500)?);
+    let (mut surge, mut unavailable, mut warm) = (quarter, quarter, Amount::Count(0));
+    let (mut pause, mut watch) = (Duration::ZERO, BAKE);
+    fields.set("maxSurge", &mut surge, problems, amount(0));
+    fields.set("maxUnavailable", &mut unavailable, problems, amount(0));
+    fields.set("keep", &mut warm, problems, amount(0));
+    fields.set("pause", &mut pause, problems, duration(HOLD_BOUNDS));
+    fields.set("bake", &mut watch, problems, duration(HOLD_BOUNDS));
+    let smoke = fields.read("smoke", problems, smoke_checks).unwrap_or_default();
+    let is_nothing = |amount| matches!(amount, Amount::Count(0) | Amount::Share(BasisPoints::NONE));
+    if is_nothing(surge) && is_nothing(unavailable) {
+        let at = fields.key_at("maxUnavailable").unwrap_or_else(|| fields.at());
+        let mistake =
+            Mistake::new(Code::Conflict, at, "`maxSurge` and `maxUnavailable` are both 0: nothing could move");
+        problems.add(mistake.help("let one replica be more, `maxSurge: 1`, or one be missing, `maxUnavailable: 1`"));
+    }
+    Some(Strategy::Rolling { surge, unavailable, pause, smoke, warm, watch })
+}
+
+fn recreate(value: &Value<'_>, problems: &mut Problems) -> Option<Strategy> {
+    let fields = Fields::open(value, &RECREATE, problems)?;
+    let mut watch = Duration::ZERO;
+    fields.set("bake", &mut watch, problems, duration(HOLD_BOUNDS));
+    let smoke = fields.read("smoke", problems, smoke_checks).unwrap_or_default();
+    Some(Strategy::Recreate { smoke, watch })
+}
+
+fn ab(value: &Value<'_>, problems: &mut Problems) -> Option<Strategy> {
+    let fields = Fields::open(value, &AB, problems)?;
+    let (mut share, mut then, mut watch) = (BasisPoints::new(5_000)?, Afterwards::Ask, BAKE);
+    fields.set("share", &mut share, problems, percentage);
+    fields.set("then", &mut then, problems, afterwards);
+    fields.set("bake", &mut watch, problems, duration(HOLD_BOUNDS));
+    if let (BasisPoints::ALL, Some(at)) = (share, fields.key_at("share")) {
+        let mistake = Mistake::new(Code::OutOfRange, at, "with 100 % there is nobody left to compare with");
+        problems.add(mistake.help("write a share below 100%, such as `share: 50%`"));
+    }
+    let pins = fields.read("match", problems, matches).unwrap_or_default();
+    let sticky = fields.required("by", "by: visitor", problems, sticky);
+    let least = Duration::from_secs(1);
+    let lasts = fields.required("for", "for: 7d", problems, duration(least..=*HOLD_BOUNDS.end()));
+    Some(Strategy::Ab { share, sticky: sticky?, pins, lasts: lasts?, then, watch })
+}
+
+fn afterwards(value: &Value<'_>, problems: &mut Problems) -> Option<Afterwards> {
+    let help = "write `ask`, `promote` or `end`";
+    match value.scalar().map(|scalar| scalar.text.as_str()) {
+        Some("ask") => Some(Afterwards::Ask),
+        Some("promote") => Some(Afterwards::Promote),
+        Some("end") => Some(Afterwards::End),
+        Some(_) => {
+            value.bad("`then` takes `ask`, `promote` or `end`", help, problems);
+            None
+        }
+        None => {
+            value.wrong_type("`ask`, `promote` or `end`", help, problems);
+            None
+        }
+    }
 }
 
 fn smoke_checks(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<SmokeCheck>> {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::ids::BasisPoints;
+use evenkeel_core::plan::Plan;
 use evenkeel_core::spec::{Spec, Strategy};
 use evenkeel_manifest::{Problems, read};
 use proptest::prelude::*;
@@ -64,10 +65,16 @@ fn places_lie_within(problems: &Problems, text: &str) -> Result<(), TestCaseErro
 fn can_be_done(spec: &Spec) -> Result<(), TestCaseError> {
     prop_assert!(!spec.command.is_empty() && (1..=1_000).contains(&spec.replicas));
     prop_assert!(spec.minimum_requests > 0 && spec.window >= Duration::from_secs(1));
-    prop_assert!(spec.listen.port() > 0 && Some(spec.listen) != spec.preview);
-    if let Strategy::Canary { steps } = &spec.strategy {
-        prop_assert!(steps.is_sorted_by(|a, b| a.weight < b.weight));
-        prop_assert!(steps[0].weight > BasisPoints::NONE);
+    prop_assert!(spec.listen.is_none_or(|listen| listen.port() > 0));
+    prop_assert!(spec.listen.is_none() || spec.listen != spec.preview);
+    // Whatever was read can be planned.
+    for stable in [0, 1, spec.replicas, 1_000] {
+        let plan = Plan::of(spec, stable);
+        prop_assert!(plan.steps.iter().all(|step| step.replicas <= 1_000));
+        prop_assert_eq!(plan.steps.last().map(|step| step.weight), Some(BasisPoints::ALL));
+    }
+    if let Strategy::Canary { steps, .. } = &spec.strategy {
+        prop_assert!(steps.is_sorted_by(|a, b| a.weight <= b.weight));
         prop_assert_eq!(steps.last().map(|step| step.weight), Some(BasisPoints::ALL));
     }
     Ok(())

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use evenkeel_core::choice::StickyBy;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
-use evenkeel_core::spec::{CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Shield, SmokeCheck, Spec, Stop, Strategy};
+use evenkeel_core::spec::{
+    Afterwards, Amount, CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Shield, Shift, SmokeCheck, Spec, Stop, Strategy,
+};
 use evenkeel_manifest::read;
 
 const BASE: &str = "service: web\ncommand: [bin/web]\nlisten: 8080\n";
@@ -22,7 +25,7 @@ fn one(text: &str) -> Spec {
 }
 
 fn step(hundredths: u16, hold: Hold) -> CanaryStep {
-    CanaryStep { weight: BasisPoints::new(hundredths).expect("a share"), hold, objectives: None }
+    CanaryStep::new(BasisPoints::new(hundredths).expect("a share"), hold)
 }
 
 fn minutes(minutes: u64) -> Hold {
@@ -86,8 +89,8 @@ fn environment_values_arrive_as_they_were_written() {
 #[test]
 fn a_canary_ends_with_all_traffic_and_its_bake() {
     let canary = |text: &str| match one(&format!("{BASE}strategy: {{ canary: {text} }}")).strategy {
-        Strategy::Canary { steps } => steps,
-        Strategy::BlueGreen { .. } => panic!("no canary"),
+        Strategy::Canary { steps, .. } => steps,
+        other => panic!("no canary: {other:?}"),
     };
     let five = minutes(5);
     let cases = [
@@ -109,7 +112,7 @@ fn a_canary_ends_with_all_traffic_and_its_bake() {
 #[test]
 fn a_step_may_have_objectives_of_its_own() {
     let text = "strategy: { canary: { steps: [{ weight: 5%, hold: 1m, objectives: [\"latency.p99 < 200ms\"] }] } }";
-    let Strategy::Canary { steps } = one(&format!("{BASE}{text}")).strategy else { panic!("no canary") };
+    let Strategy::Canary { steps, .. } = one(&format!("{BASE}{text}")).strategy else { panic!("no canary") };
     assert_eq!(steps[0].objectives, Some(vec!["latency.p99 < 200ms".parse().unwrap()]));
     assert_eq!(steps[1].objectives, None);
 }
@@ -118,7 +121,12 @@ fn a_step_may_have_objectives_of_its_own() {
 fn blue_green_knows_smoke_checks_and_a_watch() {
     let blue_green = |text: &str| one(&format!("{BASE}strategy: {{ blueGreen: {text} }}")).strategy;
     let (watch, timeout) = (Duration::from_secs(300), Duration::from_secs(5));
-    assert_eq!(blue_green("{}"), Strategy::BlueGreen { smoke: Vec::new(), watch });
+    let none = || (None, Hold::For(Duration::ZERO), Vec::new(), None);
+    let of = |smoke, watch| {
+        let (preview_replicas, promotion, shift, sticky) = none();
+        Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch }
+    };
+    assert_eq!(blue_green("{}"), of(Vec::new(), watch));
     let first = SmokeCheck { path: "/".into(), status: 200, contains: None, timeout };
     let contains = Some("ok".into());
     let second = SmokeCheck { path: "/a?b=c".into(), status: 204, contains, timeout: Duration::from_millis(100) };
@@ -126,8 +134,70 @@ fn blue_green_knows_smoke_checks_and_a_watch() {
         blue_green(
             "{ watch: 1m, smoke: [{ path: / }, { path: '/a?b=c', status: 204, contains: ok, timeout: 100ms }] }"
         ),
-        Strategy::BlueGreen { smoke: vec![first, second], watch: Duration::from_secs(60) }
+        of(vec![first, second], Duration::from_secs(60))
     );
+}
+
+#[test]
+fn blue_green_may_be_previewed_switched_gradually_and_stuck_to() {
+    let text = "strategy: { blueGreen: { previewReplicas: 50%, promotion: manual, steps: [{ weight: 10%, hold: 1m }, \
+                { weight: 50%, hold: manual }], sticky: visitor } }";
+    let shift = vec![
+        Shift { weight: step(1_000, Hold::UntilPromoted).weight, hold: minutes(1) },
+        Shift { weight: step(5_000, Hold::UntilPromoted).weight, hold: Hold::UntilPromoted },
+    ];
+    let expected = Strategy::BlueGreen {
+        smoke: Vec::new(),
+        preview_replicas: Some(Amount::Share(step(5_000, Hold::UntilPromoted).weight)),
+        promotion: Hold::UntilPromoted,
+        shift,
+        sticky: Some(StickyBy::Visitor),
+        watch: Duration::from_secs(300),
+    };
+    assert_eq!(one(&format!("{BASE}{text}")).strategy, expected);
+}
+
+#[test]
+fn a_canary_step_may_have_replicas_checks_testers_and_copies() {
+    let text = "strategy: { canary: { steps: [{ weight: 0%, hold: 1m, mirror: 20% }, { weight: 0%, hold: manual, replicas: 2, \
+                match: [{ header: X-Beta, is: \"1\" }] }, { weight: 5%, hold: 1m, smoke: [{ path: /ready }] }] } }";
+    let Strategy::Canary { steps, .. } = one(&format!("{BASE}{text}")).strategy else { panic!("no canary") };
+    assert_eq!(steps.iter().map(|step| step.weight.get()).collect::<Vec<_>>(), [0, 0, 500, 10_000]);
+    assert_eq!((steps[0].mirror.get(), steps[1].replicas), (2_000, Some(Amount::Count(2))));
+    assert_eq!((steps[1].pins.len(), steps[2].smoke.len()), (1, 1));
+}
+
+#[test]
+fn rolling_recreate_and_ab_have_defaults() {
+    let strategy = |text: &str| one(&format!("{BASE}strategy: {{ {text} }}")).strategy;
+    let quarter = Amount::Share(step(2_500, Hold::UntilPromoted).weight);
+    let watch = Duration::from_secs(300);
+    let rolling = Strategy::Rolling {
+        surge: quarter,
+        unavailable: quarter,
+        pause: Duration::ZERO,
+        smoke: Vec::new(),
+        warm: Amount::Count(0),
+        watch,
+    };
+    assert_eq!(strategy("rolling: {}"), rolling);
+    assert_eq!(strategy("recreate: {}"), Strategy::Recreate { smoke: Vec::new(), watch: Duration::ZERO });
+    let ab = Strategy::Ab {
+        share: step(5_000, Hold::UntilPromoted).weight,
+        sticky: StickyBy::Cookie("session".into()),
+        pins: Vec::new(),
+        lasts: Duration::from_secs(86_400),
+        then: Afterwards::Ask,
+        watch,
+    };
+    assert_eq!(strategy("ab: { by: { cookie: session }, for: 1d }"), ab);
+}
+
+#[test]
+fn a_service_that_nobody_connects_to_is_rolled_and_ready_when_it_has_run_a_while() {
+    let spec = one("service: mailer\ncommand: [bin/mailer]\nlisten: none\n");
+    assert_eq!((spec.listen, spec.probes.running), (None, Some(Duration::from_secs(5))));
+    assert!(matches!(spec.strategy, Strategy::Rolling { .. }));
 }
 
 #[test]

@@ -113,19 +113,24 @@ fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
     let seconds = Duration::from_secs;
     let port = if service.as_str() == "web" { 8_080 } else { 8_081 };
     let hold = |ms| Hold::For(Duration::from_millis(ms));
-    let step = |percent: u16, hold| CanaryStep {
-        weight: BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL),
-        hold,
-        objectives: None,
-    };
+    let step = |percent: u16, hold| CanaryStep::new(BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL), hold);
+    let canary = |steps| Strategy::Canary { steps, sticky: None };
     let strategy = match dice.between(0, 5) {
-        0 => Strategy::Canary { steps: vec![step(20, Hold::UntilPromoted), step(100, hold(700))] },
+        0 => canary(vec![step(20, Hold::UntilPromoted), step(100, hold(700))]),
         1 | 2 => {
             let smoke = SmokeCheck { path: "/".into(), status: 200, contains: None, timeout: seconds(1) };
             let smoke = if dice.chance(700_000) { vec![smoke] } else { Vec::new() };
-            Strategy::BlueGreen { smoke, watch: Duration::from_millis(1_200) }
+            let (preview_replicas, promotion, shift, sticky) = (None, hold(0), Vec::new(), None);
+            Strategy::BlueGreen {
+                smoke,
+                preview_replicas,
+                promotion,
+                shift,
+                sticky,
+                watch: Duration::from_millis(1_200),
+            }
         }
-        _ => Strategy::Canary { steps: vec![step(20, hold(1_000)), step(50, hold(800)), step(100, hold(500))] },
+        _ => canary(vec![step(20, hold(1_000)), step(50, hold(800)), step(100, hold(500))]),
     };
     let probe = |path: &str, failure_threshold| Probe {
         period: seconds(1),

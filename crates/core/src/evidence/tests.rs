@@ -15,8 +15,17 @@ fn paused_at_half() -> Service {
     let name = ServiceName::new("web").unwrap();
     let mut spec = Spec::new(name.clone(), vec!["app".into()], "127.0.0.1:8080".parse().unwrap());
     spec.objectives = vec!["error_rate < 5%".parse().unwrap()];
-    let (id, kind, plan) = (RolloutId(1), Kind::Deploy, Plan::of(&spec));
-    let start = Start { id, kind, candidate: CANDIDATE, stable: Some(STABLE), plan, by: "me".into() };
+    let (id, kind, plan) = (RolloutId(1), Kind::Deploy, Plan::of(&spec, 1));
+    let start = Start {
+        id,
+        kind,
+        candidate: CANDIDATE,
+        stable: Some(STABLE),
+        plan,
+        stable_replicas: 1,
+        by: "me".into(),
+        is_rescue: false,
+    };
     let mut rollout = Rollout::new(start, Timestamp(0));
     let weight = BasisPoints::new(5_000).unwrap();
     rollout.phase = Phase::Paused { step: 2, weight, left: Some(Hold::UntilPromoted), why: "paused by me".into() };
@@ -166,5 +175,23 @@ proptest! {
         if let Ok(tick) = Tick::from_bytes(1, Timestamp(1 << 50), &bytes) {
             prop_assert_eq!(Tick::from_bytes(1, tick.at, &tick.to_bytes()), Ok(tick));
         }
+    }
+}
+
+#[test]
+fn a_step_without_a_share_is_judged_by_testers_and_copies() {
+    let copies = |status| {
+        let tally = answered(status, 60);
+        Tally { mirrored: tally.counts.clone(), ..Tally::default() }
+    };
+    for (weight, judged) in [(BasisPoints::NONE, true), (BasisPoints::ALL, false)] {
+        let mut service = holding(paused_at_half(), 0, at(0));
+        let step = &mut service.rollout.as_mut().unwrap().plan.steps[0];
+        (step.weight, step.mirror) = (weight, BasisPoints::ALL);
+        let mut evidence = Evidence::new();
+        evidence.follow(&service);
+        evidence.take(&tick(at(0), at(100), copies(500)));
+        let told = verdict(&evidence, &service);
+        assert_eq!(matches!(told, Verdict::Fail { .. }), judged, "{weight}: {told:?}");
     }
 }

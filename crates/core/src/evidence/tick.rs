@@ -35,6 +35,20 @@ pub struct Tally {
     pub mirrored: Counts,
 }
 
+impl Tally {
+    /// What a release is judged by: the requests that its share brought, or in a step `without` a share those of testers
+    /// and copies too.
+    #[must_use]
+    pub fn judged(&self, without: bool) -> Counts {
+        let mut counts = self.counts.clone();
+        if without {
+            counts.merge(&self.pinned);
+            counts.merge(&self.mirrored);
+        }
+        counts
+    }
+}
+
 /// A record of a tick that cannot be read: it was changed by other hands, or a newer evenkeel wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

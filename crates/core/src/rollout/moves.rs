@@ -6,13 +6,16 @@ use evenkeel_analysis::Verdict;
 
 use super::{Ask, Health, IllegalMove, Kind, Moment, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
 use crate::ids::{BasisPoints, Timestamp};
-use crate::plan::{Plan, Step};
+use crate::plan::{Exchange, Plan, Step, Then};
 use crate::spec::{Hold, NotEnough};
 
 /// Longest wait for the proxy to confirm a new share; R3 gives moving traffic 30 s.
 const TRAFFIC_LIMIT: Duration = Duration::from_secs(30);
 /// Time from a rollout's start in which a stable release without a ready replica counts as being restarted.
 const STABLE_MAY_RESTART: Duration = Duration::from_secs(5);
+/// How often in a row a replica of a new release may end by itself; with the waits between restarts that takes half a
+/// minute. A release that once was good is not given up for it.
+const CRASHES_MAX: u32 = 4;
 /// Longest wait for smoke checks beyond their own time-outs.
 const SMOKE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for stopped replicas to be gone beyond drain and grace.
@@ -24,11 +27,31 @@ impl Rollout {
     /// A rollout at its beginning.
     #[must_use]
     pub fn new(start: Start, now: Timestamp) -> Self {
-        let Start { id, kind, candidate, stable, plan, by } = start;
-        let until = now.after(plan.startup_limit);
-        let phase = Phase::Preparing { step: 0, weight: BasisPoints::NONE, until };
-        let moments = Vec::new();
-        let mut rollout = Self { id, kind, candidate, stable, plan, phase, kept: 0, started: now, by, moments };
+        let Start { id, kind, candidate, stable, plan, stable_replicas, by, is_rescue } = start;
+        let phase = match (plan.exchange, stable) {
+            (Exchange::StopFirst, Some(_)) => Phase::Clearing { back: None, until: now.after(stop_limit(&plan)) },
+            _ => {
+                let (weight, until) = (BasisPoints::NONE, now.after(plan.startup_limit));
+                Phase::Preparing { step: 0, weight, until, is_urgent: false }
+            }
+        };
+        let (kept, returning, scaling_until, moments) = (0, 0, None, Vec::new());
+        let mut rollout = Self {
+            id,
+            kind,
+            candidate,
+            stable,
+            plan,
+            phase,
+            kept,
+            stable_replicas,
+            returning,
+            scaling_until,
+            is_rescue,
+            started: now,
+            by,
+            moments,
+        };
         rollout.note(now, rollout.told(), None);
         rollout
     }
@@ -71,11 +94,16 @@ impl Rollout {
                 let over = seen.stable.alive == 0 || now >= *until;
                 Ok(over.then(|| self.ended(Outcome::Promoted, now)))
             }
+            (Phase::Clearing { back, until }, Seen(seen)) => Ok(self.cleared(back.as_ref(), *until, seen, now)),
             (_, Seen(seen)) if self.harm(seen).is_some() => Ok(self.harm(seen).map(|why| self.going_back(why, now))),
-            (Phase::Preparing { step, weight, until }, Seen(seen)) => {
+            // Stable is well again before it was given up for its fix: that fix takes its steps after all.
+            (Phase::Preparing { is_urgent: true, weight, .. }, Seen(seen)) if seen.stable.ready > 0 => {
+                to(self.preparing(0, *weight, now))
+            }
+            (Phase::Preparing { step, weight, until, .. }, Seen(seen)) => {
                 Ok(self.prepared(*step, *weight, *until, seen, now))
             }
-            (Phase::Smoking { until }, Seen(seen)) => Ok(self.smoked(*until, seen, now)),
+            (Phase::Smoking { step, weight, until }, Seen(seen)) => Ok(self.smoked(*step, *weight, *until, seen, now)),
             (Phase::Shifting { step, until }, Seen(seen)) => Ok(self.shifted(*step, *until, seen, now)),
             (Phase::Holding { .. }, Seen(seen)) => Ok(self.held(seen, now)),
             (Phase::Paused { .. }, Seen(_)) => Ok(None),
@@ -104,8 +132,9 @@ impl Rollout {
                 | Phase::Stuck { .. },
                 Asked(Ask::PromoteFully),
             ) => {
+                let mut plan = self.plan.clone().at_once(Some(self.stable_replicas()));
                 // Whoever asks for everything at once has no use for the smoke checks either.
-                let plan = Plan { smoke: Vec::new(), ..self.plan.clone().direct() };
+                plan.steps.iter_mut().for_each(|step| step.smoke.clear());
                 let direct = Self { plan, ..self.clone() };
                 Ok(Some(direct.in_phase(direct.preparing(0, self.weight(), now))))
             }
@@ -121,7 +150,8 @@ impl Rollout {
                 Ok(Some(self.ended(Outcome::Promoted, now)))
             }
             (
-                Phase::Preparing { .. }
+                Phase::Clearing { back: None, .. }
+                | Phase::Preparing { .. }
                 | Phase::Smoking { .. }
                 | Phase::Shifting { .. }
                 | Phase::Holding { .. }
@@ -129,7 +159,7 @@ impl Rollout {
                 | Phase::Stuck { .. },
                 Asked(Ask::Back { why }),
             ) => Ok(Some(self.going_back(why.clone(), now))),
-            (Phase::RollingBack { .. }, Asked(Ask::Back { .. })) => Ok(None),
+            (Phase::RollingBack { .. } | Phase::Clearing { back: Some(_), .. }, Asked(Ask::Back { .. })) => Ok(None),
             (phase, Asked(ask)) => Err(IllegalMove { phase: phase.name(), ask: ask.name() }),
         }
     }
@@ -138,10 +168,10 @@ impl Rollout {
     #[must_use]
     pub fn weight(&self) -> BasisPoints {
         match &self.phase {
-            Phase::Preparing { weight, .. } | Phase::Paused { weight, .. } => *weight,
+            Phase::Preparing { weight, .. } | Phase::Smoking { weight, .. } | Phase::Paused { weight, .. } => *weight,
             Phase::Shifting { step, .. } | Phase::Holding { step, .. } => self.plan.steps[*step].weight,
             Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => BasisPoints::ALL,
-            Phase::Smoking { .. } | Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Done { .. } => {
+            Phase::Clearing { .. } | Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Done { .. } => {
                 BasisPoints::NONE
             }
             // Held still: whatever is in force stays, and the fleet moves no share that nobody can carry.
@@ -152,17 +182,100 @@ impl Rollout {
     /// How many replicas the candidate shall have now.
     #[must_use]
     pub fn replicas(&self) -> u32 {
-        let full = self.plan.steps.last().map_or(1, |last| last.replicas);
         match &self.phase {
-            Phase::Preparing { step, .. }
-            | Phase::Shifting { step, .. }
-            | Phase::Holding { step, .. }
-            | Phase::Paused { step, .. } => self.plan.steps[*step].replicas.max(self.weight().of_replicas(full)),
-            Phase::Smoking { .. } => self.plan.steps[0].replicas,
+            Phase::Preparing { step, weight, .. }
+            | Phase::Smoking { step, weight, .. }
+            | Phase::Paused { step, weight, left: None, .. } => {
+                self.plan.steps[*step].replicas.max(self.carrying(*step, *weight))
+            }
+            Phase::Shifting { step, .. } => {
+                self.plan.steps[*step].replicas.max(step.checked_sub(1).map_or(0, |n| self.plan.steps[n].replicas))
+            }
+            Phase::Holding { step, .. } | Phase::Paused { step, .. } => self.plan.steps[*step].replicas,
             Phase::RollingBack { .. } | Phase::Stuck { .. } => self.kept,
-            Phase::Retiring { .. } => full,
-            Phase::Stopping { .. } | Phase::Done { .. } => 0,
+            Phase::Retiring { .. } => self.full_replicas(),
+            Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Done { .. } => 0,
         }
+    }
+
+    /// How many ready replicas let the candidate have the share it shall have now.
+    #[must_use]
+    pub fn needs(&self) -> u32 {
+        match &self.phase {
+            Phase::Shifting { step, .. } | Phase::Holding { step, .. } => self.plan.steps[*step].replicas,
+            Phase::Preparing { step, weight, .. }
+            | Phase::Smoking { step, weight, .. }
+            | Phase::Paused { step, weight, .. } => self.carrying(*step, *weight),
+            Phase::Clearing { .. }
+            | Phase::Retiring { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Stopping { .. }
+            | Phase::Stuck { .. }
+            | Phase::Done { .. } => self.full_replicas(),
+        }
+    }
+
+    /// How many replicas the stable release shall have now.
+    #[must_use]
+    pub fn stable_replicas(&self) -> u32 {
+        let before = |step: usize| self.plan.steps[step].stable_before.unwrap_or(self.stable_replicas);
+        match &self.phase {
+            Phase::Clearing { .. } => 0,
+            Phase::Preparing { step, .. } | Phase::Smoking { step, .. } | Phase::Shifting { step, .. } => before(*step),
+            Phase::Paused { step, left: None, .. } => before(*step),
+            Phase::Holding { step, .. } | Phase::Paused { step, .. } => {
+                self.plan.steps[*step].stable.unwrap_or(self.stable_replicas)
+            }
+            Phase::RollingBack { .. } if self.plan.scales_stable() => self.returning,
+            Phase::Retiring { .. } => 0,
+            Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Stuck { .. } | Phase::Done { .. } => {
+                self.stable_replicas
+            }
+        }
+    }
+
+    /// Whether nobody shall have any traffic: one release goes before the other one comes.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        let early =
+            matches!(self.phase, Phase::Preparing { .. } | Phase::Smoking { .. } | Phase::Paused { left: None, .. });
+        let is_between = early && self.weight() == BasisPoints::NONE && self.stable.is_some();
+        matches!(self.phase, Phase::Clearing { .. }) || (is_between && self.plan.exchange == Exchange::StopFirst)
+    }
+
+    /// The step whose share, testers and copies are the candidate's now.
+    #[must_use]
+    pub fn audience(&self) -> Option<&Step> {
+        let step = match &self.phase {
+            Phase::Shifting { step, .. } | Phase::Holding { step, .. } | Phase::Paused { step, left: Some(_), .. } => {
+                Some(*step)
+            }
+            Phase::Preparing { step, weight, .. }
+            | Phase::Smoking { step, weight, .. }
+            | Phase::Paused { step, weight, .. } => {
+                step.checked_sub(1).filter(|before| self.plan.steps[*before].weight == *weight)
+            }
+            Phase::Clearing { .. }
+            | Phase::Retiring { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Stopping { .. }
+            | Phase::Stuck { .. }
+            | Phase::Done { .. } => None,
+        };
+        step.map(|step| &self.plan.steps[step])
+    }
+
+    /// How many replicas carry a share that is in force before a step: those of the step that gave it.
+    fn carrying(&self, step: usize, weight: BasisPoints) -> u32 {
+        if weight == BasisPoints::NONE && step == 0 {
+            return 0;
+        }
+        let gave = self.plan.steps[..step].iter().rev().find(|before| before.weight == weight);
+        gave.map_or_else(|| weight.of_replicas(self.full_replicas()), |before| before.replicas)
+    }
+
+    fn full_replicas(&self) -> u32 {
+        self.plan.steps.last().map_or(1, |last| last.replicas)
     }
 
     /// Whether the candidate has been made the stable release.
@@ -177,16 +290,24 @@ impl Rollout {
         matches!(self.phase, Phase::Done { .. })
     }
 
+    /// Whether it is on its way back to the stable release.
+    #[must_use]
+    pub fn is_going_back(&self) -> bool {
+        matches!(self.phase, Phase::RollingBack { .. } | Phase::Clearing { back: Some(_), .. })
+    }
+
     /// The step that is being taken, or held.
     #[must_use]
     pub fn at_step(&self) -> Option<usize> {
         match &self.phase {
             Phase::Preparing { step, .. }
             | Phase::Shifting { step, .. }
+            | Phase::Smoking { step, .. }
             | Phase::Holding { step, .. }
             | Phase::Paused { step, .. } => Some(*step),
-            Phase::Smoking { .. } => Some(0),
-            Phase::Retiring { .. }
+            Phase::Clearing { back: None, .. } => Some(0),
+            Phase::Clearing { .. }
+            | Phase::Retiring { .. }
             | Phase::RollingBack { .. }
             | Phase::Stopping { .. }
             | Phase::Stuck { .. }
@@ -201,10 +322,7 @@ impl Rollout {
     }
 
     fn is_judging(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Preparing { .. } | Phase::Shifting { .. } | Phase::Holding { .. } | Phase::Paused { .. }
-        ) && self.weight() > BasisPoints::NONE
+        self.audience().is_some_and(Step::has_audience)
     }
 
     fn in_phase(&self, phase: Phase) -> Self {
@@ -212,12 +330,39 @@ impl Rollout {
     }
 
     fn preparing(&self, step: usize, weight: BasisPoints, now: Timestamp) -> Phase {
-        Phase::Preparing { step, weight, until: now.after(self.plan.startup_limit) }
+        Phase::Preparing { step, weight, until: now.after(self.plan.startup_limit), is_urgent: false }
     }
 
     fn going_back(&self, why: Why, now: Timestamp) -> Self {
-        let phase = Phase::RollingBack { why, until: now.after(TRAFFIC_LIMIT) };
-        Self { kept: self.replicas(), ..self.in_phase(phase) }
+        let is_clear = matches!(self.phase, Phase::Clearing { .. } | Phase::Stuck { .. });
+        if self.plan.exchange == Exchange::StopFirst && self.stable.is_some() && !is_clear {
+            return self.in_phase(Phase::Clearing { back: Some(why), until: now.after(stop_limit(&self.plan)) });
+        }
+        let scales = self.plan.scales_stable() && self.stable.is_some();
+        let limit = if scales { TRAFFIC_LIMIT.max(self.plan.startup_limit) } else { TRAFFIC_LIMIT };
+        let kept = self.replicas();
+        let returning = self.room(kept).max(self.stable_replicas()).min(self.stable_replicas);
+        Self { kept, returning, ..self.in_phase(Phase::RollingBack { why, until: now.after(limit) }) }
+    }
+
+    /// How many replicas of the stable release there is room for beside so many of the candidate.
+    fn room(&self, candidate: u32) -> u32 {
+        match self.plan.exchange {
+            Exchange::Batches { surge, .. } => (self.full_replicas() + surge).saturating_sub(candidate),
+            Exchange::Beside | Exchange::StopFirst => self.stable_replicas,
+        }
+    }
+
+    /// The next batch on the way back: stable's replicas are ready, so that some of the candidate's make room.
+    fn next_batch_back(&self, seen: &Observation) -> Option<Self> {
+        let Exchange::Batches { unavailable, .. } = self.plan.exchange else { return None };
+        if seen.stable.ready < self.returning || self.returning >= self.stable_replicas {
+            return None;
+        }
+        let ready_at_least = self.full_replicas().saturating_sub(unavailable);
+        let kept = self.kept.min(ready_at_least.saturating_sub(seen.stable.ready));
+        let returning = self.room(kept).clamp(self.returning, self.stable_replicas);
+        ((kept, returning) != (self.kept, self.returning)).then(|| Self { kept, returning, ..self.clone() })
     }
 
     fn ended(&self, outcome: Outcome, at: Timestamp) -> Self {
@@ -229,21 +374,43 @@ impl Rollout {
         if self.stable.is_some() { Outcome::RolledBack { why } } else { Outcome::Stopped { why } }
     }
 
-    /// A reason to take a candidate back that has traffic.
+    /// A reason to take the candidate back at once.
     fn harm(&self, seen: &Observation) -> Option<Why> {
-        if self.weight() == BasisPoints::NONE || self.is_promoted() {
+        if self.is_promoted() {
             return None;
         }
+        let Health { ready, crashes, detail, .. } = &seen.candidate;
+        if *crashes >= CRASHES_MAX && self.kind == Kind::Deploy {
+            return Some(Why::Crashing { crashes: *crashes, detail: detail.clone() });
+        }
+        // The rescue of a release that needs none any more.
+        if self.is_rescue && self.weight() == BasisPoints::NONE && seen.stable.ready > 0 {
+            return Some(Why::StableIsBack);
+        }
         // As long as nobody knows what the proxy does nobody knows what runs either, and no traffic can be moved.
-        if seen.candidate.ready == 0 && seen.weight.is_some() {
+        if self.weight() > BasisPoints::NONE && *ready == 0 && seen.weight.is_some() {
             return Some(self.unready(&seen.candidate));
         }
         match &seen.verdict {
-            Verdict::Fail { finding } if self.current_step().is_some_and(|s| s.minimum_requests > 0) => {
+            Verdict::Fail { finding }
+                if self.is_judging() && self.current_step().is_some_and(|s| s.minimum_requests > 0) =>
+            {
                 Some(Why::Breach { finding: finding.clone() })
             }
             Verdict::Fail { .. } | Verdict::Pass { .. } | Verdict::Shared { .. } | Verdict::NotEnough { .. } => None,
         }
+    }
+
+    /// Goes on once the replicas that had to make room are gone.
+    fn cleared(&self, back: Option<&Why>, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
+        let alive = if back.is_some() { seen.candidate.alive } else { seen.stable.alive };
+        if alive > 0 && now < until {
+            return None;
+        }
+        Some(match back {
+            Some(why) => self.going_back(why.clone(), now),
+            None => self.in_phase(self.preparing(0, BasisPoints::NONE, now)),
+        })
     }
 
     fn unready(&self, health: &Health) -> Why {
@@ -259,37 +426,44 @@ impl Rollout {
         seen: &Observation,
         now: Timestamp,
     ) -> Option<Self> {
-        // Stable is well again before it was given up for its fix: that fix takes its steps after all.
-        if step > 0 && weight == BasisPoints::NONE && seen.stable.ready > 0 {
-            return Some(self.in_phase(self.preparing(0, weight, now)));
-        }
         let Health { ready, detail, .. } = &seen.candidate;
         let needed = self.plan.steps[step].replicas;
         if *ready < needed {
             let why = Why::NotReady { ready: *ready, needed, detail: detail.clone() };
             return (now >= until).then(|| self.going_back(why, now));
         }
-        if weight == BasisPoints::NONE && step == 0 && !self.plan.smoke.is_empty() && self.kind == Kind::Deploy {
-            let own: Duration = self.plan.smoke.iter().map(|check| check.timeout).sum();
-            return Some(self.in_phase(Phase::Smoking { until: now.after(own * needed + SMOKE_LIMIT) }));
+        let checks = &self.plan.steps[step].smoke;
+        if !checks.is_empty() && self.kind == Kind::Deploy {
+            let own: Duration = checks.iter().map(|check| check.timeout).sum();
+            let until = now.after(own * needed + SMOKE_LIMIT);
+            return Some(self.in_phase(Phase::Smoking { step, weight, until }));
         }
         self.after_smoke(step, weight, seen, now)
     }
 
     fn after_smoke(&self, step: usize, weight: BasisPoints, seen: &Observation, now: Timestamp) -> Option<Self> {
         let last = self.plan.steps.len() - 1;
+        let is_needed = self.plan.steps[step].stable_before != Some(0);
         // A stable release without one ready replica cannot carry the rest: its fix gets everything as soon as it can.
         // One that is only being restarted is waited for.
-        if weight == BasisPoints::NONE && self.stable.is_some() && seen.stable.ready == 0 && step < last {
+        if weight == BasisPoints::NONE && self.stable.is_some() && is_needed && seen.stable.ready == 0 && step < last {
             let is_broken = now >= self.started.after(STABLE_MAY_RESTART);
-            return is_broken.then(|| self.in_phase(self.preparing(last, weight, now)));
+            let until = now.after(self.plan.startup_limit);
+            return is_broken.then(|| self.in_phase(Phase::Preparing { step: last, weight, until, is_urgent: true }));
         }
         Some(self.in_phase(Phase::Shifting { step, until: now.after(TRAFFIC_LIMIT) }))
     }
 
-    fn smoked(&self, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
+    fn smoked(
+        &self,
+        step: usize,
+        weight: BasisPoints,
+        until: Timestamp,
+        seen: &Observation,
+        now: Timestamp,
+    ) -> Option<Self> {
         match &seen.smoke {
-            Some(Ok(())) => self.after_smoke(0, BasisPoints::NONE, seen, now),
+            Some(Ok(())) => self.after_smoke(step, weight, seen, now),
             Some(Err(detail)) => Some(self.going_back(Why::Smoke { detail: detail.clone() }, now)),
             None => {
                 let detail = "the smoke checks did not end in time".to_owned();
@@ -314,7 +488,8 @@ impl Rollout {
 
     fn held(&self, seen: &Observation, now: Timestamp) -> Option<Self> {
         let Phase::Holding { step, since, until, short_since } = self.phase else { return None };
-        let short = seen.candidate.ready < self.plan.steps[step].replicas;
+        let is_scaling = self.scaling_until.is_some_and(|until| now < until);
+        let short = seen.candidate.ready < self.plan.steps[step].replicas && !is_scaling;
         if let (true, Some(short_since)) = (short, short_since) {
             let over = now >= short_since.after(self.plan.unready_limit);
             return over.then(|| self.going_back(self.unready(&seen.candidate), now));
@@ -329,17 +504,33 @@ impl Rollout {
     /// What follows on a step whose time is over.
     fn over(&self, step: usize, until: Option<Timestamp>, seen: &Observation, now: Timestamp) -> Option<Self> {
         let over = until.filter(|until| now >= *until)?;
-        if self.plan.steps[step].minimum_requests == 0 {
-            return Some(self.advanced(step, now));
+        let Step { minimum_requests, then, on_time, .. } = self.plan.steps[step];
+        if minimum_requests == 0 {
+            return Some(self.follows(step, now));
         }
         match &seen.verdict {
-            Verdict::Pass { .. } => Some(self.advanced(step, now)),
+            Verdict::Pass { .. } => Some(self.follows(step, now)),
+            // Who does not get on by itself does not wait for more requests either.
+            Verdict::NotEnough { .. } if on_time || then != Then::Advance => Some(self.follows(step, now)),
             Verdict::NotEnough { have, need } => self.not_enough(step, over, *have, *need, now),
             Verdict::Shared { finding } => {
                 self.pause_after(step, over, format!("the stable release breaks it too: {finding}"), now)
             }
             // Taken care of as harm, before the step's time is looked at.
             Verdict::Fail { .. } => None,
+        }
+    }
+
+    /// What follows on a step when nothing speaks against the candidate.
+    fn follows(&self, step: usize, now: Timestamp) -> Self {
+        match self.plan.steps[step].then {
+            Then::Advance => self.advanced(step, now),
+            Then::End => self.going_back(Why::TestOver, now),
+            Then::Ask => {
+                let (weight, left) = (self.plan.steps[step].weight, Some(Hold::For(Duration::ZERO)));
+                let why = "the test is over: `evenkeel report` compares the two; promote the one, or abort".to_owned();
+                self.in_phase(Phase::Paused { step, weight, left, why })
+            }
         }
     }
 
@@ -370,25 +561,72 @@ impl Rollout {
         if self.stable.is_none() {
             return self.ended(Outcome::Promoted, now);
         }
-        self.in_phase(Phase::Retiring { until: now.after(self.plan.stop.drain + self.plan.stop.grace + STOP_SLACK) })
+        self.in_phase(Phase::Retiring { until: now.after(stop_limit(&self.plan)) })
     }
 
     fn went_back(&self, why: &Why, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
         let why = why.clone();
-        if seen.weight == Some(BasisPoints::NONE) {
-            let stop = self.plan.stop.drain + self.plan.stop.grace + STOP_SLACK;
-            return Some(self.in_phase(Phase::Stopping { why, until: now.after(stop) }));
+        let is_back = seen.weight == Some(BasisPoints::NONE);
+        // Where stable gave up replicas it is back only with all of them.
+        let scales = self.plan.scales_stable() && self.stable.is_some();
+        let is_whole = !scales || seen.stable.ready >= self.stable_replicas;
+        if is_back && (is_whole || (now >= until && seen.stable.ready > 0)) {
+            return Some(self.in_phase(Phase::Stopping { why, until: now.after(stop_limit(&self.plan)) }));
         }
-        (now >= until).then(|| self.in_phase(Phase::Stuck { why }))
+        if now >= until {
+            return Some(self.in_phase(Phase::Stuck { why }));
+        }
+        let is_stuck = matches!(self.phase, Phase::Stuck { .. });
+        if is_stuck { None } else { self.next_batch_back(seen) }
     }
 
     fn note(&mut self, at: Timestamp, text: String, rests_on: Option<&Observation>) {
-        if self.moments.len() < MOMENTS_MAX {
-            let evidence = rests_on.map(|seen| seen.verdict.clone());
-            let measured = rests_on.and_then(|seen| seen.measured.clone());
-            self.moments.push(Moment { at, text, evidence, measured });
+        // The beginning and the end are worth more than the middle.
+        if self.moments.len() >= MOMENTS_MAX {
+            self.moments.remove(MOMENTS_MAX / 2);
         }
+        let evidence = rests_on.map(|seen| seen.verdict.clone());
+        let measured = rests_on.and_then(|seen| seen.measured.clone());
+        self.moments.push(Moment { at, text, evidence, measured });
     }
+
+    /// Follows another number of replicas, of both releases.
+    #[must_use]
+    pub(crate) fn scaled(&self, replicas: u32, now: Timestamp) -> Self {
+        let mut plan = self.plan.clone();
+        plan.scale(replicas, replicas);
+        // Batches are other ones then: the one that has as many replicas as there are now.
+        let had = self.at_step().map_or(0, |step| self.plan.steps[step].replicas);
+        let is_batched = plan.steps.len() != self.plan.steps.len();
+        let place = |step: usize| {
+            let same = plan.steps.iter().position(|step| step.replicas >= had);
+            if is_batched { same.unwrap_or(plan.steps.len() - 1) } else { step }
+        };
+        let mut phase = self.phase.clone();
+        match &mut phase {
+            Phase::Preparing { step, .. }
+            | Phase::Smoking { step, .. }
+            | Phase::Shifting { step, .. }
+            | Phase::Holding { step, .. }
+            | Phase::Paused { step, .. } => *step = place(*step),
+            Phase::Clearing { .. }
+            | Phase::Retiring { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Stopping { .. }
+            | Phase::Stuck { .. }
+            | Phase::Done { .. } => {}
+        }
+        let scaling_until = Some(now.after(plan.startup_limit));
+        let returning = if self.returning > 0 { replicas } else { 0 };
+        let mut next = Self { plan, phase, stable_replicas: replicas, returning, scaling_until, ..self.clone() };
+        next.note(now, format!("the service has {replicas} replica(s) from here on"), None);
+        next
+    }
+}
+
+/// Longest wait for replicas that were asked to stop.
+fn stop_limit(plan: &Plan) -> Duration {
+    plan.stop.drain + plan.stop.grace + STOP_SLACK
 }
 
 /// Whether a move is one that is decided by what the counts say.

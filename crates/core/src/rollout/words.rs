@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{Ask, Kind, Outcome, Phase, Rollout, Waiting, Why};
 use crate::ids::{BasisPoints, Timestamp};
+use crate::plan::Step;
 use crate::span::span;
 use crate::spec::{Hold, NotEnough};
 
@@ -13,6 +14,8 @@ impl Phase {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Preparing { .. } => "starting replicas",
+            Self::Clearing { back: None, .. } => "stopping the old release",
+            Self::Clearing { back: Some(_), .. } => "stopping the bad release",
             Self::Smoking { .. } => "smoke testing",
             Self::Shifting { .. } => "shifting traffic",
             Self::Holding { .. } => "watching",
@@ -36,6 +39,7 @@ impl Outcome {
                 "superseded"
             }
             Self::RolledBack { why: Why::Aborted { .. } } | Self::Stopped { why: Why::Aborted { .. } } => "aborted",
+            Self::RolledBack { why: Why::TestOver } => "ended",
             Self::RolledBack { .. } => "rolled back",
             Self::Stopped { .. } => "stopped",
         }
@@ -68,9 +72,14 @@ impl Rollout {
                 let needed = self.plan.steps[*n].replicas;
                 (format!("{needed} ready replica(s) of {} for {}", self.candidate, step(n)), Some(*until))
             }
-            Phase::Smoking { until } => (format!("smoke checks of {}", self.candidate), Some(*until)),
+            Phase::Clearing { back, until } => {
+                let goes = if back.is_some() { Some(self.candidate) } else { self.stable };
+                let of = goes.map_or_else(String::new, |release| format!(" of {release}"));
+                (format!("the replicas{of} to be gone; meanwhile nothing serves"), Some(*until))
+            }
+            Phase::Smoking { until, .. } => (format!("smoke checks of {}", self.candidate), Some(*until)),
             Phase::Shifting { step: n, until } => {
-                (format!("the proxy to confirm {} for {}", self.plan.steps[*n].weight, self.candidate), Some(*until))
+                (format!("the proxy to confirm {} for {}", audience(&self.plan.steps[*n]), self.candidate), Some(*until))
             }
             Phase::Holding { step: n, short_since: Some(short), .. } => {
                 let needed = self.plan.steps[*n].replicas;
@@ -101,6 +110,7 @@ impl Rollout {
     fn holds(&self, step: usize) -> String {
         let need = self.plan.steps[step].minimum_requests;
         match need {
+            _ if self.plan.steps[step].on_time => format!("the end of step {}", step + 1),
             0 => format!("the end of step {}", step + 1),
             _ => format!("the end of step {} and at least {need} requests to {}", step + 1, self.candidate),
         }
@@ -124,10 +134,23 @@ impl Rollout {
             Phase::Preparing { step, .. } => {
                 format!("{} replica(s) of {} for the next step", self.plan.steps[*step].replicas, self.candidate)
             }
-            Phase::Smoking { .. } => format!("smoke testing {} before it has any traffic", self.candidate),
-            Phase::Shifting { step, .. } => {
-                format!("{} of traffic to {}", self.plan.steps[*step].weight, self.candidate)
+            Phase::Clearing { back: None, .. } => {
+                let old = self.stable.map_or_else(|| "the old release".to_owned(), |stable| stable.to_string());
+                format!("stopping {old} before {} starts", self.candidate)
             }
+            Phase::Clearing { back: Some(why), .. } => format!("stopping {}: {why}", self.candidate),
+            Phase::Smoking { weight: BasisPoints::NONE, .. } => {
+                format!("smoke testing {} before it has any traffic", self.candidate)
+            }
+            Phase::Smoking { step, .. } => {
+                format!("smoke testing {} before it has {}", self.candidate, self.plan.steps[*step].weight)
+            }
+            Phase::Shifting { step, .. } => match &self.plan.steps[*step] {
+                step if step.weight > BasisPoints::NONE => {
+                    format!("{} of traffic to {}", audience(step), self.candidate)
+                }
+                step => format!("{} for {}", audience(step), self.candidate),
+            },
             Phase::Holding { step, .. } => {
                 let Self { plan, candidate, .. } = self;
                 let time = match plan.steps[*step].hold {
@@ -138,7 +161,12 @@ impl Rollout {
                     Hold::For(time) => format!("for {}", span(time)),
                     Hold::UntilPromoted => "until somebody promotes".to_owned(),
                 };
-                format!("watching {candidate} at {} {time}", plan.steps[*step].weight)
+                match &plan.steps[*step] {
+                    step if step.weight > BasisPoints::NONE => {
+                        format!("watching {candidate} at {} {time}", audience(step))
+                    }
+                    step => format!("watching {candidate} with {} {time}", audience(step)),
+                }
             }
             Phase::Paused { weight, why, .. } => format!("paused at {weight}: {why}"),
             Phase::Retiring { .. } => format!("{} is stable; the old release drains and stops", self.candidate),
@@ -157,6 +185,15 @@ impl Rollout {
     }
 }
 
+/// What of the users' requests reaches the candidate in a step: `5 %`, `copies of 20 % of the requests`.
+fn audience(step: &Step) -> String {
+    let share = (step.weight > BasisPoints::NONE).then(|| step.weight.to_string());
+    let pins = (!step.pins.is_empty()).then(|| "the requests that match".to_owned());
+    let copies = (step.mirror > BasisPoints::NONE).then(|| format!("copies of {} of the requests", step.mirror));
+    let all: Vec<String> = [share, pins, copies].into_iter().flatten().collect();
+    if all.is_empty() { "no traffic".to_owned() } else { all.join(" and ") }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let after = |detail: &String| if detail.is_empty() { String::new() } else { format!("; last: {detail}") };
@@ -169,6 +206,11 @@ impl fmt::Display for Why {
                 write!(f, "only {ready} of {needed} replica(s) were ready while it had traffic{}", after(detail))
             }
             Self::Smoke { detail } => write!(f, "smoke check failed: {detail}"),
+            Self::Crashing { crashes, detail } => {
+                write!(f, "a replica ended by itself {crashes} times in a row{}", after(detail))
+            }
+            Self::TestOver => f.write_str("the time of the test is over"),
+            Self::StableIsBack => f.write_str("the stable release can take the traffic again"),
             Self::NotEnough { have, need } => write!(f, "only {have} of {need} requests came to judge it by"),
             Self::Unconfirmed { weight } => write!(f, "the proxy did not confirm {weight} of traffic in time"),
             Self::Aborted { by } => write!(f, "aborted by {by}"),

@@ -31,9 +31,11 @@ fn phases() -> Vec<Phase> {
     let paused = |weight, left| Phase::Paused { step: 1, weight, left, why: "paused by ann".into() };
     let done = |outcome| Phase::Done { outcome, at: at(9) };
     vec![
-        Phase::Preparing { step: 0, weight: BasisPoints::NONE, until },
-        Phase::Preparing { step: 1, weight: percent(5), until },
-        Phase::Smoking { until },
+        Phase::Preparing { step: 0, weight: BasisPoints::NONE, until, is_urgent: false },
+        Phase::Preparing { step: 1, weight: percent(5), until, is_urgent: false },
+        Phase::Smoking { step: 0, weight: BasisPoints::NONE, until },
+        Phase::Clearing { back: None, until },
+        Phase::Clearing { back: Some(why()), until },
         Phase::Shifting { step: 0, until },
         Phase::Holding { step: 0, since: at(9), until: Some(until), short_since: None },
         Phase::Holding { step: 2, since: at(9), until: None, short_since: Some(at(9)) },
@@ -60,7 +62,9 @@ fn service(phase: &Phase) -> Service {
         candidate: Revision(2),
         stable: Some(Revision(1)),
         plan: rollout.plan.clone(),
+        stable_replicas: 4,
         by: "ann".into(),
+        is_rescue: false,
     };
     let rollout = Rollout { phase: phase.clone(), kept: 1, ..Rollout::new(start, at(5)) };
     if rollout.is_promoted() {
@@ -139,6 +143,32 @@ fn every_command_in_every_phase() {
         deploy 1.0    r2 rolling back at 0 %
         deploy 1.1    ! r2 (1.1) is being rolled out already
         deploy 1.2    r2 rolling back at 0 %, then r3
+    r2 stopping the old release step 1 at 0 %
+        pause         ! cannot pause while stopping the old release
+        resume        ! cannot resume while stopping the old release
+        promote       ! cannot promote while stopping the old release
+        promote full  ! cannot promote --full while stopping the old release
+        abort         r2 rolling back at 0 %
+        retry         ! a rollout is in flight: there is nothing to retry
+        rollback      r2 rolling back at 0 %
+        rollback r1   r2 rolling back at 0 %
+        rollback r2   ! r2 (1.1) was never live: deploy it instead
+        deploy 1.0    r2 rolling back at 0 %
+        deploy 1.1    ! r2 (1.1) is being rolled out already
+        deploy 1.2    r2 rolling back at 0 %, then r3
+    r2 stopping the bad release at 0 %
+        pause         ! cannot pause while stopping the bad release
+        resume        ! cannot resume while stopping the bad release
+        promote       ! cannot promote while stopping the bad release
+        promote full  ! cannot promote --full while stopping the bad release
+        abort         nothing changes
+        retry         ! a rollout is in flight: there is nothing to retry
+        rollback      nothing changes
+        rollback r1   nothing changes
+        rollback r2   ! r2 (1.1) was never live: deploy it instead
+        deploy 1.0    nothing changes
+        deploy 1.1    ! r2 (1.1) is the same release that was rolled back before: only 0 of 1 replica(s) were ready while it had traffic
+        deploy 1.2    r2 stopping the bad release at 0 %, then r3
     r2 shifting traffic step 1 at 5 %
         pause         ! cannot pause while shifting traffic
         resume        ! cannot resume while shifting traffic
@@ -302,6 +332,8 @@ fn every_phase_but_the_last_says_what_it_waits_for() {
     r2 starting replicas step 1 at 0 %: 1 ready replica(s) of r2 for step 1 of 3 (100 s)
     r2 starting replicas step 2 at 5 %: 2 ready replica(s) of r2 for step 2 of 3 (100 s)
     r2 smoke testing step 1 at 0 %: smoke checks of r2 (100 s)
+    r2 stopping the old release step 1 at 0 %: the replicas of r1 to be gone; meanwhile nothing serves (100 s)
+    r2 stopping the bad release at 0 %: the replicas of r2 to be gone; meanwhile nothing serves (100 s)
     r2 shifting traffic step 1 at 5 %: the proxy to confirm 5 % for r2 (100 s)
     r2 watching step 1 at 5 %: the end of step 1 and at least 50 requests to r2 (160 s)
     r2 watching step 3 at 100 %: 4 ready replica(s) of r2 again (21 s)

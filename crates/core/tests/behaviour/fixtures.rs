@@ -25,12 +25,12 @@ pub(crate) fn percent(n: u16) -> BasisPoints {
 
 /// Four replicas; 5 % for 10 s, 50 % for 20 s, 100 % for 5 s; short limits everywhere.
 pub(crate) fn canary() -> Spec {
-    let step = |share, hold| CanaryStep { weight: percent(share), hold: Hold::For(seconds(hold)), objectives: None };
+    let step = |share, hold| CanaryStep::new(percent(share), Hold::For(seconds(hold)));
     let steps = vec![step(5, 10), step(50, 20), step(100, 5)];
     let listen = "127.0.0.1:8080".parse().unwrap();
     Spec {
         replicas: 4,
-        strategy: Strategy::Canary { steps },
+        strategy: Strategy::Canary { steps, sticky: None },
         objectives: vec!["error_rate < 5%".parse().unwrap()],
         not_enough: NotEnough::Hold { at_most: seconds(60) },
         startup_limit: seconds(30),
@@ -43,7 +43,7 @@ pub(crate) fn canary() -> Spec {
 /// The same with a step that lasts until somebody promotes in place of the first one.
 pub(crate) fn manual() -> Spec {
     let mut spec = canary();
-    if let Strategy::Canary { steps } = &mut spec.strategy {
+    if let Strategy::Canary { steps, .. } = &mut spec.strategy {
         steps[0].hold = Hold::UntilPromoted;
     }
     spec
@@ -57,7 +57,9 @@ pub(crate) fn strict() -> Spec {
 /// Two replicas, all at once after one smoke check, watched for 30 s.
 pub(crate) fn blue_green() -> Spec {
     let smoke = vec![SmokeCheck { path: "/".into(), status: 200, contains: None, timeout: seconds(5) }];
-    Spec { replicas: 2, strategy: Strategy::BlueGreen { smoke, watch: seconds(30) }, ..canary() }
+    let (preview_replicas, promotion, shift, sticky) = (None, Hold::For(seconds(0)), Vec::new(), None);
+    let strategy = Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch: seconds(30) };
+    Spec { replicas: 2, strategy, ..canary() }
 }
 
 pub(crate) fn deploy(spec: &Spec, version: &str, again: bool) -> Deploy {

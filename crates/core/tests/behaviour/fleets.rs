@@ -32,7 +32,9 @@ impl Harbour {
     /// So many replicas of the stable release are wanted, and so many of the candidate at this share.
     fn new(stable: u32, candidate: u32, share: u16) -> Self {
         let replicas = [(STABLE, stable), (CANDIDATE, candidate)].into_iter().filter(|(_, n)| *n > 0).collect();
-        let wanted = Wanted { replicas, stable: Some(STABLE), candidate: Some((CANDIDATE, percent(share))) };
+        let candidate_needs = percent(share).of_replicas(4);
+        let candidate = Some((CANDIDATE, percent(share)));
+        let wanted = Wanted { replicas, stable: Some(STABLE), candidate, needs: candidate_needs, ..Wanted::default() };
         let in_force = Some(routes(Vec::new()));
         let fleet = Fleet::new(name());
         Self { fleet, now: at(0), replicas: Vec::new(), wanted, in_force, busy: false, answers: true, liveness: false }
@@ -137,7 +139,7 @@ fn routes(releases: Vec<ReleaseRoutes>) -> ServiceRoutes {
 #[test]
 fn a_share_waits_for_as_many_ready_replicas_as_it_needs() {
     let mut harbour = Harbour::new(4, 1, 0).set_sail();
-    harbour.wanted.candidate = Some((CANDIDATE, percent(50)));
+    (harbour.wanted.candidate, harbour.wanted.needs) = (Some((CANDIDATE, percent(50))), 2);
     assert_eq!(harbour.shares(), ["r1 100 % on 4", "r2 0 % on 1"]);
     harbour.wanted.replicas.insert(CANDIDATE, 2);
     (0..2).for_each(|_| drop(harbour.step(100)));

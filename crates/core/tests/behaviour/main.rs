@@ -9,6 +9,8 @@ mod fleets;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]
+mod strategies;
+#[cfg(test)]
 mod tell;
 #[cfg(test)]
 mod world;

@@ -22,6 +22,7 @@ pub(crate) struct Story {
     ready: [Option<u32>; 2],
     /// Replicas that ought to be gone and are not.
     lingering: u32,
+    crashes: u32,
     proxy_answers: bool,
     proxy_follows: bool,
     in_force: BasisPoints,
@@ -33,7 +34,7 @@ pub(crate) struct Story {
 /// Tells what a service does under a script.
 ///
 /// A line each: `deploy V [again]`, a verb as people type it, `wait N` seconds, `verdict pass|fail|few|shared`,
-/// `candidate N|well`, `stable N|well`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `quiet SCRIPT`
+/// `candidate N|well`, `stable N|well`, `crashes N`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `quiet SCRIPT`
 /// (comma-separated lines whose telling is left out).
 pub(crate) fn story(spec: Spec, script: &str) -> String {
     let mut story = Story::new(spec);
@@ -58,6 +59,7 @@ impl Story {
             verdict: pass(),
             ready: [None, None],
             lingering: 0,
+            crashes: 0,
             proxy_answers: true,
             proxy_follows: true,
             in_force: BasisPoints::NONE,
@@ -90,6 +92,7 @@ impl Story {
             }
             "candidate" => self.ready[0] = rest.parse().ok(),
             "stable" => self.ready[1] = rest.parse().ok(),
+            "crashes" => self.crashes = rest.parse().unwrap(),
             "lingering" => self.lingering = rest.parse().unwrap(),
             "proxy" => (self.proxy_answers, self.proxy_follows) = (rest != "silent", rest == "well"),
             "smoke" => {
@@ -116,6 +119,7 @@ impl Story {
             ["promote"] => Verb::Promote { full: false },
             ["promote", _] => Verb::Promote { full: true },
             ["abort"] => Verb::Abort,
+            ["scale", replicas] => Verb::Scale { replicas: replicas.parse().unwrap() },
             ["retry"] => Verb::Retry,
             ["rollback"] => Verb::Rollback { to: None },
             ["rollback", to] => Verb::Rollback { to: Some(Revision(to[1..].parse().unwrap())) },
@@ -138,10 +142,10 @@ impl Story {
             let wanted = revision.and_then(|r| wanted.replicas.get(&r)).copied().unwrap_or(0);
             let ready = ready.unwrap_or(wanted).min(wanted);
             let detail = if ready < wanted { "GET /health: 503".into() } else { String::new() };
-            Health { ready, alive: wanted.max(self.lingering), detail }
+            Health { ready, alive: wanted.max(self.lingering), detail, crashes: 0 }
         };
         let seen = Observation {
-            candidate: health(Some(rollout.candidate), self.ready[0]),
+            candidate: Health { crashes: self.crashes, ..health(Some(rollout.candidate), self.ready[0]) },
             stable: health(rollout.stable, self.ready[1]),
             weight: self.proxy_answers.then_some(self.in_force),
             verdict: self.verdict.clone(),

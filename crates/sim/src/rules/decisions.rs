@@ -104,7 +104,8 @@ fn has_evidence(state: &State, name: &ServiceName, before: &Service, event: &Eve
 fn passed(after: &Rollout) -> bool {
     match &after.phase {
         Phase::Preparing { .. } | Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => true,
-        Phase::Smoking { .. }
+        Phase::Clearing { .. }
+        | Phase::Smoking { .. }
         | Phase::Shifting { .. }
         | Phase::Holding { .. }
         | Phase::Paused { .. }

@@ -119,7 +119,7 @@ fn shown_as_stored(state: &State, name: &ServiceName, service: &Service) -> Opti
 
 fn addresses(state: &State) -> Option<String> {
     let specs = state.book.logs.values().filter_map(|log| log.service.spec.as_ref());
-    let wanted: BTreeSet<SocketAddr> = specs.map(|spec| spec.listen).collect();
+    let wanted: BTreeSet<SocketAddr> = specs.filter_map(|spec| spec.listen).collect();
     let listening = &state.platform.listening;
     (*listening != wanted).then(|| format!("users can connect at {listening:?}, and should at {wanted:?}"))
 }

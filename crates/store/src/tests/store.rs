@@ -188,7 +188,16 @@ fn an_address_shows_no_password() {
 fn remembering(rollout: u32, began: u64) -> Service {
     let spec = Spec::new(web(), vec!["run".into()], "127.0.0.1:8080".parse().unwrap());
     let (id, candidate) = (RolloutId(rollout), Revision(1));
-    let start = Start { id, kind: Kind::Deploy, candidate, stable: None, plan: Plan::of(&spec), by: "ann".into() };
+    let start = Start {
+        id,
+        kind: Kind::Deploy,
+        candidate,
+        stable: None,
+        plan: Plan::of(&spec, 1),
+        stable_replicas: 1,
+        by: "ann".into(),
+        is_rescue: false,
+    };
     let mut state = Service::new(web());
     state.rollout = Some(Rollout::new(start, Timestamp(began)));
     state
