@@ -5,47 +5,34 @@ use http::header::COOKIE;
 use memchr::memmem::Finder;
 
 /// A name of cookies to look for.
-pub(crate) struct Cookie {
-    name: Box<[u8]>,
-    /// Finds at once that a field has no such cookie: 64 KiB of others would cost a millisecond for every name.
-    finder: Box<Finder<'static>>,
-}
+pub(crate) struct Cookie(Box<Finder<'static>>);
 
 impl Cookie {
     pub(crate) fn named(name: &str) -> Self {
-        Self { name: name.as_bytes().into(), finder: Box::new(Finder::new(name).into_owned()) }
+        Self(Box::new(Finder::new(name).into_owned()))
     }
 
     /// The values of the cookies of this very name, in the order they were sent, without quotes around them. Escapes
     /// stay as they are. A part without `=` is no cookie.
+    ///
+    /// Goes from one occurrence of the name to the next: to take 64 KiB of semicolons apart takes three million
+    /// instructions, ten times as many as all the rest of such a request.
     pub(crate) fn values<'a>(&'a self, headers: &'a HeaderMap) -> impl Iterator<Item = &'a [u8]> {
         let fields = headers.get_all(COOKIE).into_iter().map(http::HeaderValue::as_bytes);
-        let telling = fields.filter(|field| self.finder.find(field).is_some());
-        telling.flat_map(Parts).filter_map(|part| value_of(part, &self.name))
+        fields.flat_map(|field| self.0.find_iter(field).filter_map(|at| self.value_at(field, at)))
     }
-}
 
-/// What stands between the semicolons of a field.
-struct Parts<'a>(&'a [u8]);
-
-impl<'a> Iterator for Parts<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let end = memchr::memchr(b';', self.0).unwrap_or(self.0.len());
-        let (part, rest) = self.0.split_at(end);
-        self.0 = rest.get(1..).unwrap_or_default();
-        Some(part.trim_ascii())
+    /// The value, where what stands at `at` is the name of a cookie and not a part of something else.
+    fn value_at<'a>(&self, field: &'a [u8], at: usize) -> Option<&'a [u8]> {
+        let (before, named) = field.split_at(at);
+        let before = before.trim_ascii_end();
+        (before.is_empty() || before.ends_with(b";")).then_some(())?;
+        let value = named[self.0.needle().len()..].trim_ascii_start().strip_prefix(b"=")?;
+        let end = memchr::memchr(b';', value).unwrap_or(value.len());
+        let value = value[..end].trim_ascii();
+        let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+        Some(quoted.unwrap_or(value))
     }
-}
-
-fn value_of<'a>(part: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let value = part.strip_prefix(name)?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
-    let quoted = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
-    Some(quoted.unwrap_or(value))
 }
 
 #[cfg(test)]
@@ -85,11 +72,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken_apart_without_a_panic(fields in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..4)) {
+        fn any_bytes_are_read_as_if_they_were_taken_apart_at_the_semicolons(
+            fields in prop::collection::vec(prop::collection::vec(prop_oneof![prop::sample::select(b"ab=; \t\"".as_slice()), any::<u8>()], 0..60), 0..4),
+        ) {
             let headers = headers(fields.iter().map(Vec::as_slice));
-            let sent: usize = headers.values().map(HeaderValue::len).sum();
-            let read: usize = Cookie::named("a").values(&headers).map(<[u8]>::len).sum();
-            prop_assert!(read <= sent);
+            let fields = headers.values().map(HeaderValue::as_bytes);
+            let parts = fields.flat_map(|field| field.split(|byte| *byte == b';'));
+            let expected: Vec<&[u8]> = parts.filter_map(|part| {
+                let (name, value) = part.split_at(part.iter().position(|byte| *byte == b'=')?);
+                let value = value[1..].trim_ascii();
+                let inner = (value.len() > 1 && value[0] == b'"' && value.ends_with(b"\"")).then(|| &value[1..value.len() - 1]);
+                (name.trim_ascii() == b"a").then(|| inner.unwrap_or(value))
+            }).collect();
+            let a = Cookie::named("a");
+            prop_assert_eq!(a.values(&headers).collect::<Vec<_>>(), expected);
         }
 
         #[test]
