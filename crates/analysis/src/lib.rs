@@ -8,9 +8,11 @@
 //! - [`window`]: what happened lately?
 //! - [`objective`]: which limit must hold, and how is it written?
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
+//! - [`interval`]: between which values does a share lie? For describing, not for deciding.
 
 pub mod counts;
 pub mod histogram;
+pub mod interval;
 pub mod judge;
 pub mod objective;
 pub mod window;

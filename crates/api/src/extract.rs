@@ -6,13 +6,16 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::{Json, RequestPartsExt};
 use evenkeel_controller::AskError;
-use evenkeel_core::ids::ServiceName;
+use evenkeel_core::ids::{RolloutId, ServiceName};
 use serde::de::DeserializeOwned;
 
 use crate::problem::{Code, Problem};
 
 /// The service that the path names.
 pub(crate) struct Name(pub(crate) ServiceName);
+
+/// The service and the rollout that the path names.
+pub(crate) struct NameAndRollout(pub(crate) ServiceName, pub(crate) RolloutId);
 
 /// The query.
 pub(crate) struct Params<T>(pub(crate) T);
@@ -28,6 +31,17 @@ impl<S: Sync> FromRequestParts<S> for Name {
         let Path(name): Path<String> = parts.extract().await.map_err(unread)?;
         // What is no name names no service either.
         ServiceName::new(name.clone()).map(Self).map_err(|_| AskError::NoService(name).into())
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for NameAndRollout {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let unread = |rejection: PathRejection| Problem::new(Code::BadQuery, rejection.body_text());
+        let Path((name, rollout)): Path<(String, u32)> = parts.extract().await.map_err(unread)?;
+        let name = ServiceName::new(name.clone()).map_err(|_| Problem::from(AskError::NoService(name)))?;
+        Ok(Self(name, RolloutId(rollout)))
     }
 }
 

@@ -12,12 +12,13 @@ use axum::{Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
 use evenkeel_controller::{AskError, DeployRequest, Deployed, Handle};
 use evenkeel_core::ids::{Revision, ServiceName};
-use evenkeel_core::service::Verb;
+use evenkeel_core::record::Record;
+use evenkeel_core::service::{Service, Verb};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::extract::{Body, Name, Params};
+use crate::extract::{Body, Name, NameAndRollout, Params};
 use crate::problem::{Code, Problem};
 
 /// A spec is at most 1 MiB, and JSON may double it.
@@ -59,6 +60,8 @@ fn everywhere() -> Vec<Route> {
         post_at("/api/v1/services/{service}/rollback", command(|body| Verb::Rollback { to: body.to })),
         get_at("/api/v1/services/{service}/logs", get(logs)),
         get_at("/api/v1/services/{service}/events", get(recorded)),
+        get_at("/api/v1/services/{service}/beginning", get(beginning)),
+        get_at("/api/v1/services/{service}/rollouts/{rollout}/records", get(records)),
         get_at("/api/v1/events", get(events)),
     ]
 }
@@ -241,6 +244,31 @@ async fn recorded(
     known(&handle, &service)?;
     let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
     Ok(Json(handle.events(service, query.from.unwrap_or(1), limit).await?))
+}
+
+/// Where the log of a service begins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Beginning {
+    /// Events before the first that is kept.
+    pub version: u64,
+    /// What they add up to; `None` when that is nothing.
+    pub service: Option<Box<Service>>,
+}
+
+async fn beginning(State(handle): State<Handle>, Name(service): Name) -> Answer<Json<Beginning>> {
+    known(&handle, &service)?;
+    let (version, service) = handle.beginning(service).await?.map_or((0, None), |(version, s)| (version, Some(s)));
+    Ok(Json(Beginning { version, service: service.map(Box::new) }))
+}
+
+async fn records(
+    State(handle): State<Handle>,
+    NameAndRollout(service, rollout): NameAndRollout,
+    Params(query): Params<EventsQuery>,
+) -> Answer<Json<Vec<Record>>> {
+    known(&handle, &service)?;
+    let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
+    Ok(Json(handle.records(service, rollout, query.from.unwrap_or(0), limit).await?))
 }
 
 async fn events(State(handle): State<Handle>) -> impl IntoResponse {

@@ -73,6 +73,15 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         rollout: Option<u32>,
     },
+    /// Run a recorded rollout once more: compares every decision with what was recorded
+    Replay {
+        /// The service and the number of the rollout; the service is needed where there are several
+        #[arg(value_name = "SERVICE|ROLLOUT", num_args = 0..=2)]
+        which: Vec<String>,
+        /// By this spec's strategy and objectives: shows what it would have decided
+        #[arg(long, value_name = "FILE")]
+        with: Option<PathBuf>,
+    },
     /// Show what the newest replica of a release wrote
     Logs {
         /// The service; needed where there are several

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_api::problem::Problem;
-use evenkeel_api::routes::{CommandBody, DeployBody};
+use evenkeel_api::routes::{Beginning, CommandBody, DeployBody};
 use evenkeel_controller::Deployed;
 use evenkeel_controller::status::{Overview, ServiceStatus};
-use evenkeel_core::ids::{Revision, RolloutId};
+use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
+use evenkeel_core::ports::Recorded;
+use evenkeel_core::record::Record;
 use evenkeel_wire::frame;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request};
@@ -105,6 +107,42 @@ impl Client {
     ) -> Result<Vec<String>, Failure> {
         let revision = revision.map_or_else(String::new, |revision| format!("&revision={}", revision.0));
         self.ask(Method::GET, &format!("/api/v1/services/{service}/logs?lines={lines}{revision}"), &()).await
+    }
+
+    /// Where the log of a service begins.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn beginning(&self, service: &ServiceName) -> Result<Beginning, Failure> {
+        self.ask(Method::GET, &format!("/api/v1/services/{service}/beginning"), &()).await
+    }
+
+    /// Events of a service's log.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn recorded(
+        &self,
+        service: &ServiceName,
+        from: u64,
+        limit: u32,
+    ) -> Result<Vec<Recorded>, Failure> {
+        self.ask(Method::GET, &format!("/api/v1/services/{service}/events?from={from}&limit={limit}"), &()).await
+    }
+
+    /// What is written down of a rollout.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn records(
+        &self,
+        service: &ServiceName,
+        rollout: RolloutId,
+        from: u64,
+        limit: u32,
+    ) -> Result<Vec<Record>, Failure> {
+        let path = format!("/api/v1/services/{service}/rollouts/{}/records?from={from}&limit={limit}", rollout.0);
+        self.ask(Method::GET, &path, &()).await
     }
 
     /// Stops every replica and ends the controller.

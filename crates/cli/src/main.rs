@@ -7,6 +7,7 @@
 //! - [`up`]: starting and stopping evenkeel; the controller's process.
 //! - [`follow`]: a rollout to its end.
 //! - [`client`], [`place`]: the controller's socket and where it is.
+//! - [`recording`], [`replay`]: what is written down of a rollout, and once more through it.
 //! - [`render`], [`screen`], [`paint`]: how things look on a terminal.
 //! - [`exit`]: exit codes.
 //! - [`demo`]: the whole story on this machine.
@@ -19,7 +20,9 @@ mod exit;
 mod follow;
 mod paint;
 mod place;
+mod recording;
 mod render;
+mod replay;
 mod screen;
 mod up;
 
@@ -107,6 +110,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::History { service, rollout } => {
             commands::history(&client()?, service.as_deref(), *rollout, is_json).await
         }
+        Command::Replay { which, with } => replay::run(Place::find(named)?, which, with.as_ref(), is_json).await,
         Command::Logs { service, release, lines, follow } => {
             commands::logs(&client()?, service.as_deref(), release.as_deref(), *lines, *follow).await
         }

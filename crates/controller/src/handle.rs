@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use evenkeel_core::evidence::BadTick;
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
-use evenkeel_core::ports::{PlatformError, Recorded, StoreError};
+use evenkeel_core::ports::{PlatformError, Recorded, StoreError, TickRecord};
+use evenkeel_core::record::Record;
 use evenkeel_core::release::Digest;
-use evenkeel_core::service::{Refused, Verb};
+use evenkeel_core::service::{Refused, Service, Verb};
 use evenkeel_core::spec::Spec;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -93,6 +95,17 @@ pub(crate) enum Request {
         limit: u32,
         reply: Reply<Vec<Recorded>>,
     },
+    Beginning {
+        service: ServiceName,
+        reply: Reply<Option<(u64, Service)>>,
+    },
+    Records {
+        service: ServiceName,
+        rollout: RolloutId,
+        from: u64,
+        limit: u32,
+        reply: Reply<Vec<TickRecord>>,
+    },
     /// Stop every replica, then answer; the loop ends.
     Down {
         reply: oneshot::Sender<()>,
@@ -161,6 +174,37 @@ impl Handle {
     /// The store's.
     pub async fn events(&self, service: ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, AskError> {
         self.ask(|reply| Request::Events { service, from, limit, reply }).await
+    }
+
+    /// The oldest state that is kept of a service, and the number of events it includes; the log goes on from there.
+    /// `None`: the log begins with the first event.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn beginning(&self, service: ServiceName) -> Result<Option<(u64, Service)>, AskError> {
+        self.ask(|reply| Request::Beginning { service, reply }).await
+    }
+
+    /// What is written down of a rollout, from a sequence on. What the last second brought may be missing.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn records(
+        &self,
+        service: ServiceName,
+        rollout: RolloutId,
+        from: u64,
+        limit: u32,
+    ) -> Result<Vec<Record>, AskError> {
+        let damaged = |bad: &TickRecord, why: BadTick| StoreError::Damaged {
+            service: format!("{service}, the records of rollout {rollout}"),
+            version: bad.sequence,
+            why: why.to_string(),
+        };
+        let of = service.clone();
+        let stored = self.ask(|reply| Request::Records { service: of, rollout, from, limit, reply }).await?;
+        let read = |stored: &TickRecord| Record::read(stored).map_err(|why| damaged(stored, why).into());
+        stored.iter().map(read).collect()
     }
 
     /// Stops every replica as it should be stopped, and ends the loop.

@@ -670,6 +670,19 @@ where
             Request::Events { service, from, limit, reply } => {
                 let _ = reply.send(self.store.events(&service, from, limit).await.map_err(AskError::from));
             }
+            // Long records are read beside the loop.
+            Request::Beginning { service, reply } => {
+                let store = self.store.clone();
+                beside.spawn(async move {
+                    let _ = reply.send(store.beginning(&service).await.map_err(AskError::from));
+                });
+            }
+            Request::Records { service, rollout, from, limit, reply } => {
+                let store = self.store.clone();
+                beside.spawn(async move {
+                    let _ = reply.send(store.ticks(&service, rollout, from, limit).await.map_err(AskError::from));
+                });
+            }
             Request::Down { reply } => {
                 self.going_down = Some(reply);
                 self.touch_all();
