@@ -36,24 +36,27 @@ const LOOPBACK_MOST: usize = 64;
 /// Connections at once on the private socket; each `evenkeel` that runs takes one.
 const PRIVATE_MOST: usize = 256;
 
-/// Serves the API on a Unix socket and on loopback until `ended` resolves.
+/// Serves the API on a Unix socket, and on loopback as soon as that is free, until `ended` resolves.
 ///
 /// # Errors
 /// A listener's.
 pub async fn serve(
     handle: Handle,
     socket: UnixListener,
-    loopback: TcpListener,
+    loopback: impl Future<Output = TcpListener>,
     token: Token,
     ended: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let port = loopback.local_addr()?.port();
     let private = Door { most: PRIVATE_MOST, trusts: |_: &HeaderMap| true };
     let shown = token.clone();
     let public = Door { most: LOOPBACK_MOST, trusts: move |headers: &HeaderMap| shown.is_in(headers) };
     let private = server::serve(socket, routes::private(handle.clone()), private, stopped.clone());
-    let public = server::serve(loopback, guard::guarded(routes::public(handle), token, port), public, stopped);
+    let public = async {
+        let loopback = loopback.await;
+        let port = loopback.local_addr().map_or(0, |address| address.port());
+        server::serve(loopback, guard::guarded(routes::public(handle), token, port), public, stopped).await;
+    };
     let ending = async {
         ended.await;
         stop.send_replace(true);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::choice::StoreArgs;
+
 /// Ships new versions of services without anyone noticing, and takes them back by itself when they are bad.
 #[derive(Debug, Parser)]
 #[command(name = "evenkeel", version, max_term_width = 100)]
@@ -120,6 +122,18 @@ pub(crate) enum Command {
         #[arg(long, value_name = "REV")]
         to: Option<String>,
     },
+    /// Copy everything that was decided into a file, while evenkeel runs, and verify it
+    Backup {
+        /// The file; an earlier backup of that name is replaced once the new one is whole
+        file: PathBuf,
+    },
+    /// Fill an empty store from a backup
+    Restore {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
     /// The controller itself, in the foreground
     #[command(hide = true)]
     Controller(ControllerArgs),
@@ -156,6 +170,11 @@ pub(crate) struct UpArgs {
     /// Where the HTTP API listens; default 127.0.0.1:7717, or a free port when that is taken
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) api: Option<SocketAddr>,
+    /// Start one more controller, which takes over when the one that leads dies or hangs
+    #[arg(long)]
+    pub(crate) standby: bool,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// How the controller itself is started.
@@ -164,6 +183,9 @@ pub(crate) struct ControllerArgs {
     /// Where the HTTP API listens
     #[arg(long)]
     pub(crate) api: Option<SocketAddr>,
+    /// Wait for the one that leads to die or hang
+    #[arg(long)]
+    pub(crate) standby: bool,
 }
 
 /// What to roll out.

@@ -18,7 +18,7 @@ use crate::follow::{Follow, follow};
 use crate::paint::Paint;
 use crate::place::Place;
 use crate::screen::Screen;
-use crate::{render, up};
+use crate::{choice, render, up};
 
 /// How often a watched status is shown anew.
 const LOOK: Duration = Duration::from_millis(200);
@@ -118,9 +118,25 @@ pub(crate) async fn start(named: Option<&Path>, args: &UpArgs, is_json: bool) ->
     let spec = read_spec(&args.file)?;
     let mut place = Place::beside(named, &args.file)?;
     if args.foreground {
-        return up::controller(&mut place, args.api).await;
+        place.make()?;
+        choice::remember(&place, &args.store)?;
+        return up::controller(&mut place, args.api, args.standby).await;
     }
     let began = tokio::time::Instant::now();
+    place.make()?;
+    let runs = Client::new(place.clone()).overview().await.is_ok();
+    if choice::remember(&place, &args.store)? && runs {
+        complain("what runs goes on with the store it has\n  next: evenkeel down, then evenkeel up uses the new one");
+    }
+    if args.standby && runs {
+        let pid = up::stand_by(&place, args.api).await?;
+        if is_json {
+            say(json!({"event": "standing_by", "pid": pid, "state": place.path()}));
+        } else {
+            say(format!("standing by: process {pid} takes over when the controller dies or hangs"));
+        }
+        return Ok(Exit::Done);
+    }
     let client = up::up(&mut place, args.api).await?;
     let took = began.elapsed();
     let api = std::fs::read_to_string(place.api_address()).unwrap_or_default();
@@ -157,9 +173,13 @@ pub(crate) async fn stop(named: Option<&Path>, is_json: bool) -> Result<Exit, Fa
     let mut place = Place::find(named)?;
     let ran = up::down(&mut place).await?;
     match (is_json, ran) {
-        (true, ran) => say(json!({"event": "down", "ran": ran})),
-        (false, true) => say("down: every service, the proxy, the agent and the controller have ended"),
-        (false, false) => say(format!("nothing runs in {}", place.path().display())),
+        (true, Some(others)) => say(json!({"event": "down", "ran": true, "standing_by": others})),
+        (true, None) => say(json!({"event": "down", "ran": false})),
+        (false, Some(0)) => say("down: every service, the proxy, the agent and the controller have ended"),
+        (false, Some(others)) => say(format!(
+            "down: every service, the proxy, the agent, the controller and {others} standing by have ended"
+        )),
+        (false, None) => say(format!("nothing runs in {}", place.path().display())),
     }
     Ok(Exit::Done)
 }

@@ -5,6 +5,9 @@
 //! - [`args`]: what can be typed.
 //! - [`commands`]: the everyday commands.
 //! - [`up`]: starting and stopping evenkeel; the controller's process.
+//! - [`lead`]: which of several controllers leads.
+//! - [`choice`]: which store a state directory uses.
+//! - [`backup`]: what was decided, copied into a file and back.
 //! - [`follow`]: a rollout to its end.
 //! - [`client`], [`place`]: the controller's socket and where it is.
 //! - [`recording`], [`replay`]: what is written down of a rollout, and once more through it.
@@ -13,11 +16,14 @@
 //! - [`demo`]: the whole story on this machine.
 
 mod args;
+mod backup;
+mod choice;
 mod client;
 mod commands;
 mod demo;
 mod exit;
 mod follow;
+mod lead;
 mod paint;
 mod place;
 mod recording;
@@ -120,9 +126,11 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Abort(args) => lead(&client()?, &args.service, "abort", None, is_json).await,
         Command::Retry(args) => lead(&client()?, &args.service, "retry", None, is_json).await,
         Command::Rollback { service, to } => lead(&client()?, service, "rollback", to.as_deref(), is_json).await,
+        Command::Backup { file } => backup::back_up(&Place::find(named)?, file, is_json).await,
+        Command::Restore { file, store } => backup::restore(&mut Place::find(named)?, file, store, is_json).await,
         Command::Controller(args) => {
             log_to_stderr();
-            up::controller(&mut Place::find(named)?, args.api).await
+            up::controller(&mut Place::find(named)?, args.api, args.standby).await
         }
         Command::DemoService => demo::service::run().await,
         Command::DemoLoad(args) => demo::load::run(args).await,

@@ -5,27 +5,29 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use evenkeel_api::Token;
 use evenkeel_controller::clock::SystemClock;
-use evenkeel_controller::{Options, StartError};
+use evenkeel_controller::{Handle, Options, StartError};
 use evenkeel_core::ids::FencingToken;
-use evenkeel_core::ports::{PlatformError, Workloads};
+use evenkeel_core::ports::{Clock as _, PlatformError, Workloads};
 use evenkeel_platform::ProcessPlatform;
 use evenkeel_proxy::RemoteProxy;
-use evenkeel_store::{Address, Site, SqlStore};
+use evenkeel_store::SqlStore;
 use evenkeel_wire::{agent, frame};
 use rustix::fs::FlockOperation;
+use rustix::process::{Pid, Signal};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::place::{CONTROL_SOCKET, Place};
+use crate::{choice, lead};
 
 /// Where the HTTP API listens when nothing else is said and the port is free.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7717);
@@ -57,7 +59,7 @@ async fn start(
     place.make()?;
     let client = Client::new(place.clone());
     if client.overview().await.is_err() {
-        spawn_controller(place, api)?;
+        spawn_controller(place, api, false)?;
     }
     let ready = async {
         while !client.ready().await.is_ok_and(|troubles| is_bearable(&troubles)) {
@@ -78,41 +80,73 @@ async fn start(
     }
 }
 
-fn spawn_controller(place: &Place, api: Option<SocketAddr>) -> Result<(), Failure> {
+/// Starts one more controller in the background; answers its pid once it stands by.
+///
+/// # Errors
+/// It ended; the end of its log says why.
+pub(crate) async fn stand_by(place: &Place, api: Option<SocketAddr>) -> Result<u32, Failure> {
+    let mut child = spawn_controller(place, api, true)?;
+    let pid = child.id();
+    while !lead::living(place).contains(&pid.cast_signed()) {
+        if let Some(ended) = child.try_wait()? {
+            let tail = evenkeel_platform::logs::tail(&place.own_log("controller"), 5).join("\n  ");
+            return Err(Failure::Internal(format!("it ended at once: {ended}\n  {tail}")));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(pid)
+}
+
+fn spawn_controller(place: &Place, api: Option<SocketAddr>, stands_by: bool) -> Result<Child, Failure> {
     let log = OpenOptions::new().create(true).append(true).mode(0o600).open(place.own_log("controller"))?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("controller").arg("--state").arg(place.path());
     if let Some(api) = api {
         command.arg("--api").arg(api.to_string());
     }
+    if stands_by {
+        command.arg("--standby");
+    }
     // Of a replica, when this runs within one.
-    command.env_remove("EVENKEEL_REPLICA").env_remove("EVENKEEL_STATE").env_remove("PORT");
+    command.env_remove("EVENKEEL_REPLICA").env_remove("EVENKEEL_STATE").env_remove("PORT").env_remove("EVENKEEL_STORE");
     // A process group of its own: Ctrl-C in this terminal is not meant for it.
     command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    command.spawn()?;
-    Ok(())
+    Ok(command.spawn()?)
 }
 
-/// Stops every service, the proxy, the agent and the controller; tells whether anything ran.
+/// Stops every service, the proxy, the agent and the controllers; tells how many stood by, or `None`: nothing ran.
 ///
 /// # Errors
 /// Something is still there after its time.
-pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
+pub(crate) async fn down(place: &mut Place) -> Result<Option<usize>, Failure> {
     if !place.path().is_dir() {
-        return Ok(false);
+        return Ok(None);
     }
     let alive = |name| frame::connect(place.path(), name).is_ok();
     let is_marker = |path: std::path::PathBuf| path.extension().is_some_and(|extension| extension == "json");
     let mut markers = std::fs::read_dir(place.path().join("replicas")).into_iter().flatten().flatten();
     let has_replicas = markers.any(|entry| is_marker(entry.path()));
-    if !has_replicas && !alive(CONTROL_SOCKET) && !alive("agent.sock") && !alive("proxy.sock") {
-        return Ok(false);
+    if lead::living(place).is_empty()
+        && !has_replicas
+        && !alive(CONTROL_SOCKET)
+        && !alive("agent.sock")
+        && !alive("proxy.sock")
+    {
+        return Ok(None);
     }
     // A dead controller's replicas are stopped in order by a new one, whatever troubles it has.
-    match start(place, None, |_| true).await {
-        Ok(client) => in_order(place, &client).await?,
-        Err(failure) => at_once(place).await.map_err(|_| failure)?,
-    }
+    let others = match start(place, None, |_| true).await {
+        Ok(client) => {
+            // Nobody shall take over from one that goes down.
+            let others = end_controllers(place, leader(place));
+            in_order(place, &client).await?;
+            others
+        }
+        Err(failure) => {
+            at_once(place).await.map_err(|_| failure)?;
+            0
+        }
+    };
     let gone = async {
         while ["agent.sock", "proxy.sock", CONTROL_SOCKET].iter().any(|name| frame::connect(place.path(), name).is_ok())
         {
@@ -123,8 +157,21 @@ pub(crate) async fn down(place: &mut Place) -> Result<bool, Failure> {
     let stays = || Failure::Internal(format!("something in {} did not end", place.path().display()));
     waited.map_err(|_| stays())?;
     // The controller closes its socket a little before its end.
-    lock(place, GONE_LIMIT).await.map_err(|_| stays())?;
-    Ok(true)
+    lock(place, FlockOperation::NonBlockingLockExclusive, GONE_LIMIT).await.map_err(|_| stays())?;
+    Ok(Some(others))
+}
+
+/// Ends every controller but the one that is spared, the hard way: they hold nothing, and one that is stopped hears
+/// nothing else. Tells how many.
+fn end_controllers(place: &Place, spared: Option<Pid>) -> usize {
+    let living = lead::living(place).into_iter().filter_map(Pid::from_raw).filter(|pid| Some(*pid) != spared);
+    living.filter(|pid| rustix::process::kill_process(*pid, Signal::KILL).is_ok()).count()
+}
+
+/// The controller that answers on the private socket.
+fn leader(place: &Place) -> Option<Pid> {
+    let stream = frame::connect(place.path(), CONTROL_SOCKET).ok()?;
+    rustix::net::sockopt::socket_peercred(&stream).ok().map(|peer| peer.pid)
 }
 
 /// Has the controller stop everything.
@@ -146,15 +193,11 @@ async fn in_order(place: &Place, client: &Client) -> Result<(), Failure> {
     }
 }
 
-/// Ends the controller, and has the agent end what is left: without a word of the proxy or the store.
+/// Ends the controllers, and has the agent end what is left: without a word of the proxy or the store.
 async fn at_once(place: &Place) -> Result<(), Failure> {
-    if let Ok(stream) = frame::connect(place.path(), CONTROL_SOCKET) {
-        let controller = rustix::net::sockopt::socket_peercred(&stream).map_err(std::io::Error::from)?.pid;
-        // ESRCH: it has ended by itself.
-        let _ = rustix::process::kill_process(controller, rustix::process::Signal::TERM);
-    }
+    end_controllers(place, None);
     // No controller has a say from here on, so the one who spoke last is spoken for.
-    let _lock = lock(place, GONE_LIMIT).await?;
+    let _lock = lock(place, FlockOperation::NonBlockingLockExclusive, GONE_LIMIT).await?;
     let fence = std::fs::read_to_string(place.path().join("fence")).unwrap_or_default();
     let platform = ProcessPlatform::new(place.path(), own_command("agent", place)?);
     let internal = |error: PlatformError| Failure::Internal(error.to_string());
@@ -200,53 +243,77 @@ async fn stuck(place: &Place, client: &Client) -> Stuck {
     }
 }
 
-/// Runs the controller until it is told to go down, is sent SIGTERM or SIGINT, or another one takes over.
+/// Runs the controller until it is told to go down, is sent SIGTERM or SIGINT, or another one takes over; one that
+/// stands by waits first until the one that leads dies or hangs.
 ///
 /// A signal ends only this process: replicas, agent and proxy go on.
 ///
 /// # Errors
 /// It could not start.
-pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Result<Exit, Failure> {
+pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stands_by: bool) -> Result<Exit, Failure> {
     evenkeel_platform::raise_open_files();
     place.make()?;
-    // Never given back by hand: who finds it free knows that this process has ended.
-    std::mem::forget(lock(place, LOCK_LIMIT).await?);
-    let store = SqlStore::open(&Address::File(place.store()), Site::default())
-        .await
-        .map_err(|error| Failure::Internal(error.to_string()))?;
+    // Never given back by hand: who finds them free knows that this process has ended.
+    std::mem::forget(lock(place, FlockOperation::NonBlockingLockShared, LOCK_LIMIT).await?);
+    let clock = SystemClock::new();
+    let seat = lead::Seat::take(place, clock.now().0)?;
+    let chosen = choice::chosen(place)?;
+    let site = chosen.site(place, &seat.name);
+    let opened = SqlStore::open(&chosen.address, site.clone()).await;
+    let store = opened.map_err(|error| Failure::Internal(error.to_string()))?;
     let platform = ProcessPlatform::new(place.path(), own_command("agent", place)?);
-    let options = Options {
-        store,
-        workloads: platform.clone(),
-        traffic: RemoteProxy::new(place.path()),
-        clock: SystemClock::new(),
+    let (handle, ended) = loop {
+        let after = lead::turn(place, &store, &site, stands_by, &clock).await?;
+        let options = Options {
+            store: store.clone(),
+            workloads: platform.clone(),
+            traffic: RemoteProxy::new(place.path()),
+            clock: SystemClock::new(),
+            after,
+        };
+        match evenkeel_controller::start(options).await {
+            Ok(started) => break started,
+            // No other controller led, so the numbers are wrong.
+            Err(StartError::Platform(error @ PlatformError::Superseded(_))) => {
+                return Err(Failure::Internal(format!(
+                    "the store is older than what ran here last; was it restored? {error}\n  next: evenkeel down, then evenkeel up"
+                )));
+            }
+            // Another one that stood by was quicker, or the store is held by the one that hangs.
+            Err(error) if stands_by => {
+                warn!(%error, "not taken over yet");
+                tokio::time::sleep(LOOK).await;
+            }
+            Err(error) => return Err(Failure::Internal(error.to_string())),
+        }
     };
-    let (handle, ended) = evenkeel_controller::start(options).await.map_err(|error| match error {
-        StartError::Store(error) => Failure::Internal(error.to_string()),
-        // No other controller holds the lock, so the numbers are wrong.
-        StartError::Platform(error @ PlatformError::Superseded(_)) => Failure::Internal(format!(
-            "the store is older than what ran here last; was it restored? {error}\n  next: evenkeel down, then evenkeel up"
-        )),
-        StartError::Platform(error) => Failure::Internal(error.to_string()),
-    })?;
+    if stands_by {
+        info!("taken over");
+    }
 
-    let loopback = bind(api).await?;
-    let address = loopback.local_addr()?;
-    std::fs::write(place.api_address(), address.to_string())?;
+    // What the one before it was given, if that is so.
+    let before = || std::fs::read_to_string(place.api_address()).ok()?.trim().parse().ok();
+    let loopback = if stands_by {
+        Listening::Later(api.filter(|address| address.port() != 0).or_else(before))
+    } else {
+        let listener = bind(api).await?;
+        std::fs::write(place.api_address(), listener.local_addr()?.to_string())?;
+        Listening::Now(listener)
+    };
     let token = Token::of_file(&place.token())?;
     let socket = frame::listen(place.path(), CONTROL_SOCKET)?;
     socket.set_nonblocking(true)?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(evenkeel_api::serve(
-        handle,
+        handle.clone(),
         tokio::net::UnixListener::from_std(socket)?,
-        loopback,
+        loopback.when_free(handle, place.clone()),
         token,
         async {
             let _ = stopped.await;
         },
     ));
-    info!(%address, state = %place.path().display(), "ready");
+    info!(state = %place.path().display(), "ready");
 
     let (mut term, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let outcome = tokio::select! {
@@ -259,6 +326,12 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>) -> Re
         return Ok(Exit::Internal);
     }
     platform.shutdown().await.map_err(|error| Failure::Internal(error.to_string()))?;
+    // Without it the next one would have to see that nobody holds it.
+    if let Err(error) = store.release().await {
+        warn!(%error, "the lease was not given back");
+    }
+    // The file alone then holds everything; a disk that hangs is not waited for.
+    let _ = tokio::time::timeout(Duration::from_secs(2), store.close()).await;
     let _ = stop.send(());
     let _ = tokio::time::timeout(Duration::from_secs(2), api).await;
     let _ = std::fs::remove_file(place.path().join(CONTROL_SOCKET));
@@ -286,18 +359,49 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// One controller per state directory; the kernel gives the lock back when it dies.
-async fn lock(place: &Place, limit: Duration) -> Result<File, Failure> {
+/// Every controller shares this lock while it lives: whoever has it alone knows that there is none.
+async fn lock(place: &Place, kind: FlockOperation, limit: Duration) -> Result<File, Failure> {
     let path = place.path().join("controller.lock");
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
     let wait = async {
-        while rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        while rustix::fs::flock(&file, kind).is_err() {
             tokio::time::sleep(LOOK).await;
         }
     };
     let taken = |_| Failure::Usage(format!("a controller runs in {} already", place.path().display()));
     tokio::time::timeout(limit, wait).await.map_err(taken)?;
     Ok(file)
+}
+
+/// The loopback address of the HTTP API.
+enum Listening {
+    Now(TcpListener),
+    /// As soon as the one that was taken over from gives it up.
+    Later(Option<SocketAddr>),
+}
+
+impl Listening {
+    async fn when_free(self, handle: Handle, place: Place) -> TcpListener {
+        let wanted = match self {
+            Self::Now(listener) => return listener,
+            Self::Later(wanted) => wanted,
+        };
+        loop {
+            match bind(wanted).await {
+                Ok(listener) => {
+                    handle.trouble("http", None).await;
+                    let address = listener.local_addr().map(|address| address.to_string());
+                    let _ = address.and_then(|address| std::fs::write(place.api_address(), address));
+                    return listener;
+                }
+                Err(error) => {
+                    let held = format!("{error}: held by the controller that hangs, until that ends");
+                    handle.trouble("http", Some(held)).await;
+                    tokio::time::sleep(LOOK * 20).await;
+                }
+            }
+        }
+    }
 }
 
 async fn bind(api: Option<SocketAddr>) -> Result<TcpListener, Failure> {

@@ -106,6 +106,11 @@ pub(crate) enum Request {
         limit: u32,
         reply: Reply<Vec<TickRecord>>,
     },
+    /// Something beside the loop does not work, or works again.
+    Trouble {
+        who: &'static str,
+        what: Option<String>,
+    },
     /// Stop every replica, then answer; the loop ends.
     Down {
         reply: oneshot::Sender<()>,
@@ -205,6 +210,10 @@ impl Handle {
         let stored = self.ask(|reply| Request::Records { service: of, rollout, from, limit, reply }).await?;
         let read = |stored: &TickRecord| Record::read(stored).map_err(|why| damaged(stored, why).into());
         stored.iter().map(read).collect()
+    },
+    /// Shows that something does not work; `None`: that it works again.
+    pub async fn trouble(&self, who: &'static str, what: Option<String>) {
+        let _ = self.send(Request::Trouble { who, what }).await;
     }
 
     /// Stops every replica as it should be stopped, and ends the loop.

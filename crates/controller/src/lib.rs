@@ -10,6 +10,7 @@
 //! - `meter`: turns the proxy's counters into ticks, which the core's evidence is made of.
 //! - `recorder`: writes down what decisions rest on, until the store has it.
 //! - `hands`: carries out actions in order, again until they are done.
+//! - `patience`: a store whose answers are not waited for without end.
 //! - [`status`]: what people and programs are shown.
 //! - [`clock`]: the time, which never goes back.
 
@@ -18,6 +19,7 @@ pub mod handle;
 mod hands;
 mod keeper;
 mod meter;
+mod patience;
 mod recorder;
 mod run;
 pub mod status;

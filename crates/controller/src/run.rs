@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use evenkeel_core::fleet::Action;
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::lease::{Held, RENEW_EVERY};
 use evenkeel_core::ports::{
     Answered, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store, StoreError,
     TickRecord, Traffic, TrafficError, Workloads,
@@ -24,6 +25,7 @@ use tracing::{error, info, warn};
 use crate::handle::{AskError, DeployRequest, Deployed, Handle, Request};
 use crate::hands::{self, Deed};
 use crate::keeper::{Keeper, Sight, Unhappened};
+use crate::patience::Patient;
 use crate::status::{Shown, Told};
 
 /// The loop turns at least this often; counters come up as often.
@@ -44,6 +46,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const SHOW_AGAIN: Duration = Duration::from_millis(200);
 /// Records that no decision has taken along go to the store this often.
 const KEEP_RECORDS: Duration = Duration::from_secs(1);
+/// The room that the store takes is looked at after this many signs of life.
+const BYTES_EVERY: u64 = 30;
 /// Decisions of one service in one turn; more would mean that two of them undo each other.
 const DECISIONS_PER_TURN: usize = 8;
 /// Rounds of deciding and moving traffic in one turn.
@@ -60,6 +64,8 @@ pub struct Options<S, W, T, C> {
     pub traffic: T,
     /// Tells the time.
     pub clock: C,
+    /// Leads only when this is the newest token: the one of whom it takes over from. `None`: whoever leads by now.
+    pub after: Option<FencingToken>,
 }
 
 /// Why a controller could not start.
@@ -88,9 +94,10 @@ where
     T: Traffic + 'static,
     C: Clock + 'static,
 {
-    let Options { store, workloads, traffic, clock } = options;
+    let Options { store, workloads, traffic, clock, after } = options;
     // First nobody else may decide or act any more; then what is read is all there is.
-    let token = store.next_token(None).await?;
+    let asked = clock.now();
+    let token = store.next_token(after).await?;
     workloads.hello(token).await?;
     let mut keepers = BTreeMap::new();
     for stored in store.load().await? {
@@ -103,13 +110,15 @@ where
     let (overview_in, overview) = watch::channel(Shown::default());
     let (told, _) = broadcast::channel(1_024);
     let handle = Handle { mailbox, overview, told: told.clone() };
-    let (store, workloads, traffic) = (Arc::new(store), Arc::new(workloads), Arc::new(traffic));
+    let (workloads, traffic) = (Arc::new(workloads), Arc::new(traffic));
+    let held = Held::since(asked);
     let mut controller = Controller {
-        store,
+        store: Patient::new(store),
         workloads,
         traffic,
-        clock,
+        clock: Arc::new(clock),
         token,
+        held,
         keepers,
         replicas: None,
         in_flight: None,
@@ -128,6 +137,7 @@ where
         keeping: (Timestamp::default(), false),
         has_looked: false,
         has_news: true,
+        store_bytes: None,
     };
     // Whoever asks before the first turn is told what the store knows, not that there is nothing.
     controller.show();
@@ -135,11 +145,13 @@ where
 }
 
 struct Controller<S, W, T, C> {
-    store: Arc<S>,
+    store: Patient<S>,
     workloads: Arc<W>,
     traffic: Arc<T>,
-    clock: C,
+    clock: Arc<C>,
     token: FencingToken,
+    /// The lease that goes with the token.
+    held: Held,
     keepers: BTreeMap<ServiceName, Keeper>,
     /// What the platform lists, by service; `None` while it does not answer.
     replicas: Option<BTreeMap<ServiceName, Vec<Replica>>>,
@@ -169,6 +181,8 @@ struct Controller<S, W, T, C> {
     has_looked: bool,
     /// Some service may have other settings than before.
     has_news: bool,
+    /// The room that the store takes.
+    store_bytes: Option<u64>,
 }
 
 /// What a task beside the loop has found out.
@@ -185,6 +199,9 @@ enum Found {
         result: Result<(), String>,
     },
     Superseded(PlatformError),
+    /// A sign of life that was asked for at this time is confirmed.
+    Renewed(Timestamp),
+    StoreBytes(u64),
     Listening(Result<(), PlatformError>),
     /// The store was asked to keep records, up to these sequences.
     Kept(Result<(), StoreError>, Vec<(ServiceName, u64)>),
@@ -195,7 +212,7 @@ where
     S: Store + 'static,
     W: Workloads + 'static,
     T: Traffic + 'static,
-    C: Clock,
+    C: Clock + 'static,
 {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> Result<(), PlatformError> {
         let (deeds, deeds_out) = mpsc::unbounded_channel();
@@ -207,6 +224,7 @@ where
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(hands::work(self.workloads.clone(), deeds_out, hands_told));
         beside.spawn(keep_listening(self.workloads.clone(), addresses_out, self.answers.0.clone()));
+        beside.spawn(keep_lease(self.store.store.clone(), self.clock.clone(), self.answers.0.clone()));
         beside.spawn(watch_traffic(self.traffic.clone(), reports_in));
         beside.spawn(watch_replicas(self.workloads.clone(), replicas_in, self.answers.0.clone()));
         let mut tick = tokio::time::interval(TICK);
@@ -294,7 +312,7 @@ where
         if batches.is_empty() {
             return;
         }
-        let (store, found) = (self.store.clone(), self.answers.0.clone());
+        let (store, found) = (self.store.store.clone(), self.answers.0.clone());
         beside.spawn(async move {
             let kept = store.keep_ticks(&batches).await;
             let last = |(name, records): (ServiceName, Vec<TickRecord>)| Some((name, records.last()?.sequence));
@@ -313,7 +331,8 @@ where
         if !self.has_looked || self.going_down.is_some() {
             return;
         }
-        let mut store_failed = false;
+        // Another one may have taken over: without the lease only traffic goes back, which table and token guard.
+        let mut store_failed = !self.held.holds(now);
         for name in self.due(now) {
             if self.keepers.get_mut(&name).is_some_and(|keeper| keeper.is_starting(now)) {
                 continue;
@@ -347,14 +366,14 @@ where
 
     async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
         let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
-        let outcome = keeper.happen(&*self.store, event, now).await;
+        let outcome = keeper.happen(&self.store, event, now).await;
         self.happened(name, outcome)
     }
 
     /// Looks at what is in the log of a service when an answer of the store was lost.
     async fn make_sure(&mut self, name: &ServiceName) {
         let Some(keeper) = self.keepers.get_mut(name).filter(|keeper| keeper.is_unsure()) else { return };
-        let outcome = keeper.make_sure(&*self.store).await.map_err(Unhappened::from);
+        let outcome = keeper.make_sure(&self.store).await.map_err(Unhappened::from);
         // A failure is shown, and tried again with the next turn.
         let _ = self.happened(name, outcome);
         self.drop_if_nothing(name);
@@ -616,6 +635,15 @@ where
                 self.trouble("store", error.to_string());
             }
             Found::Superseded(gone) => return Err(gone),
+            Found::Renewed(asked) => {
+                let held_before = self.held.holds(now);
+                self.held.renewed(asked);
+                if !held_before {
+                    self.touch_all();
+                }
+                return Ok(!held_before);
+            }
+            Found::StoreBytes(bytes) => self.store_bytes = Some(bytes),
         }
         Ok(true)
     }
@@ -668,21 +696,26 @@ where
                 });
             }
             Request::Events { service, from, limit, reply } => {
-                let _ = reply.send(self.store.events(&service, from, limit).await.map_err(AskError::from));
+                let store = self.store.store.clone();
+                beside.spawn(async move {
+                    let _ = reply.send(store.events(&service, from, limit).await.map_err(AskError::from));
+                });
             }
             // Long records are read beside the loop.
             Request::Beginning { service, reply } => {
-                let store = self.store.clone();
+                let store = self.store.store.clone();
                 beside.spawn(async move {
                     let _ = reply.send(store.beginning(&service).await.map_err(AskError::from));
                 });
             }
             Request::Records { service, rollout, from, limit, reply } => {
-                let store = self.store.clone();
+                let store = self.store.store.clone();
                 beside.spawn(async move {
                     let _ = reply.send(store.ticks(&service, rollout, from, limit).await.map_err(AskError::from));
                 });
             }
+            Request::Trouble { who, what: Some(what) } => self.trouble(who, what),
+            Request::Trouble { who, what: None } => drop(self.troubles.remove(who)),
             Request::Down { reply } => {
                 self.going_down = Some(reply);
                 self.touch_all();
@@ -788,6 +821,7 @@ where
         self.overview.send_if_modified(|shown| {
             let differs = services.is_some() || generation != shown.generation || troubles != shown.troubles;
             shown.at = now;
+            shown.store_bytes = self.store_bytes;
             shown.generation = generation;
             shown.troubles = troubles;
             if let Some(services) = services {
@@ -926,6 +960,32 @@ async fn keep_listening<W: Workloads>(
         };
         if let Ok(Err(_)) = tokio::time::timeout(LISTEN_AGAIN, addresses.changed()).await {
             return;
+        }
+    }
+}
+
+/// Gives signs of life in the store, as long as nobody else has taken over.
+async fn keep_lease<S: Store, C: Clock>(store: Arc<S>, clock: Arc<C>, found: mpsc::UnboundedSender<Found>) {
+    let mut tick = tokio::time::interval(RENEW_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for signs in 0_u64.. {
+        tick.tick().await;
+        let asked = clock.now();
+        // A sign that hangs is given up: the next one may come through.
+        let given = tokio::time::timeout(2 * RENEW_EVERY, store.renew()).await;
+        let news = match given {
+            Ok(Ok(())) => Found::Renewed(asked),
+            Ok(Err(StoreError::Superseded(newer))) => Found::Superseded(PlatformError::Superseded(newer)),
+            // Decisions tell of a store that fails.
+            Ok(Err(_)) | Err(_) => continue,
+        };
+        if found.send(news).is_err() {
+            return;
+        }
+        if signs.is_multiple_of(BYTES_EVERY)
+            && let Ok(Ok(bytes)) = tokio::time::timeout(2 * RENEW_EVERY, store.bytes()).await
+        {
+            let _ = found.send(Found::StoreBytes(bytes));
         }
     }
 }

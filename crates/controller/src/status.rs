@@ -19,6 +19,9 @@ pub struct Overview {
     pub generation: Generation,
     /// What does not answer right now, in words; empty when all is well.
     pub troubles: Vec<String>,
+    /// The room that the store takes, in bytes; `None` before it was looked at.
+    #[serde(default)]
+    pub store_bytes: Option<u64>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
 }
@@ -29,6 +32,7 @@ pub(crate) struct Shown {
     pub(crate) at: Timestamp,
     pub(crate) generation: Generation,
     pub(crate) troubles: Vec<String>,
+    pub(crate) store_bytes: Option<u64>,
     pub(crate) services: Vec<Arc<ServiceStatus>>,
 }
 
@@ -36,7 +40,8 @@ impl Shown {
     /// The whole of it.
     pub(crate) fn whole(&self) -> Overview {
         let services = self.services.iter().map(|status| (**status).clone()).collect();
-        Overview { at: self.at, generation: self.generation, troubles: self.troubles.clone(), services }
+        let (troubles, store_bytes) = (self.troubles.clone(), self.store_bytes);
+        Overview { at: self.at, generation: self.generation, troubles, store_bytes, services }
     }
 }
 

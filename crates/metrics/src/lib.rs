@@ -78,6 +78,11 @@ impl Collector for Shown {
         // No counter: the oldest are forgotten.
         let help = "Ended rollouts that are remembered, by how they ended";
         gauges(&mut encoder, "evenkeel_rollouts_remembered", help, ended(services))?;
+        if let Some(bytes) = self.0.store_bytes {
+            let help = "Room that the store takes, of all sites that share it";
+            let bytes = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            bytes.encode(encoder.encode_descriptor("evenkeel_store_bytes", help, None, bytes.metric_type())?)?;
+        }
         let troubles = ConstGauge::new(self.0.troubles.len() as i64);
         let help = "Parts of evenkeel that do not answer";
         troubles.encode(encoder.encode_descriptor("evenkeel_troubles", help, None, troubles.metric_type())?)
@@ -257,7 +262,7 @@ mod tests {
             queued: None,
             history: vec![promoted],
         };
-        let text = exposition(&Overview { services: vec![service], ..Overview::default() });
+        let text = exposition(&Overview { services: vec![service], store_bytes: Some(4096), ..Overview::default() });
         let labels = r#"service="web",environment="production",release="r3",version="1.4.2",role="stable""#;
         for line in [
             format!(r#"http_requests_total{{{labels},status="2xx"}} 1"#),
@@ -272,6 +277,7 @@ mod tests {
             format!(r#"evenkeel_mirrored_request_duration_seconds_count{{{labels}}} 1"#),
             format!(r#"evenkeel_mirror_dropped_total{{{labels}}} 7"#),
             format!(r#"replica_up{{{labels}}} 1"#),
+            "evenkeel_store_bytes 4096".into(),
             "# TYPE evenkeel_rollouts_remembered gauge".into(),
             r#"evenkeel_rollouts_remembered{service="web",environment="production",status="promoted"} 2"#.into(),
         ] {

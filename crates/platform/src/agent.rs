@@ -191,6 +191,8 @@ impl Agent {
             .env_remove("EVENKEEL_REPLICA")
             .env_remove("EVENKEEL_STATE")
             .env_remove("PORT")
+            // It may hold a password, which no replica needs.
+            .env_remove("EVENKEEL_STORE")
             .spawn()?;
         if let Some(pid) = child.id() {
             limits::restore_open_files(pid);

@@ -137,6 +137,7 @@ async fn live(yard: Arc<Yard>, life: Life) -> Ended {
         workloads: SimWorkloads::new(caller.clone()),
         traffic: caller,
         clock: SimClock::new(yard.clone()),
+        after: None,
     };
     let started = tokio::time::timeout(Duration::from_secs(60), start(options)).await;
     match started {

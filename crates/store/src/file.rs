@@ -1,5 +1,6 @@
 //! The file itself: made in one step, recognised before it is touched.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -59,7 +60,8 @@ pub(crate) fn options(path: &Path) -> SqliteConnectOptions {
 /// When the path cannot be written as a URL.
 pub(crate) async fn writer(path: &Path) -> Result<AnyPool, StoreError> {
     // A commit is on the disk when it returns, not merely in the right order.
-    let writes = format!("PRAGMA synchronous = FULL; PRAGMA busy_timeout = {}", BUSY_TIMEOUT_OF_DECISIONS.as_millis());
+    let patience = BUSY_TIMEOUT_OF_DECISIONS.as_millis();
+    let writes = format!("PRAGMA busy_timeout = {patience}; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL");
     let pool = pool(1).after_connect(move |connection, _| {
         let writes = AssertSqlSafe(writes.clone());
         Box::pin(async move { sqlx::raw_sql(writes).execute(connection).await.map(drop) })
@@ -101,7 +103,7 @@ pub(crate) fn unavailable(path: &Path, error: impl std::fmt::Display) -> StoreEr
 /// Reads the file's first bytes without SQLite, which would take an empty or foreign file as its own.
 ///
 /// The mark is in the file proper, and never only in the write-ahead log: it is there before the file has its name.
-fn recognise(path: &Path, mut file: File) -> Result<(), StoreError> {
+pub(crate) fn recognise(path: &Path, mut file: File) -> Result<(), StoreError> {
     let mut head = [0; 72];
     let ours = match file.read_exact(&mut head) {
         Ok(()) => head.starts_with(MAGIC) && head[68..] == APPLICATION_ID.to_be_bytes(),
@@ -112,7 +114,7 @@ fn recognise(path: &Path, mut file: File) -> Result<(), StoreError> {
 }
 
 /// The format, read without the right to write.
-async fn format(path: &Path) -> Result<i64, StoreError> {
+pub(crate) async fn format(path: &Path) -> Result<i64, StoreError> {
     let failed = |error: sqlx::Error| unavailable(path, error);
     let options = options(path).read_only(true);
     let mut connection = options.connect().await.map_err(failed)?;
@@ -161,19 +163,47 @@ async fn build(fresh: &Path) -> sqlx::Result<()> {
 }
 
 fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}", std::process::id()));
-    path.with_file_name(name)
+    path.with_file_name(fresh_name(path))
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+/// What a file is called until it is whole.
+pub(crate) fn fresh_name(path: &Path) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".new-{}", std::process::id()));
+    name
+}
+
+/// Makes a store one file that can be read without writing anything beside it.
+pub(crate) async fn make_single(path: &Path) -> Result<(), StoreError> {
+    let failed = |error: sqlx::Error| unavailable(path, error);
+    let mut connection = options(path).connect().await.map_err(failed)?;
+    sqlx::raw_sql("PRAGMA journal_mode = DELETE").execute(&mut connection).await.map_err(failed)?;
+    connection.close().await.map_err(failed)
+}
+
+/// Has SQLite look at every page; answers what is wrong.
+pub(crate) async fn check(path: &Path) -> Result<(), String> {
+    let words = |error: sqlx::Error| error.to_string();
+    let mut connection = options(path).read_only(true).connect().await.map_err(words)?;
+    let query = sqlx::query_scalar("PRAGMA integrity_check(1)");
+    let found: String = query.fetch_one(&mut connection).await.map_err(words)?;
+    if found != "ok" {
+        return Err(found);
+    }
+    let query = sqlx::query_scalar("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()");
+    let whole: i64 = query.fetch_one(&mut connection).await.map_err(words)?;
+    let there = fs::metadata(path).map_err(|error| error.to_string())?.len();
+    if i64::try_from(there) == Ok(whole) { Ok(()) } else { Err(format!("it has {there} bytes of {whole}")) }
+}
+
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
 }
 
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }

@@ -6,12 +6,14 @@
 //!
 //! - [`Address`], [`Site`]: where a store is, and whose part of it is meant.
 //! - `store`: events and states in and out of the log's text.
+//! - [`backup`]: a site copied into a file of its own, and back.
 //! - `log`: the transactions on the tables.
 //! - `schema`: the tables.
 //! - `file`: a SQLite file: made in one step, recognised before it is touched.
 //! - `server`: a PostgreSQL server's sessions.
 
 mod address;
+pub mod backup;
 mod file;
 mod log;
 mod schema;

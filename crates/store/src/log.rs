@@ -2,6 +2,7 @@
 //!
 //! The same statements serve SQLite and PostgreSQL; what differs is below [`Kind`].
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,6 +13,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Transaction};
 
 use crate::address::{Address, Site};
+use crate::schema::FORMAT;
 use crate::{file, server};
 
 /// Connections that read. The controller reads at its start and for people; it decides from memory.
@@ -166,6 +168,39 @@ impl Log {
         Ok(Self { address: address.clone(), kind, writer, readers, site: Arc::new(site), token: Arc::default() })
     }
 
+    /// Opens the only site of a file that nobody writes to, to read it.
+    ///
+    /// # Errors
+    /// Also [`StoreError::NewerFormat`].
+    pub(crate) async fn read_only(path: &Path) -> Result<Self, StoreError> {
+        let _ = sqlx::any::install_drivers(&[sqlx::sqlite::any::DRIVER, sqlx::postgres::any::DRIVER]);
+        let found = file::format(path).await?;
+        if found != FORMAT {
+            return Err(StoreError::NewerFormat { path: path.into(), found, known: FORMAT });
+        }
+        let (address, readers) = (Address::file(path), file::readers(path, 1)?);
+        let query = sqlx::query_scalar("SELECT site FROM sites ORDER BY site LIMIT 1").fetch_optional(&readers).await;
+        let name: Option<String> = query.map_err(|error| unavailable(&address, words(&error)))?;
+        let site = Site { name: name.unwrap_or_default(), ..Site::default() };
+        let (writer, token) = (readers.clone(), Arc::default());
+        Ok(Self { address, kind: Kind::Sqlite, writer, readers, site: Arc::new(site), token })
+    }
+
+    /// What the site is called.
+    pub(crate) fn site(&self) -> &str {
+        &self.site.name
+    }
+
+    /// Where the store is.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What begins a transaction that writes.
+    pub(crate) fn begin_to_write(&self) -> &'static str {
+        self.kind.begin_to_write()
+    }
+
     /// Moves SQLite's write-ahead log into the file and closes both. Not needed for durability.
     pub(crate) async fn close(&self) {
         self.readers.close().await;
@@ -285,7 +320,8 @@ impl Log {
         writing.done(done).map(drop)
     }
 
-    async fn writing(&self) -> Result<Writing, StoreError> {
+    /// A connection to write with.
+    pub(crate) async fn writing(&self) -> Result<Writing, StoreError> {
         let connection = self.writer.acquire().await.map_err(|error| self.unavailable(&error))?;
         Ok(Writing { address: self.address.clone(), connection: Some(connection) })
     }
@@ -304,17 +340,18 @@ impl Log {
 /// After an error, or given up in the middle, it is dropped instead of given back: nobody waits for what it is about,
 /// nobody inherits its transaction. (SQLite ends a transaction by itself when the disk is full, and sqlx 0.9.0 then
 /// cannot roll it back, and takes the connection to be inside of it from there on.)
-struct Writing {
+pub(crate) struct Writing {
     address: Address,
     connection: Option<Connection>,
 }
 
 impl Writing {
-    fn connection(&mut self) -> &mut AnyConnection {
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
         self.connection.as_mut().expect("it is there until `done`")
     }
 
-    fn done<T>(mut self, outcome: sqlx::Result<T>) -> Result<T, StoreError> {
+    /// Gives the connection back, unless something went wrong.
+    pub(crate) fn done<T>(mut self, outcome: sqlx::Result<T>) -> Result<T, StoreError> {
         let outcome = outcome.map_err(|error| unavailable(&self.address, words(&error)))?;
         self.connection = None;
         Ok(outcome)
@@ -338,6 +375,21 @@ pub(crate) struct View {
 }
 
 impl View {
+    /// What the site is called.
+    pub(crate) fn site(&self) -> &str {
+        &self.site.name
+    }
+
+    /// The connection that sees the store as of that moment.
+    pub(crate) fn connection(&mut self) -> &mut AnyConnection {
+        &mut self.connection
+    }
+
+    /// Where the store is.
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// Every service that has a log, in the order of their names, with the number of its events.
     pub(crate) async fn services(&mut self) -> Result<Vec<(String, u64)>, StoreError> {
         let text = "SELECT service, max(version) FROM events WHERE site = $1 GROUP BY service ORDER BY service";

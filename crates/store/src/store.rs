@@ -14,7 +14,7 @@ use crate::log::{Appended, Entry, Forget, Log, Range, Row, TickRange, View};
 /// Clones share what is open.
 #[derive(Debug, Clone)]
 pub struct SqlStore {
-    log: Log,
+    pub(crate) log: Log,
 }
 
 impl SqlStore {

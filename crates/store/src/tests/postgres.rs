@@ -1,6 +1,7 @@
 //! A PostgreSQL server of a test's own: real, private, on a socket in a folder of its own; gone when the test program is.
 
 #![allow(dead_code, unreachable_pub, reason = "the tests of other crates include this file and use all of it")]
+#![allow(clippy::print_stderr, reason = "a skipped test is told loudly")]
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
 
 use std::fs;

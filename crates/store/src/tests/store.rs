@@ -39,7 +39,7 @@ async fn sql(address: &Address) -> SqlStore {
 }
 
 /// A store with three events and a state after the second.
-async fn filled(address: &Address) -> SqlStore {
+pub(super) async fn filled(address: &Address) -> SqlStore {
     let store = sql(address).await;
     for after in 0..3 {
         let (service, event, state) = (web(), event(), Service::new(web()));

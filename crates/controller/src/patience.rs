@@ -1,0 +1,88 @@
+//! A store whose answers are not waited for without end.
+//!
+//! A disk that hangs, or a server at the other end of a broken line, must not hold up the loop: traffic goes back to
+//! stable without the store. Who is not answered in time does not know whether it was written; that is looked up as
+//! after any other lost answer.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evenkeel_core::Service;
+use evenkeel_core::ids::{FencingToken, RolloutId, ServiceName};
+use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
+use tokio::time::Instant;
+
+/// Longest wait for an answer within the loop: a slow disk takes a tenth of it.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// For so long after a wait that was too long nobody waits again.
+const REST: Duration = Duration::from_secs(1);
+
+/// A store, asked by the loop.
+pub(crate) struct Patient<S> {
+    /// The store itself, for those beside the loop who may wait.
+    pub(crate) store: Arc<S>,
+    gave_up: Mutex<Option<Instant>>,
+}
+
+impl<S: Store> Patient<S> {
+    pub(crate) fn new(store: S) -> Self {
+        Self { store: Arc::new(store), gave_up: Mutex::default() }
+    }
+
+    async fn wait<T>(&self, answer: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
+        let late = || StoreError::Unavailable(format!("it has not answered for {PATIENCE:?}"));
+        let gave_up = *self.gave_up.lock().unwrap_or_else(PoisonError::into_inner);
+        if gave_up.is_some_and(|at| at.elapsed() < REST) {
+            return Err(late());
+        }
+        let answer = tokio::time::timeout(PATIENCE, answer).await;
+        let now = answer.is_err().then(Instant::now);
+        *self.gave_up.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        answer.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+impl<S: Store> Store for Patient<S> {
+    async fn next_token(&self, after: Option<FencingToken>) -> Result<FencingToken, StoreError> {
+        self.store.next_token(after).await
+    }
+
+    async fn renew(&self) -> Result<(), StoreError> {
+        self.wait(self.store.renew()).await
+    }
+
+    async fn bytes(&self) -> Result<u64, StoreError> {
+        self.wait(self.store.bytes()).await
+    }
+
+    async fn load(&self) -> Result<Vec<Stored>, StoreError> {
+        self.store.load().await
+    }
+
+    async fn append(&self, append: Append<'_>) -> Result<(), StoreError> {
+        self.wait(self.store.append(append)).await
+    }
+
+    async fn events(&self, service: &ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
+        self.wait(self.store.events(service, from, limit)).await
+    }
+
+    async fn beginning(&self, service: &ServiceName) -> Result<Option<(u64, Service)>, StoreError> {
+        self.wait(self.store.beginning(service)).await
+    }
+
+    async fn keep_ticks(&self, batches: &[(ServiceName, Vec<TickRecord>)]) -> Result<(), StoreError> {
+        self.wait(self.store.keep_ticks(batches)).await
+    }
+
+    async fn ticks(
+        &self,
+        service: &ServiceName,
+        rollout: RolloutId,
+        from_sequence: u64,
+        limit: u32,
+    ) -> Result<Vec<TickRecord>, StoreError> {
+        self.wait(self.store.ticks(service, rollout, from_sequence, limit)).await
+    }
+}
