@@ -210,7 +210,8 @@ impl Handle {
         let stored = self.ask(|reply| Request::Records { service: of, rollout, from, limit, reply }).await?;
         let read = |stored: &TickRecord| Record::read(stored).map_err(|why| damaged(stored, why).into());
         stored.iter().map(read).collect()
-    },
+    }
+
     /// Shows that something does not work; `None`: that it works again.
     pub async fn trouble(&self, who: &'static str, what: Option<String>) {
         let _ = self.send(Request::Trouble { who, what }).await;
