@@ -65,6 +65,8 @@ codes! {
     ForeignHost = "foreign_host" FORBIDDEN,
     /// The request comes from another page.
     ForeignOrigin = "foreign_origin" FORBIDDEN,
+    /// It is not theirs to say.
+    NotAllowed = "not_allowed" FORBIDDEN,
     /// There is nothing at this path.
     NoRoute = "no_route" NOT_FOUND,
     /// There is no such service.
@@ -77,6 +79,10 @@ codes! {
     RolledBackBefore = "rolled_back_before" CONFLICT,
     /// No rollout is in flight that this could be asked of.
     NoRollout = "no_rollout" CONFLICT,
+    /// No deploy waits for gates.
+    NoGate = "no_gate" CONFLICT,
+    /// The release of the other environment cannot be taken over.
+    NotPromotable = "not_promotable" CONFLICT,
     /// The rollout cannot do this where it is.
     IllegalMove = "illegal_move" CONFLICT,
     /// The body is too large.
@@ -152,6 +158,9 @@ fn of_refused(refused: &Refused, detail: String) -> Problem {
             .help("deploy a fixed version, or add `--again` to try this one once more"),
         Refused::NoRollout { .. } => Problem::new(Code::NoRollout, detail),
         Refused::Illegal { .. } => Problem::new(Code::IllegalMove, detail),
+        Refused::NoGate { .. } => Problem::new(Code::NoGate, detail).help("`evenkeel status` shows what waits"),
+        Refused::NotAllowed { .. } => Problem::new(Code::NotAllowed, detail),
+        Refused::NotPromotable { .. } => Problem::new(Code::NotPromotable, detail),
         Refused::NoRelease { .. } => Problem::new(Code::NoRelease, detail),
     }
 }

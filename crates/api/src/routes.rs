@@ -11,7 +11,8 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
 use evenkeel_controller::{AskError, DeployRequest, Deployed, Handle};
-use evenkeel_core::ids::{Revision, ServiceName};
+use evenkeel_core::gate::Passage;
+use evenkeel_core::ids::{Revision, ServiceName, Timestamp};
 use evenkeel_core::record::Record;
 use evenkeel_core::service::{Service, Verb};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ const BODY_BYTES_MAX: usize = 2 << 20;
 const LOG_LINES_MAX: usize = 1_000;
 /// Events given at once.
 const EVENTS_MAX: u32 = 1_000;
+
+/// Of a reason or a comment, so much is kept.
+const SENTENCE_CHARACTERS_MAX: usize = 500;
 
 /// The header in which the CLI says who asks, on the private socket.
 pub const BY: &str = "evenkeel-by";
@@ -58,6 +62,11 @@ fn everywhere() -> Vec<Route> {
         post_at("/api/v1/services/{service}/abort", command(|_| Verb::Abort)),
         post_at("/api/v1/services/{service}/retry", command(|_| Verb::Retry)),
         post_at("/api/v1/services/{service}/rollback", command(|body| Verb::Rollback { to: body.to })),
+        post_at(
+            "/api/v1/services/{service}/approve",
+            command(|body| Verb::Approve { role: body.role, comment: body.comment }),
+        ),
+        post_at("/api/v1/services/{service}/reject", command(|body| Verb::Reject { comment: body.comment })),
         get_at("/api/v1/services/{service}/logs", get(logs)),
         get_at("/api/v1/services/{service}/events", get(recorded)),
         get_at("/api/v1/services/{service}/beginning", get(beginning)),
@@ -145,7 +154,8 @@ fn known(handle: &Handle, name: &ServiceName) -> Answer<ServiceStatus> {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeployBody {
-    /// What people call the release.
+    /// What people call the release; may be left out with `from`.
+    #[serde(default)]
     pub version: String,
     /// The text of `evenkeel.yaml`.
     pub spec: String,
@@ -154,6 +164,15 @@ pub struct DeployBody {
     /// Try a release again that was rolled back.
     #[serde(default)]
     pub again: bool,
+    /// Take the stable release of this environment instead: its version, command and kept artefact.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Do not begin before this moment, in µs since 1970-01-01 UTC.
+    #[serde(default)]
+    pub start_at_us: Option<Timestamp>,
+    /// Pass the gates by, for this reason.
+    #[serde(default)]
+    pub skip_gates: Option<String>,
 }
 
 async fn deploy(
@@ -162,16 +181,32 @@ async fn deploy(
     headers: HeaderMap,
     Body(body): Body<DeployBody>,
 ) -> Answer<(StatusCode, Json<Deployed>)> {
-    check_version(&body.version)?;
+    if body.from.is_none() || !body.version.is_empty() {
+        check_version(&body.version)?;
+    }
+    let skip = body.skip_gates.map(|why| sentence("skip_gates", &why)).transpose()?;
+    let from = body.from.map(|environment| name.in_environment(&environment)).transpose();
+    let from = from.map_err(|bad| Problem::new(Code::BadBody, bad.to_string()))?;
+    if from.as_ref() == Some(&name) {
+        return Err(Problem::new(Code::NotPromotable, format!("`{name}` cannot be taken over from itself")));
+    }
     let read = evenkeel_manifest::read("spec", &body.spec).map_err(|problems| Problem {
         problems: Some(problems.to_json()),
         ..Problem::new(Code::BadSpec, "the spec has mistakes")
     })?;
     let spec = read.specs.into_iter().find(|spec| spec.service == name);
     let spec = spec.ok_or_else(|| Problem::new(Code::NotInSpec, format!("the spec has no service `{name}`")))?;
-    let DeployBody { version, directory, again, .. } = body;
-    let request = DeployRequest { version, spec, directory, by: who(&headers), again };
+    let DeployBody { version, directory, again, start_at_us: start_at, .. } = body;
+    let how = Passage { start_at, skip, promoted: None };
+    let request = DeployRequest { version, spec, directory, by: who(&headers), again, how, from };
     Ok((StatusCode::ACCEPTED, Json(handle.deploy(request).await?)))
+}
+
+/// What people say is shown on one line.
+fn sentence(what: &str, said: &str) -> Answer<String> {
+    let plain: String = said.trim().chars().filter(|c| !c.is_control()).take(SENTENCE_CHARACTERS_MAX).collect();
+    let empty = || Problem::new(Code::BadBody, format!("`{what}` is empty")).help("say why, in a few words");
+    if plain.is_empty() { Err(empty()) } else { Ok(plain) }
 }
 
 /// A version is shown in terminals and file names.
@@ -197,6 +232,12 @@ pub struct CommandBody {
     /// `rollback`: to this revision.
     #[serde(default)]
     pub to: Option<Revision>,
+    /// `approve`: as what; as everything that one may sign when left out.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// `approve` and `reject`: with which words.
+    #[serde(default)]
+    pub comment: Option<String>,
 }
 
 fn command(verb: fn(CommandBody) -> Verb) -> MethodRouter<Handle> {
@@ -206,7 +247,8 @@ fn command(verb: fn(CommandBody) -> Verb) -> MethodRouter<Handle> {
                     headers: HeaderMap,
                     body: Option<Body<CommandBody>>|
                     -> Answer<Json<serde_json::Value>> {
-            let body = body.map(|Body(body)| body).unwrap_or_default();
+            let mut body = body.map(|Body(body)| body).unwrap_or_default();
+            body.comment = body.comment.map(|comment| sentence("comment", &comment)).transpose()?;
             let rollout = handle.command(name, verb(body), who(&headers)).await?;
             Ok(Json(json!({"done": true, "rollout": rollout})))
         },

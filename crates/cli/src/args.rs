@@ -110,6 +110,25 @@ pub(crate) enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Say yes to a deploy that waits for its gates
+    Approve {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// As what; default: everything that you may sign
+        #[arg(long)]
+        role: Option<String>,
+        /// A few words that are kept with it
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
+    },
+    /// Say no to a deploy that waits for its gates
+    Reject {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// A few words that are kept with it
+        #[arg(long, value_name = "TEXT")]
+        comment: Option<String>,
+    },
     /// Take the new release back
     Abort(ServiceArgs),
     /// Try the release again that was taken back, and follow it
@@ -194,8 +213,20 @@ pub(crate) struct DeployArgs {
     /// The service; needed where there are several
     pub(crate) service: Option<String>,
     /// What the release is called; fills in `{{version}}`
-    #[arg(short, long)]
-    pub(crate) version: String,
+    #[arg(short, long, required_unless_present = "from")]
+    pub(crate) version: Option<String>,
+    /// The environment to deploy to; default: production, or the only one of the service
+    #[arg(long, visible_alias = "to", value_name = "ENV")]
+    pub(crate) env: Option<String>,
+    /// Deploy the very release that is stable in this environment: its version, command and files
+    #[arg(long, value_name = "ENV")]
+    pub(crate) from: Option<String>,
+    /// Do not begin before this time: 22:00, 2026-11-22T22:00, or with a zone 2026-11-22T22:00[Europe/Berlin]
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Pass the gates by; the reason is recorded and shown
+    #[arg(long, value_name = "REASON")]
+    pub(crate) skip_gates: Option<String>,
     /// The spec
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,

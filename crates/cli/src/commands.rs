@@ -7,7 +7,7 @@ use std::time::Duration;
 use evenkeel_api::routes::{CommandBody, DeployBody};
 use evenkeel_controller::Deployed;
 use evenkeel_controller::status::{RolloutStatus, ServiceStatus};
-use evenkeel_core::ids::Revision;
+use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_core::spec::Spec;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ use crate::follow::{Follow, follow};
 use crate::paint::Paint;
 use crate::place::Place;
 use crate::screen::Screen;
-use crate::{choice, render, up};
+use crate::{choice, gates, render, up};
 
 /// How often a watched status is shown anew.
 const LOOK: Duration = Duration::from_millis(200);
@@ -115,7 +115,7 @@ fn check_one(path: &Path, is_json: bool) -> bool {
 /// # Errors
 /// The spec has mistakes, or evenkeel did not become ready.
 pub(crate) async fn start(named: Option<&Path>, args: &UpArgs, is_json: bool) -> Result<Exit, Failure> {
-    let spec = read_spec(&args.file)?;
+    let file = read_spec(&args.file)?;
     let mut place = Place::beside(named, &args.file)?;
     if args.foreground {
         place.make()?;
@@ -152,14 +152,20 @@ pub(crate) async fn start(named: Option<&Path>, args: &UpArgs, is_json: bool) ->
         render::span(took),
         place.path().display()
     ));
-    for spec in &spec.specs {
+    for spec in &file.specs {
         let known = overview.services.iter().find(|service| service.service == spec.service);
         match known.and_then(|service| service.stable) {
             Some(stable) => {
                 let at = spec.listen.map_or_else(String::new, |listen| format!(" at http://{listen}"));
                 say(format!("{}: {stable} is live{at}", spec.service));
             }
-            None => say(format!("{}: nothing was deployed yet\n  next: evenkeel deploy --version 1.0.0", spec.service)),
+            None => {
+                let name = if file.specs.len() > 1 { format!(" {}", spec.service) } else { String::new() };
+                say(format!(
+                    "{}: nothing was deployed yet\n  next: evenkeel deploy{name} --version 1.0.0",
+                    spec.service
+                ));
+            }
         }
     }
     Ok(Exit::Done)
@@ -191,41 +197,71 @@ pub(crate) async fn stop(named: Option<&Path>, is_json: bool) -> Result<Exit, Fa
 pub(crate) async fn deploy(named: Option<&Path>, args: &DeployArgs, is_json: bool) -> Result<Exit, Failure> {
     let path = args.file.clone().unwrap_or_else(|| PathBuf::from("evenkeel.yaml"));
     let file = read_spec(&path)?;
-    let mut names = file.specs.iter().map(|spec| spec.service.to_string());
-    let service = match (&args.service, file.specs.len()) {
-        (Some(named), _) => named.clone(),
-        (None, 1) => names.next().unwrap_or_default(),
-        (None, _) => {
-            let names: Vec<String> = names.collect();
-            return Err(Failure::Usage(format!("which service? {} has {}", path.display(), names.join(", "))));
-        }
-    };
+    let service = pick(&file, &path, args)?.to_string();
     let client = Client::new(Place::beside(named, &path)?);
-    let body = DeployBody { version: args.version.clone(), spec: file.text, directory: file.folder, again: args.again };
-    let Deployed { revision, rollout } = client.deploy(&service, &body).await?;
+    let start_at_us = args.at.as_deref().map(gates::parse_time).transpose()?;
+    let body = DeployBody {
+        version: args.version.clone().unwrap_or_default(),
+        spec: file.text,
+        directory: file.folder,
+        again: args.again,
+        from: args.from.clone(),
+        start_at_us,
+        skip_gates: args.skip_gates.clone(),
+    };
+    let Deployed { revision, rollout, version, gated } = client.deploy(&service, &body).await?;
     let Some(rollout) = rollout else {
         if is_json {
-            say(json!({"event": "settings", "service": service, "revision": revision, "version": args.version}));
+            say(json!({"event": "settings", "service": service, "revision": revision, "version": version}));
         } else {
-            say(format!(
-                "{service} {revision} ({}) stays live; the spec's new settings hold from here on",
-                args.version
-            ));
+            say(format!("{service} {revision} ({version}) stays live; the spec's new settings hold from here on"));
         }
         return Ok(Exit::Done);
     };
     if args.detach {
         if is_json {
             say(
-                json!({"event": "started", "service": service, "rollout": rollout, "revision": revision, "version": args.version}),
+                json!({"event": "started", "service": service, "rollout": rollout, "revision": revision, "version": version, "gated": gated}),
             );
         } else {
-            say(format!("{service} {revision} ({}) is on its way\n  next: evenkeel status --watch", args.version));
+            let what = if gated { "waits for its gates" } else { "is on its way" };
+            say(format!("{service} {revision} ({version}) {what}\n  next: evenkeel status --watch"));
         }
         return Ok(Exit::Done);
     }
     let timeout = args.timeout.map(Duration::from_secs);
     follow(&client, &Follow { service, rollout, json: is_json, timeout, back_is_done: false }).await
+}
+
+/// The service of a file that a deploy is about.
+fn pick(file: &SpecFile, path: &Path, args: &DeployArgs) -> Result<ServiceName, Failure> {
+    let usage = |what: String| Failure::Usage(format!("{what}: {} has {}", path.display(), named(&file.specs)));
+    let in_environment = |spec: &&Spec| args.env.as_ref().is_none_or(|env| spec.service.environment() == env);
+    if let Some(name) = &args.service {
+        let name = ServiceName::new(name.as_str()).map_err(|bad| Failure::Usage(bad.to_string()))?;
+        let wanted = match &args.env {
+            Some(env) => name.in_environment(env).map_err(|bad| Failure::Usage(bad.to_string()))?,
+            None => name.clone(),
+        };
+        let own = |spec: &&Spec| spec.service.service() == name.service();
+        // A service of one environment needs no name for it.
+        let mut others = file.specs.iter().filter(own).filter(in_environment);
+        let only =
+            others.next().filter(|_| others.next().is_none() && args.env.is_none() && !name.as_str().contains('@'));
+        let found = file.specs.iter().find(|spec| spec.service == wanted).or(only);
+        return found.map(|spec| spec.service.clone()).ok_or_else(|| usage(format!("there is no `{wanted}`")));
+    }
+    let mut found = file.specs.iter().filter(in_environment);
+    match (found.next(), found.next()) {
+        (Some(only), None) => Ok(only.service.clone()),
+        (None, _) => Err(usage("no service is in that environment".into())),
+        (Some(_), Some(_)) => Err(usage("which service".into())),
+    }
+}
+
+/// `web, web@staging`
+fn named(specs: &[Spec]) -> String {
+    specs.iter().map(|spec| spec.service.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// `evenkeel status`
@@ -283,9 +319,16 @@ pub(crate) async fn history(
     is_json: bool,
 ) -> Result<Exit, Failure> {
     let status = client.service(service).await?;
-    let all = status.rollout.iter().chain(&status.history);
+    let mut all: Vec<&RolloutStatus> = status.rollout.iter().chain(&status.history).collect();
+    all.sort_by_key(|rollout| std::cmp::Reverse(rollout.id));
+    if let Some(gated) = status.gated.as_ref().filter(|gated| rollout.is_none_or(|wanted| gated.id.0 == wanted)) {
+        gates::show(gated, is_json);
+        if rollout.is_some() {
+            return Ok(Exit::Done);
+        }
+    }
     if let Some(wanted) = rollout {
-        let found = all.clone().find(|rollout| rollout.id.0 == wanted);
+        let found = all.into_iter().find(|rollout| rollout.id.0 == wanted);
         let none = || Failure::Usage(format!("{} has no rollout #{wanted}; see `evenkeel history`", status.service));
         return show_rollout(found.ok_or_else(none)?, is_json);
     }
@@ -298,12 +341,13 @@ pub(crate) async fn history(
         let took = rollout.ended.map_or_else(|| "in flight".into(), |ended| render::span(ended.since(rollout.started)));
         let started = render::clock(rollout.started);
         say(format!(
-            "{:>4}  {started}  {:>9}  {} ({})  by {}: {reason}",
+            "{:>4}  {started}  {:>9}  {} ({})  by {}{}: {reason}",
             rollout.id.to_string(),
             took,
             rollout.candidate,
             rollout.version,
-            rollout.by
+            rollout.by,
+            rollout.skipped_gates.as_ref().map_or_else(String::new, |why| format!(", gates skipped ({why})"))
         ));
     }
     Ok(Exit::Done)
@@ -323,7 +367,7 @@ fn show_rollout(rollout: &RolloutStatus, is_json: bool) -> Result<Exit, Failure>
         render::clock(rollout.started)
     ));
     for moment in &rollout.moments {
-        say(format!("{:>9.1} s  {}", moment.at.since(rollout.started).as_secs_f64(), moment.text));
+        say(format!("{:>9.1} s  {}", moment.at.since(render::first(rollout)).as_secs_f64(), moment.text));
         if let Some(evidence) = &moment.evidence {
             for line in evidence_lines(evidence) {
                 say(format!("             {line}"));
@@ -415,7 +459,7 @@ pub(crate) async fn command_and_follow(
 ) -> Result<Exit, Failure> {
     let service = client.service(service).await?.service.to_string();
     let to = to.map(parse_revision).transpose()?;
-    let Some(rollout) = client.command(&service, verb, &CommandBody { full: false, to }).await? else {
+    let Some(rollout) = client.command(&service, verb, &CommandBody { to, ..CommandBody::default() }).await? else {
         say(format!("{verb}: {service}: there is nothing to follow"));
         return Ok(Exit::Done);
     };

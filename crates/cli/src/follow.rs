@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::paint::Paint;
-use crate::render;
 use crate::screen::Screen;
+use crate::{gates, render};
 
 /// How often the controller is asked.
 const LOOK: Duration = Duration::from_millis(100);
@@ -47,6 +47,7 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
     let begun = Instant::now();
     let mut answered = begun;
     let mut last = None;
+    let mut gates = gates::Shown::default();
     loop {
         let left = follow.timeout.map_or(PATIENCE, |limit| limit.saturating_sub(begun.elapsed())).max(LOOK);
         let overview = tokio::time::timeout(left, client.overview()).await;
@@ -62,8 +63,16 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
             Ok(overview) => {
                 answered = Instant::now();
                 let service = overview.services.iter().find(|service| service.service.as_str() == follow.service);
+                let gated =
+                    service.and_then(|service| service.gated.as_ref()).filter(|gated| gated.id == follow.rollout);
+                if let (Some(service), Some(gated)) = (service, gated) {
+                    told = gates.tell(&mut screen, follow, service, gated, overview.at, told);
+                }
                 let found = service.and_then(|service| find(service, follow).map(|rollout| (service, rollout)));
-                if found.is_none() && service.is_none_or(|service| service.queued != Some(follow.rollout)) {
+                if found.is_none()
+                    && gated.is_none()
+                    && service.is_none_or(|service| service.queued != Some(follow.rollout))
+                {
                     let gone =
                         format!("rollout {} of {} was called off before its turn", follow.rollout, follow.service);
                     screen.print(&[if follow.json {
@@ -87,8 +96,9 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
                 return close(client, &mut screen, follow, rollout, Exit::Open).await;
             }
             let Follow { service, rollout, .. } = follow;
+            let what = if gates.is_empty() { "its turn" } else { "its gates" };
             return Err(Failure::Open(format!(
-                "rollout {rollout} of {service} waits for its turn\n  next: evenkeel status"
+                "rollout {rollout} of {service} waits for {what}\n  next: evenkeel status"
             )));
         }
         tokio::time::sleep(LOOK).await;
@@ -122,7 +132,7 @@ fn tell(
                        "evidence": moment.evidence})
                 .to_string()
             } else {
-                format!("{:>7.1} s  {}", moment.at.since(rollout.started).as_secs_f64(), moment.text)
+                format!("{:>7.1} s  {}", moment.at.since(render::first(rollout)).as_secs_f64(), moment.text)
             }
         })
         .collect();
@@ -134,6 +144,7 @@ fn tell(
 fn over(rollout: &RolloutStatus, follow: &Follow, is_live: bool) -> Option<Exit> {
     match &rollout.outcome {
         Some(Outcome::Promoted) => Some(Exit::Done),
+        Some(Outcome::Refused { .. }) => Some(Exit::Refused),
         Some(Outcome::RolledBack { why } | Outcome::Stopped { why }) => Some(match why {
             Why::Superseded { .. } => Exit::Open,
             Why::Asked { .. } | Why::Aborted { .. } if follow.back_is_done => Exit::Done,
@@ -181,9 +192,13 @@ async fn close(
     let last = match exit {
         Exit::Done => paint.good(format!("done: {called}: {reason}{took}")),
         Exit::Open => paint.warn(format!("open: {called}: {reason}; next: {}", next_of(rollout))),
+        Exit::Refused => paint.bad(format!("{called}: {reason}")),
         _ => paint.bad(format!("{called}: {reason}{took}")),
     };
     lines.push(last);
+    if exit == Exit::Refused {
+        lines.push(format!("  next: evenkeel history {} --rollout {}", follow.service, rollout.id.0));
+    }
     if bad {
         let (service, id) = (&follow.service, rollout.id.0);
         lines.push(format!(

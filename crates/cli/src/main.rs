@@ -9,6 +9,7 @@
 //! - [`choice`]: which store a state directory uses.
 //! - [`backup`]: what was decided, copied into a file and back.
 //! - [`follow`]: a rollout to its end.
+//! - [`gates`]: what a deploy waits for before it begins, and who says yes.
 //! - [`client`], [`place`]: the controller's socket and where it is.
 //! - [`recording`], [`replay`]: what is written down of a rollout, and once more through it.
 //! - [`render`], [`screen`], [`paint`]: how things look on a terminal.
@@ -23,6 +24,7 @@ mod commands;
 mod demo;
 mod exit;
 mod follow;
+mod gates;
 mod lead;
 mod paint;
 mod place;
@@ -123,6 +125,14 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Pause(args) => command(&client()?, &args.service, "pause", false, is_json).await,
         Command::Resume(args) => command(&client()?, &args.service, "resume", false, is_json).await,
         Command::Promote { service, full } => command(&client()?, service, "promote", *full, is_json).await,
+        Command::Approve { service, role, comment } => {
+            let body = CommandBody { role: role.clone(), comment: comment.clone(), ..CommandBody::default() };
+            gates::say(&client()?, service.as_deref(), "approve", body, is_json).await
+        }
+        Command::Reject { service, comment } => {
+            let body = CommandBody { comment: comment.clone(), ..CommandBody::default() };
+            gates::say(&client()?, service.as_deref(), "reject", body, is_json).await
+        }
         Command::Abort(args) => lead(&client()?, &args.service, "abort", None, is_json).await,
         Command::Retry(args) => lead(&client()?, &args.service, "retry", None, is_json).await,
         Command::Rollback { service, to } => lead(&client()?, service, "rollback", to.as_deref(), is_json).await,
@@ -145,7 +155,7 @@ async fn command(
     full: bool,
     is_json: bool,
 ) -> Result<Exit, Failure> {
-    commands::command(client, service.as_deref(), verb, CommandBody { full, to: None }, is_json).await
+    commands::command(client, service.as_deref(), verb, CommandBody { full, ..CommandBody::default() }, is_json).await
 }
 
 async fn lead(

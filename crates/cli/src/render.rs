@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Verdict};
-use evenkeel_controller::status::{ReleaseStatus, RolloutStatus, ServiceStatus};
+use evenkeel_controller::status::{GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus};
 use evenkeel_core::Outcome;
+use evenkeel_core::gate::GateStatus;
 use evenkeel_core::ids::{BasisPoints, Timestamp};
 use evenkeel_core::release::Standing;
 pub(crate) use evenkeel_core::span::span;
@@ -35,6 +36,9 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
     }
     if let Some(rollout) = &service.rollout {
         lines.extend(rollout_lines(rollout, now, paint));
+    }
+    if let Some(gated) = &service.gated {
+        lines.extend(gated_lines(gated, paint));
     }
     lines
 }
@@ -121,13 +125,37 @@ fn rollout_lines(rollout: &RolloutStatus, now: Timestamp, paint: Paint) -> Vec<S
     }
     let hidden = rollout.moments.len().saturating_sub(MOMENTS_SHOWN);
     lines.extend(rollout.moments.iter().skip(hidden).map(|moment| {
-        let after = moment.at.since(rollout.started).as_secs_f64();
+        let after = moment.at.since(first(rollout)).as_secs_f64();
         format!("  {} {}", paint.dim(format!("{after:>7.1} s")), moment.text)
     }));
     if let Some(waiting) = waiting(rollout, now) {
         lines.push(format!("  {} {waiting}", paint.dim("waiting  ")));
     }
     lines
+}
+
+/// A deploy that waits, and its gates.
+#[must_use]
+pub(crate) fn gated_lines(gated: &GatedStatus, paint: Paint) -> Vec<String> {
+    let GatedStatus { id, revision, version, by, .. } = gated;
+    let head = format!("rollout {id} of {revision} ({version}) by {by}: {}", paint.warn("waits for its gates"));
+    let skipped = gated.moments.iter().filter(|moment| moment.text.starts_with("gates skipped"));
+    let skipped = skipped.map(|moment| format!("  {}", paint.warn(&moment.text)));
+    std::iter::once(head).chain(skipped).chain(gated.gates.iter().map(|gate| gate_line(gate, paint))).collect()
+}
+
+/// `○ window: mon-thu 09:00-16:00 Europe/Berlin; opens 2026-11-23 09:00:00`
+#[must_use]
+pub(crate) fn gate_line(gate: &GateStatus, paint: Paint) -> String {
+    let mark = if gate.is_open { paint.good("●") } else { paint.warn("○") };
+    let until = gate.until.map_or_else(String::new, |until| format!("; {} {}", gate.then, clock(until)));
+    format!("  {mark} {}: {}{until}", gate.gate, gate.what)
+}
+
+/// When the first thing happened that a rollout tells of: gates come before its start.
+#[must_use]
+pub(crate) fn first(rollout: &RolloutStatus) -> Timestamp {
+    rollout.moments.first().map_or(rollout.started, |moment| moment.at.min(rollout.started))
 }
 
 /// `● 5 % ─ ◐ 20 % ─ ○ 50 % ─ ○ 100 %`

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use evenkeel_core::evidence::BadTick;
+use evenkeel_core::gate::{Passage, files};
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
 use evenkeel_core::ports::{PlatformError, Recorded, StoreError, TickRecord};
 use evenkeel_core::record::Record;
-use evenkeel_core::release::Digest;
+use evenkeel_core::release::{Deploy, Digest, Release};
 use evenkeel_core::service::{Refused, Service, Verb};
 use evenkeel_core::spec::Spec;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,11 @@ pub struct DeployRequest {
     pub by: String,
     /// Try a release again that was rolled back.
     pub again: bool,
+    /// How it goes about its gates.
+    pub how: Passage,
+    /// Take the stable release of this service instead: its version, command and kept artefact, with this spec. The
+    /// version may then be left empty.
+    pub from: Option<ServiceName>,
 }
 
 /// Why a wish was not fulfilled. Nothing has changed.
@@ -71,6 +77,16 @@ pub(crate) enum Request {
         service: ServiceName,
         addresses: Vec<SocketAddr>,
         reply: Reply<()>,
+    },
+    /// The stable release, when nothing else is under way.
+    Base {
+        service: ServiceName,
+        reply: Reply<Option<Box<Release>>>,
+    },
+    Changed {
+        from: Digest,
+        to: Digest,
+        reply: Reply<Vec<PathBuf>>,
     },
     Deploy {
         request: Box<DeployRequest>,
@@ -126,6 +142,12 @@ pub struct Deployed {
     pub revision: Revision,
     /// The rollout that serves it; `None`: the release was live already, and only the spec's other settings changed.
     pub rollout: Option<RolloutId>,
+    /// What people call the release.
+    #[serde(default)]
+    pub version: String,
+    /// Whether it waits for its gates.
+    #[serde(default)]
+    pub gated: bool,
 }
 
 impl Handle {
@@ -136,7 +158,7 @@ impl Handle {
     pub async fn deploy(&self, mut request: DeployRequest) -> Result<Deployed, AskError> {
         let fill = |part: &PathBuf| PathBuf::from(part.to_string_lossy().replace("{{version}}", &request.version));
         request.spec.artefact = request.spec.artefact.iter().map(fill).collect();
-        let artefact = if request.spec.artefact.is_empty() {
+        let artefact = if request.spec.artefact.is_empty() || request.from.is_some() {
             None
         } else {
             let (directory, parts) = (request.directory.clone(), request.spec.artefact.clone());
@@ -144,10 +166,44 @@ impl Handle {
             self.send(Request::Keep { directory, parts, reply }).await?;
             Some(kept.await.map_err(|_| AskError::Ending)??)
         };
+        if let Some(artefact) = &artefact {
+            self.skip_needless(&request, artefact).await?;
+        }
         // The user's address must be free before anything begins; an agent that hangs holds up only this wish.
         let (service, addresses) = (request.spec.service.clone(), addresses_of(&request.spec));
         self.ask(|reply| Request::Listen { service, addresses, reply }).await?;
         self.ask(|reply| Request::Deploy { request: Box::new(request), artefact, reply }).await
+    }
+
+    /// Refuses what differs from the stable release only in files that need no rollout.
+    async fn skip_needless(&self, request: &DeployRequest, artefact: &Digest) -> Result<(), AskError> {
+        let patterns = &request.spec.gates.skip_when_only;
+        if patterns.is_empty() || request.how.skip.is_some() {
+            return Ok(());
+        }
+        let service = request.spec.service.clone();
+        let Some(base) = self.ask(|reply| Request::Base { service, reply }).await? else { return Ok(()) };
+        let Some(from) = base.content.artefact.clone().filter(|from| from != artefact) else { return Ok(()) };
+        // The same but for the artefact, whatever the version is called.
+        let again = Deploy {
+            version: base.version.clone(),
+            spec: Box::new(request.spec.clone()),
+            artefact: Some(from.clone()),
+            directory: request.directory.to_string_lossy().into_owned(),
+            by: request.by.clone(),
+            again: request.again,
+            how: Passage::default(),
+        };
+        if again.content() != base.content || request.spec.replicas != base.replicas {
+            return Ok(());
+        }
+        let to = artefact.clone();
+        let changed = self.ask(|reply| Request::Changed { from, to, reply }).await?;
+        if !files::is_only(&changed, patterns) {
+            return Ok(());
+        }
+        let what = format!("nothing to roll out: only {} changed since {}", files::named(&changed), base.revision);
+        Err(Refused::NothingToDo { what }.into())
     }
 
     /// Asks something of a service or its rollout; answers once the decision is durable, with the rollout that serves

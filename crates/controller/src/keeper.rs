@@ -15,9 +15,10 @@ use evenkeel_core::table::{Mirror, Pin, ServiceRoutes};
 use evenkeel_core::{Event, Evidence, Observation, Phase, Service, Tick};
 use tracing::{info, warn};
 
+use crate::gates::Gatekeeper;
 use crate::meter::Meter;
 use crate::recorder::Recorder;
-use crate::status::{ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, Told};
+use crate::status::{GatedStatus, ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, Told};
 
 /// A snapshot is stored after this many events.
 const SNAPSHOT_EVERY: u64 = 50;
@@ -47,6 +48,8 @@ pub(crate) struct Keeper {
     pub(crate) smoked: Option<(RolloutId, Result<(), String>)>,
     /// The rollout whose smoke checks are under way.
     pub(crate) smoking: Option<RolloutId>,
+    /// What is known of the gates that a deploy waits for.
+    pub(crate) gates: Gatekeeper,
     /// What the proxy shall have, as of the last look; `None` before the first deploy.
     pub(crate) routes: Option<ServiceRoutes>,
     /// It need not be looked at before.
@@ -94,6 +97,7 @@ impl Keeper {
             starting_until: None,
             smoked: None,
             smoking: None,
+            gates: Gatekeeper::default(),
             routes: None,
             look_at: Timestamp::default(),
             shown: None,
@@ -126,10 +130,10 @@ impl Keeper {
 
     /// Has it shown as it is when that has changed; tells whether it has.
     pub(crate) fn show(&mut self, in_force: Option<&ServiceRoutes>, now: Timestamp) -> bool {
-        if self.service.spec.is_none() || !self.is_outdated {
+        if !self.service.is_known() || !self.is_outdated {
             return false;
         }
-        self.shown = Some(Arc::new(self.status(in_force)));
+        self.shown = Some(Arc::new(self.status(in_force, now)));
         (self.shown_at, self.is_outdated) = (now, false);
         true
     }
@@ -363,6 +367,7 @@ impl Keeper {
 
     fn follow(&mut self) {
         self.touch();
+        self.gates.follow(self.service.gated.as_ref());
         self.evidence.follow(&self.service);
         self.meter.record(self.service.in_flight().is_some());
         self.meter.keep_only(|revision| self.service.releases.contains_key(&revision));
@@ -407,6 +412,13 @@ impl Keeper {
         Observation { measured, ..seen }
     }
 
+    /// What the gates of the deploy that waits for them are seen to be, when that changes anything.
+    pub(crate) fn look_at_gates(&self, now: Timestamp) -> Option<Event> {
+        let gated = self.service.gated.as_ref()?;
+        let event = Event::Gates(Box::new(self.gates.sight(gated, now)));
+        matches!(self.service.step(&event, now), Ok(Some(_))).then_some(event)
+    }
+
     /// Lets the fleet look at the world and say what is to be done.
     pub(crate) fn reconcile(&mut self, sight: &Sight<'_>, now: Timestamp) -> Vec<Action> {
         let wanted = self.service.wanted();
@@ -443,7 +455,7 @@ impl Keeper {
     }
 
     /// The service as people are shown it.
-    pub(crate) fn status(&self, in_force: Option<&ServiceRoutes>) -> ServiceStatus {
+    pub(crate) fn status(&self, in_force: Option<&ServiceRoutes>, now: Timestamp) -> ServiceStatus {
         let service = &self.service;
         let version = |revision: Revision| service.releases.get(&revision).map_or("?", |r| &r.version).to_owned();
         let wanted = service.wanted();
@@ -478,12 +490,16 @@ impl Keeper {
         let rollout = service.rollout.as_ref();
         ServiceStatus {
             service: service.name.clone(),
-            environment: service.spec.as_ref().map_or_else(String::new, |spec| spec.environment.clone()),
+            environment: service
+                .spec
+                .as_ref()
+                .map_or_else(|| service.name.environment().to_owned(), |spec| spec.environment.clone()),
             listen: service.spec.as_ref().and_then(|spec| spec.listen),
             preview: service.spec.as_ref().and_then(|spec| spec.preview),
             stable: service.stable,
             releases: releases.collect(),
             queued: service.next.as_ref().map(|next| next.id),
+            gated: service.gated.as_ref().map(|gated| GatedStatus::of(gated, version(gated.revision), now)),
             rollout: rollout.map(|r| RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))),
             history: service.past.iter().rev().map(|r| RolloutStatus::of(r, version(r.candidate), None)).collect(),
         }
@@ -518,9 +534,21 @@ fn is_way_back(event: &Event, next: &Service) -> bool {
 fn news(before: &Service, after: &Service) -> Vec<Told> {
     let known = |id: RolloutId| {
         let rollouts = before.past.iter().chain(&before.rollout);
-        rollouts.filter(|rollout| rollout.id == id).map(|rollout| rollout.moments.len()).max().unwrap_or(0)
+        let gated = before.gated.iter().map(|gated| (gated.id, gated.moments.len()));
+        let all = rollouts.map(|rollout| (rollout.id, rollout.moments.len())).chain(gated);
+        all.filter(|(known, _)| *known == id).map(|(_, moments)| moments).max().unwrap_or(0)
     };
-    let rollouts = after.past.iter().rev().take(1).chain(&after.rollout);
+    let gated = after.gated.iter().flat_map(|gated| {
+        gated.moments.iter().skip(known(gated.id)).map(|moment| Told {
+            service: after.name.clone(),
+            rollout: gated.id,
+            candidate: gated.revision,
+            state: "waiting for its gates".to_owned(),
+            moment: moment.clone(),
+        })
+    });
+    // The last one in flight, and one that never began, may have ended with the same event.
+    let rollouts = after.past.iter().rev().take(2).chain(&after.rollout);
     let told = rollouts.flat_map(|rollout| {
         rollout.moments.iter().skip(known(rollout.id)).map(|moment| Told {
             service: after.name.clone(),
@@ -530,5 +558,5 @@ fn news(before: &Service, after: &Service) -> Vec<Told> {
             moment: moment.clone(),
         })
     });
-    told.collect()
+    gated.chain(told).collect()
 }

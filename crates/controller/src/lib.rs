@@ -15,6 +15,7 @@
 //! - [`clock`]: the time, which never goes back.
 
 pub mod clock;
+mod gates;
 pub mod handle;
 mod hands;
 mod keeper;

@@ -9,16 +9,16 @@ use evenkeel_core::fleet::Action;
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::lease::{Held, RENEW_EVERY};
 use evenkeel_core::ports::{
-    Answered, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store, StoreError,
-    TickRecord, Traffic, TrafficError, Workloads,
+    Answered, CheckedFor, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store,
+    StoreError, TickRecord, Traffic, TrafficError, Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
-use evenkeel_core::release::{Deploy, Digest, Release};
+use evenkeel_core::release::{Deploy, Digest, Release, Standing};
 use evenkeel_core::rollout::RolloutEvent;
 use evenkeel_core::service::{Effect, Verb};
 use evenkeel_core::spec::Stop;
 use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
-use evenkeel_core::{Event, Phase};
+use evenkeel_core::{Event, Phase, Refused};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
@@ -198,6 +198,13 @@ enum Found {
         rollout: RolloutId,
         result: Result<(), String>,
     },
+    Check {
+        service: ServiceName,
+        rollout: RolloutId,
+        name: String,
+        asked: Timestamp,
+        answer: Answered,
+    },
     Superseded(PlatformError),
     /// A sign of life that was asked for at this time is confirmed.
     Renewed(Timestamp),
@@ -337,6 +344,7 @@ where
             if self.keepers.get_mut(&name).is_some_and(|keeper| keeper.is_starting(now)) {
                 continue;
             }
+            store_failed |= self.decide_gates(&name, store_failed).await;
             for _ in 0..DECISIONS_PER_TURN {
                 let (table, replicas, in_flight) =
                     (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
@@ -364,6 +372,19 @@ where
         }
     }
 
+    /// Shows a deploy that waits for its gates how they are; tells whether the store failed.
+    async fn decide_gates(&mut self, name: &ServiceName, store_failed: bool) -> bool {
+        for _ in 0..DECISIONS_PER_TURN {
+            let now = self.clock.now();
+            let event = self.keepers.get(name).filter(|_| !store_failed).and_then(|keeper| keeper.look_at_gates(now));
+            let Some(event) = event else { break };
+            if let Err(unhappened) = self.happen(name, event, now).await {
+                return matches!(unhappened, Unhappened::Store(_));
+            }
+        }
+        false
+    }
+
     async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
         let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
         let outcome = keeper.happen(&self.store, event, now).await;
@@ -381,7 +402,7 @@ where
 
     /// Drops a service of which the log holds nothing for certain: its first deploy failed.
     fn drop_if_nothing(&mut self, name: &ServiceName) {
-        if self.keepers.get(name).is_some_and(|keeper| keeper.service.spec.is_none() && !keeper.is_unsure()) {
+        if self.keepers.get(name).is_some_and(|keeper| !keeper.service.is_known() && !keeper.is_unsure()) {
             self.keepers.remove(name);
         }
     }
@@ -444,6 +465,9 @@ where
                 }
             }
             smoke(keeper, &self.workloads, &self.answers.0, beside);
+            if self.has_looked && self.going_down.is_none() {
+                ask_checks(keeper, now, &self.workloads, &self.answers.0, beside);
+            }
             let mut routes = keeper.routes(&sight);
             if let Some(routes) = routes.as_mut().filter(|_| self.going_down.is_some()) {
                 routes.releases.clear();
@@ -618,6 +642,12 @@ where
                     keeper.touch();
                 }
             }
+            Found::Check { service, rollout, name, asked, answer } => {
+                if let Some(keeper) = self.keepers.get_mut(&service) {
+                    keeper.gates.answered(rollout, name, asked, answer, now);
+                    keeper.touch();
+                }
+            }
             Found::Listening(Ok(())) => drop(self.troubles.remove("agent")),
             Found::Listening(Err(error)) => self.trouble("agent", error.to_string()),
             Found::Kept(Ok(()), up_to) => {
@@ -654,6 +684,20 @@ where
                 let workloads = self.workloads.clone();
                 beside.spawn(async move {
                     let _ = reply.send(workloads.keep(&directory, &parts).await);
+                });
+            }
+            Request::Base { service, reply } => {
+                let service = self.keepers.get(&service).map(|keeper| &keeper.service);
+                let still = |service: &&evenkeel_core::Service| {
+                    service.in_flight().is_none() && service.next.is_none() && service.gated.is_none()
+                };
+                let base = service.filter(still).and_then(|service| service.releases.get(&service.stable?));
+                let _ = reply.send(Ok(base.cloned().map(Box::new)));
+            }
+            Request::Changed { from, to, reply } => {
+                let workloads = self.workloads.clone();
+                beside.spawn(async move {
+                    let _ = reply.send(workloads.changed(&from, &to).await.map_err(AskError::from));
                 });
             }
             Request::Listen { service, addresses, reply } => match self.with_those_of_others(&service, &addresses) {
@@ -724,15 +768,19 @@ where
     }
 
     async fn deploy(&mut self, request: DeployRequest, artefact: Option<Digest>) -> Result<Deployed, AskError> {
-        let DeployRequest { version, spec, directory, by, again } = request;
-        let name = spec.service.clone();
+        let name = request.spec.service.clone();
+        let (request, artefact) = match request.from.clone() {
+            Some(from) => self.promoted(request, &from)?,
+            None => (request, artefact),
+        };
+        let DeployRequest { version, spec, directory, by, again, how, .. } = request;
         // Somebody else may have been given the address since it was asked for.
         self.with_those_of_others(&name, &addresses_of(&spec))?;
         let fresh = !self.keepers.contains_key(&name);
         let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone(), self.token));
-        let before = keeper.service.serving();
+        let before = keeper.service.newest();
         let directory = directory.to_string_lossy().into_owned();
-        let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again };
+        let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again, how };
         let (content, version) = (deploy.content(), deploy.version.clone());
         let happened = self.happen(&name, Event::Deploy(Box::new(deploy)), self.clock.now()).await;
         if fresh {
@@ -743,14 +791,48 @@ where
         let release = service.releases.values().rev().find(|r| r.content == content && r.version == version);
         let revision = release.map_or(Revision(0), |release| release.revision);
         // Only settings changed: what is under way is what was under way before.
-        let is_settings = before == service.serving() && service.stable == Some(revision) && !service.is_going_back();
-        Ok(Deployed { revision, rollout: service.serving().filter(|_| !is_settings) })
+        let is_settings = before == service.newest() && service.stable == Some(revision) && !service.is_going_back();
+        // Going back to stable leaves a deploy alone that waits for its gates.
+        let gated = service.gated.as_ref().is_some_and(|gated| gated.revision == revision);
+        let rollout = if gated { service.newest() } else { service.serving() };
+        Ok(Deployed { revision, rollout: rollout.filter(|_| !is_settings), version, gated })
+    }
+
+    /// A request for the very release that is stable in another environment, with the spec of this one.
+    fn promoted(
+        &self,
+        request: DeployRequest,
+        from: &ServiceName,
+    ) -> Result<(DeployRequest, Option<Digest>), AskError> {
+        let source = self.keepers.get(from).map(|keeper| &keeper.service).filter(|source| source.is_known());
+        let source = source.ok_or_else(|| AskError::NoService(from.to_string()))?;
+        let no = |what: String| Err(AskError::from(Refused::NotPromotable { what }));
+        let Some(release) = source.stable.and_then(|stable| source.releases.get(&stable)) else {
+            return no(format!("{from} has no stable release yet"));
+        };
+        let called = format!("{} ({}) of {from}", release.revision, release.version);
+        if release.standing != Standing::Good {
+            return no(format!("{called} is not known to be good"));
+        }
+        let Some(artefact) = release.content.artefact.clone() else {
+            return no(format!(
+                "nothing of {called} was kept: name its files in `artefact`, and deploy it to {} again",
+                from.environment()
+            ));
+        };
+        if !request.version.is_empty() && request.version != release.version {
+            return no(format!("{from} has {} ({}), not {}", release.revision, release.version, request.version));
+        }
+        let mut request = DeployRequest { version: release.version.clone(), ..request };
+        request.spec.command.clone_from(&release.content.command);
+        request.how.promoted = Some(called);
+        Ok((request, Some(artefact)))
     }
 
     /// The addresses to listen on when a service is to have these.
     fn with_those_of_others(&self, name: &ServiceName, mine: &[SocketAddr]) -> Result<Vec<SocketAddr>, AskError> {
         let others = self.keepers.values().filter(|keeper| keeper.service.name != *name);
-        let taken = others.filter_map(|keeper| keeper.service.spec.as_deref()).find_map(|other| {
+        let taken = others.flat_map(|keeper| keeper.service.specs()).find_map(|other| {
             let theirs = addresses_of(other);
             mine.iter().find(|address| theirs.contains(address)).map(|address| (address, other))
         });
@@ -781,11 +863,26 @@ where
     }
 
     async fn command(&mut self, name: &ServiceName, verb: Verb, by: String) -> Result<Option<RolloutId>, AskError> {
-        if self.keepers.get(name).is_none_or(|keeper| keeper.service.spec.is_none()) {
-            return Err(AskError::NoService(name.to_string()));
-        }
+        let known = self.keepers.get(name).filter(|keeper| keeper.service.is_known());
+        let service = &known.ok_or_else(|| AskError::NoService(name.to_string()))?.service;
+        // What is said to a deploy that waits for its gates is not said to the rollout in flight.
+        let gated = service.gated.as_ref().map(|gated| gated.id).filter(|_| match verb {
+            Verb::Approve { .. } | Verb::Reject { .. } => true,
+            Verb::Abort => service.in_flight().is_none(),
+            Verb::Pause
+            | Verb::Resume
+            | Verb::Promote { .. }
+            | Verb::Retry
+            | Verb::Rollback { .. }
+            | Verb::Scale { .. } => false,
+        });
+        let is_retry = matches!(verb, Verb::Retry);
         self.happen(name, Event::Command { verb, by }, self.clock.now()).await?;
-        Ok(self.keepers.get(name).and_then(|keeper| keeper.service.serving()))
+        // Whoever has approved is told what became of it.
+        self.decide_gates(name, false).await;
+        let service = self.keepers.get(name).map(|keeper| &keeper.service);
+        let serving = |service: &evenkeel_core::Service| if is_retry { service.newest() } else { service.serving() };
+        Ok(gated.or(service.and_then(serving)))
     }
 
     fn addresses(&self) -> BTreeSet<SocketAddr> {
@@ -942,6 +1039,33 @@ fn smoke<W: Workloads + 'static>(
         info!(%service, %rollout, ?result, "smoke checks ended");
         let _ = found.send(Found::Smoke { service, rollout, result });
     });
+}
+
+/// Asks the checks of a deploy that are due, each beside the loop.
+fn ask_checks<W: Workloads + 'static>(
+    keeper: &mut Keeper,
+    now: Timestamp,
+    workloads: &Arc<W>,
+    found: &mpsc::UnboundedSender<Found>,
+    beside: &mut tokio::task::JoinSet<()>,
+) {
+    let Some(gated) = &keeper.service.gated else { return };
+    let Some(release) = keeper.service.releases.get(&gated.revision) else { return };
+    let about = CheckedFor {
+        service: keeper.service.name.clone(),
+        revision: gated.revision,
+        version: release.version.clone(),
+        directory: release.content.directory.clone().into(),
+    };
+    for check in keeper.gates.due(gated, now) {
+        let (rollout, about, workloads, found) = (gated.id, about.clone(), workloads.clone(), found.clone());
+        beside.spawn(async move {
+            let answer = workloads.check(&check, &about).await;
+            info!(service = %about.service, %rollout, check = check.name, good = answer.good, "a check has answered");
+            let (service, name) = (about.service, check.name);
+            let _ = found.send(Found::Check { service, rollout, name, asked: now, answer });
+        });
+    }
 }
 
 /// Asks for the listening addresses whenever they change, and again every second.

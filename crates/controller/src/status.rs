@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_analysis::{Counts, Verdict};
+use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::release::Standing;
 use evenkeel_core::rollout::{Kind, Moment, Waiting};
@@ -64,6 +65,9 @@ pub struct ServiceStatus {
     pub rollout: Option<RolloutStatus>,
     /// A rollout that waits for the one in flight to be out of its way.
     pub queued: Option<RolloutId>,
+    /// A deploy that waits for its gates.
+    #[serde(default)]
+    pub gated: Option<GatedStatus>,
     /// Ended rollouts, the newest first.
     pub history: Vec<RolloutStatus>,
 }
@@ -155,6 +159,28 @@ pub struct RolloutStatus {
     pub verdict: Option<Verdict>,
     /// What it did, oldest first.
     pub moments: Vec<Moment>,
+    /// Why its gates were passed by; `None`: they were not.
+    #[serde(default)]
+    pub skipped_gates: Option<String>,
+}
+
+/// A deploy that waits for its gates.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GatedStatus {
+    /// The id its rollout will have.
+    pub id: RolloutId,
+    /// The release.
+    pub revision: Revision,
+    /// Its version.
+    pub version: String,
+    /// Who asked.
+    pub by: String,
+    /// When.
+    pub since: Timestamp,
+    /// Its gates, with what each waits for and until when.
+    pub gates: Vec<GateStatus>,
+    /// What happened so far, oldest first.
+    pub moments: Vec<Moment>,
 }
 
 /// One step of a rollout.
@@ -212,6 +238,23 @@ impl RolloutStatus {
             waiting: rollout.waiting(),
             verdict: verdict.filter(|_| !rollout.is_done()),
             moments: rollout.moments.clone(),
+            skipped_gates: rollout.skipped_gates.clone(),
+        }
+    }
+}
+
+impl GatedStatus {
+    /// A waiting deploy as people are shown it at `now`.
+    #[must_use]
+    pub fn of(gated: &Gated, version: String, now: Timestamp) -> Self {
+        Self {
+            id: gated.id,
+            revision: gated.revision,
+            version,
+            by: gated.by.clone(),
+            since: gated.since,
+            gates: gated.status(now),
+            moments: gated.moments.clone(),
         }
     }
 }

@@ -5,7 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Name of a service: lower-case letters, digits and dashes, 1 to 63 characters, as a DNS label.
+/// Where a service is deployed when nothing else is said; it is not written in a [`ServiceName`].
+pub const PRODUCTION: &str = "production";
+
+/// A service in an environment: `web` in production, `web@staging` elsewhere.
+///
+/// Service and environment are DNS labels: lower-case letters, digits and dashes, 1 to 63 characters each.
+/// `web@production` is `web`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServiceName(String);
@@ -13,7 +19,7 @@ pub struct ServiceName(String);
 /// Why a text is no [`ServiceName`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a service name: use 1 to 63 lower-case letters, digits and dashes, starting and ending with a letter or digit"
+    "`{0}` is not a service name: use 1 to 63 lower-case letters, digits and dashes, starting and ending with a letter or digit, and the same after an `@` for its environment"
 )]
 pub struct BadName(pub String);
 
@@ -21,21 +27,48 @@ impl ServiceName {
     /// Takes a name that fits.
     ///
     /// # Errors
-    /// [`BadName`] when the text is empty, too long or has other characters.
+    /// [`BadName`] when a part of the text is empty, too long or has other characters.
     pub fn new(name: impl Into<String>) -> Result<Self, BadName> {
         let name = name.into();
-        let fits = (1..=63).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !name.starts_with('-')
-            && !name.ends_with('-');
-        if fits { Ok(Self(name)) } else { Err(BadName(name)) }
+        let (service, environment) = name.split_once('@').unwrap_or((&name, PRODUCTION));
+        if !is_label(service) || !is_label(environment) {
+            return Err(BadName(name));
+        }
+        Ok(if environment == PRODUCTION { Self(service.to_owned()) } else { Self(name) })
     }
 
-    /// The name as text.
+    /// The same service in another environment.
+    ///
+    /// # Errors
+    /// [`BadName`] when the environment is no DNS label.
+    pub fn in_environment(&self, environment: &str) -> Result<Self, BadName> {
+        Self::new(format!("{}@{environment}", self.service()))
+    }
+
+    /// The name as text: `web`, `web@staging`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The service alone: `web`.
+    #[must_use]
+    pub fn service(&self) -> &str {
+        self.0.split_once('@').map_or(self.as_str(), |(service, _)| service)
+    }
+
+    /// Where it is deployed: `production`, `staging`…
+    #[must_use]
+    pub fn environment(&self) -> &str {
+        self.0.split_once('@').map_or(PRODUCTION, |(_, environment)| environment)
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
 }
 
 impl TryFrom<String> for ServiceName {
@@ -217,8 +250,23 @@ mod tests {
 
     #[test]
     fn a_name_that_is_no_dns_label_is_refused() {
-        for bad in ["", "Web", "a_b", "-a", "a-", "a/b", &"x".repeat(64)] {
+        for bad in ["", "Web", "a_b", "-a", "a-", "a/b", "a@", "@a", "a@b@c", "a@B", &"x".repeat(64)] {
             assert!(ServiceName::new(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_says_service_and_environment_and_leaves_production_out() {
+        let parts = |name: &str| {
+            let name = ServiceName::new(name).unwrap();
+            (name.to_string(), name.service().to_owned(), name.environment().to_owned())
+        };
+        let owned = |a: &str, b: &str, c: &str| (a.to_owned(), b.to_owned(), c.to_owned());
+        assert_eq!(parts("web"), owned("web", "web", "production"));
+        assert_eq!(parts("web@production"), owned("web", "web", "production"));
+        assert_eq!(parts("web@staging"), owned("web@staging", "web", "staging"));
+        let staging = ServiceName::new("web@staging").unwrap();
+        assert_eq!(staging.in_environment("production").unwrap().as_str(), "web");
+        assert!(staging.in_environment("Prod").is_err());
     }
 }

@@ -6,6 +6,7 @@
 //! - [`ids`]: names, numbers and units.
 //! - [`release`]: what is deployed, immutable once made.
 //! - [`spec`]: what people ask for: replicas, probes, strategy, limits.
+//! - [`gate`]: what must be open before a rollout begins: approvals, windows, checks.
 //! - [`plan`]: which steps does a strategy ask for?
 //! - [`ratio`]: how many replicas stand for a share where nobody splits requests?
 //! - [`rollout`]: where is a rollout, and which moves are legal?
@@ -26,6 +27,7 @@
 pub mod choice;
 pub mod evidence;
 pub mod fleet;
+pub mod gate;
 pub mod ids;
 pub mod lease;
 pub mod plan;

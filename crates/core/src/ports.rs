@@ -11,6 +11,7 @@ use std::time::Duration;
 use evenkeel_analysis::Counts;
 use serde::{Deserialize, Serialize};
 
+use crate::gate::Check;
 use crate::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use crate::release::{Digest, Release};
 use crate::service::{Event, Service};
@@ -232,6 +233,12 @@ pub trait Workloads: Send + Sync {
     /// Smoke-tests a replica once.
     fn smoke(&self, port: u16, check: &SmokeCheck) -> impl Future<Output = Answered> + Send;
 
+    /// Asks a check of a gate once, within its time-out; harmless to repeat.
+    fn check(&self, check: &Check, about: &CheckedFor) -> impl Future<Output = Answered> + Send;
+
+    /// The files that are in only one of two kept artefacts, or differ between them, in order.
+    fn changed(&self, from: &Digest, to: &Digest) -> impl Future<Output = Result<Vec<PathBuf>, PlatformError>> + Send;
+
     /// The last lines a replica wrote, oldest first.
     fn log_tail(&self, replica: &ReplicaId, lines: usize) -> impl Future<Output = Vec<String>> + Send;
 }
@@ -245,6 +252,19 @@ pub struct LiveRelease {
     pub revision: Revision,
     /// What was kept of it.
     pub artefact: Option<Digest>,
+}
+
+/// The deploy that a check is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedFor {
+    /// Its service.
+    pub service: ServiceName,
+    /// The release.
+    pub revision: Revision,
+    /// What people call it.
+    pub version: String,
+    /// The spec's directory, where commands run.
+    pub directory: PathBuf,
 }
 
 /// How a probe or a smoke check went.

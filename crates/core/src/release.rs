@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::Passage;
 use crate::ids::{Revision, Timestamp};
 use crate::spec::{Probes, Spec, Stop};
 
@@ -93,6 +94,9 @@ pub struct Deploy {
     pub by: String,
     /// Try a release again that was rolled back.
     pub again: bool,
+    /// How it goes about its gates.
+    #[serde(default)]
+    pub how: Passage,
 }
 
 impl Deploy {

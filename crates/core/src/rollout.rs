@@ -50,6 +50,9 @@ pub struct Rollout {
     pub by: String,
     /// What it did so far, oldest first.
     pub moments: Vec<Moment>,
+    /// Why its gates were passed by; `None`: they were not.
+    #[serde(default)]
+    pub skipped_gates: Option<String>,
 }
 
 /// Whether a rollout tries something new or goes back.
@@ -246,6 +249,13 @@ pub enum Outcome {
         /// Why.
         why: Why,
     },
+    /// It never began: a gate refused, and nothing was touched.
+    Refused {
+        /// Which gate.
+        gate: String,
+        /// Why.
+        why: String,
+    },
 }
 
 /// Something a rollout did.
@@ -260,6 +270,13 @@ pub struct Moment {
     /// The same in numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Box<Measured>>,
+}
+
+impl Moment {
+    /// One that rests on no evidence.
+    pub(crate) fn plain(at: Timestamp, text: String) -> Self {
+        Self { at, text, evidence: None, measured: None }
+    }
 }
 
 /// What happens to a rollout.

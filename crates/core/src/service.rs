@@ -6,12 +6,17 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::{GateSight, Gated, Passage};
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use crate::plan::Plan;
 use crate::release::{Deploy, Release, Standing};
-use crate::rollout::{Ask, IllegalMove, Kind, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
+use crate::rollout::{Ask, IllegalMove, Kind, Moment, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
 use crate::spec::Spec;
 use crate::table::{Match, StickyBy};
+
+mod gated;
+
+use gated::Wish;
 
 /// Old releases kept besides the stable one and those of the rollout in flight.
 const RELEASES_KEPT: usize = 10;
@@ -35,6 +40,9 @@ pub struct Service {
     pub rollout: Option<Rollout>,
     /// Waits for the rollout in flight to be out of the way.
     pub next: Option<Next>,
+    /// Waits for its gates; nothing is out of its way yet.
+    #[serde(default)]
+    pub gated: Option<Gated>,
     /// Ended rollouts before that, the newest last.
     pub past: Vec<Rollout>,
     /// Revisions in the order of their promotions, the newest last.
@@ -61,6 +69,12 @@ pub struct Next {
     /// Whether the stable release could not take the traffic back.
     #[serde(default)]
     pub is_rescue: bool,
+    /// What it went through already.
+    #[serde(default)]
+    pub moments: Vec<Moment>,
+    /// Why its gates were passed by; `None`: they were not.
+    #[serde(default)]
+    pub skipped_gates: Option<String>,
 }
 
 /// What happens to a service.
@@ -78,10 +92,12 @@ pub enum Event {
     },
     /// The world was looked at.
     Seen(Box<Observation>),
+    /// The gates of the deploy that waits for them were looked at.
+    Gates(Box<GateSight>),
 }
 
 /// What operators can ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum Verb {
     /// Stand still where you are.
@@ -106,6 +122,18 @@ pub enum Verb {
     Rollback {
         /// Which; `None`: out of the rollout in flight, or else to the release before the stable one.
         to: Option<Revision>,
+    },
+    /// Say yes to the deploy that waits for its gates.
+    Approve {
+        /// As what; `None`: as everything that one may sign.
+        role: Option<String>,
+        /// With which words.
+        comment: Option<String>,
+    },
+    /// Say no to the deploy that waits for its gates.
+    Reject {
+        /// With which words.
+        comment: Option<String>,
     },
 }
 
@@ -190,6 +218,26 @@ pub enum Refused {
         /// Which move.
         what: String,
     },
+    /// No deploy waits for gates.
+    #[error("no deploy of `{service}` waits for gates: there is nothing to {ask}")]
+    NoGate {
+        /// The service.
+        service: ServiceName,
+        /// What was wanted.
+        ask: String,
+    },
+    /// It is not theirs to say.
+    #[error("{what}")]
+    NotAllowed {
+        /// In words.
+        what: String,
+    },
+    /// The release of the other environment cannot be taken over.
+    #[error("{what}")]
+    NotPromotable {
+        /// In words.
+        what: String,
+    },
     /// There is no such release, or none to go back to.
     #[error("{what}")]
     NoRelease {
@@ -215,6 +263,7 @@ impl Service {
             stable: None,
             rollout: None,
             next: None,
+            gated: None,
             past: Vec::new(),
             promoted: Vec::new(),
             next_revision: Revision(1),
@@ -230,7 +279,8 @@ impl Service {
         let next = match event {
             Event::Seen(seen) => self.seen(seen, now),
             Event::Deploy(deploy) => self.deployed(deploy, now).map(Some)?,
-            Event::Command { verb, by } => self.commanded(*verb, by, now)?,
+            Event::Gates(sight) => self.gates_seen(sight, now),
+            Event::Command { verb, by } => self.commanded(verb, by, now)?,
         };
         Ok(next.map(|next| next.settled(now)).filter(|next| next != self).map(|next| self.to(next)))
     }
@@ -338,17 +388,21 @@ impl Service {
             .values()
             .rev()
             .find(|release| release.version == deploy.version && release.content == deploy.content());
-        let mut next = self.clone();
-        next.spec = Some(deploy.spec.clone());
+        let mut with_settings = Self { spec: Some(deploy.spec.clone()), ..self.clone() };
         // The number of replicas is the service's: what runs of this release follows it, without a rollout.
         if known.is_some_and(|release| release.replicas != deploy.spec.replicas && self.runs(release.revision)) {
-            next.scale(deploy.spec.replicas, now);
+            with_settings.scale(deploy.spec.replicas, now);
         }
+        // What is new waits for its gates, and so do its settings.
+        let mut next = self.clone();
         let (kind, revision) = match known {
-            Some(release) if self.is_left(release.revision) => return next.back_to_stable(&deploy.by, now),
+            Some(release) if self.is_left(release.revision) => return with_settings.back_to_stable(&deploy.by, now),
             // The same release with other addresses, steps, limits or replicas: these hold from here on.
-            Some(release) if self.runs(release.revision) && self.next.is_none() && self.spec != next.spec => {
-                return Ok(next);
+            Some(release) if self.runs(release.revision) && self.next.is_none() && self.spec != with_settings.spec => {
+                return Ok(with_settings);
+            }
+            Some(release) if self.gated.as_ref().is_some_and(|gated| gated.revision == release.revision) => {
+                self.still_gated(release, deploy)?
             }
             Some(release) => {
                 next.set_replicas(release.revision, deploy.spec.replicas);
@@ -356,8 +410,9 @@ impl Service {
             }
             None => (Kind::Deploy, next.add_release(deploy, now)),
         };
-        let plan = next.plan_of(&deploy.spec);
-        next.queue(kind, revision, plan, &deploy.by, now)
+        let (plan, spec) = (next.plan_of(&deploy.spec), deploy.spec.clone());
+        let (by, how) = (deploy.by.clone(), deploy.how.clone());
+        next.asked_for(Wish { kind, revision, plan, spec, by, how }, now)
     }
 
     /// Whether a rollout in flight is about to take this release's place as the stable one.
@@ -418,6 +473,13 @@ impl Service {
         Ok(next.unwrap_or(self))
     }
 
+    /// Deploying what waits for its gates starts its waiting anew, when something else is asked for.
+    fn still_gated(&self, release: &Release, deploy: &Deploy) -> Result<(Kind, Revision), Refused> {
+        let differs = self.gated.as_ref().is_some_and(|gated| gated::differs(gated, deploy));
+        let what = || format!("{} waits for its gates already", self.called(release.revision));
+        if differs { Ok((Kind::Deploy, release.revision)) } else { Err(Refused::NothingToDo { what: what() }) }
+    }
+
     /// What deploying a release means that is known already.
     fn again(&self, release: &Release, again: bool) -> Result<(Kind, Revision), Refused> {
         let called = self.called(release.revision);
@@ -448,9 +510,15 @@ impl Service {
         }
     }
 
-    fn commanded(&self, verb: Verb, by: &str, now: Timestamp) -> Result<Option<Self>, Refused> {
+    fn commanded(&self, verb: &Verb, by: &str, now: Timestamp) -> Result<Option<Self>, Refused> {
         let by = by.to_owned();
         match verb {
+            Verb::Approve { role, comment } => self.approved(role.as_deref(), comment.as_deref(), &by, now).map(Some),
+            Verb::Reject { comment } => self.rejected(comment.as_deref(), &by, now).map(Some),
+            // Nothing else is there to be called off.
+            Verb::Abort if self.in_flight().is_none() && self.gated.is_some() => {
+                self.rejected(None, &by, now).map(Some)
+            }
             Verb::Pause => self.ask(Ask::Pause { by }, "pause", now),
             Verb::Resume => self.ask(Ask::Resume, "resume", now),
             Verb::Promote { full: false } => self.ask(Ask::Promote, "promote", now),
@@ -458,12 +526,12 @@ impl Service {
             Verb::Abort => self.ask(Ask::Back { why: Why::Aborted { by } }, "abort", now),
             Verb::Retry => self.retried(&by, now).map(Some),
             Verb::Scale { replicas } => {
-                self.scaled(replicas)?;
+                self.scaled(*replicas)?;
                 let mut next = self.clone();
-                next.scale(replicas, now);
+                next.scale(*replicas, now);
                 Ok(Some(next))
             }
-            Verb::Rollback { to } => self.rolled_back(to, by, now),
+            Verb::Rollback { to } => self.rolled_back(*to, by, now),
         }
     }
 
@@ -487,7 +555,9 @@ impl Service {
         // The plan of the last attempt may have been cut short by `promote --full`.
         let plan =
             self.plan_for(last.candidate, self.full_replicas(last.candidate)).unwrap_or_else(|| last.plan.clone());
-        self.clone().queue(last.kind, last.candidate, plan, by, now)
+        let spec = self.spec.clone().expect("whatever was rolled out has a spec");
+        let (kind, revision, by, how) = (last.kind, last.candidate, by.to_owned(), Passage::default());
+        self.clone().asked_for(Wish { kind, revision, plan, spec, by, how }, now)
     }
 
     fn rolled_back(&self, to: Option<Revision>, by: String, now: Timestamp) -> Result<Option<Self>, Refused> {
@@ -520,7 +590,9 @@ impl Service {
         let plan = self.plan_for(to, replicas).ok_or_else(|| no("the service was never deployed"))?;
         let mut next = self.clone();
         next.set_replicas(to, replicas);
-        next.queue(Kind::Back, to, plan, by, now)
+        let (id, by) = (next.take_rollout_id(), by.to_owned());
+        let (moments, skipped_gates, is_rescue) = (Vec::new(), None, false);
+        next.queue(Next { id, kind: Kind::Back, revision: to, plan, by, is_rescue, moments, skipped_gates }, now)
     }
 
     /// The newest spec's plan for a release that was deployed before, with so many replicas.
@@ -554,11 +626,16 @@ impl Service {
         revision
     }
 
-    /// Lets a release be next, and asks the rollout in flight to get out of its way.
-    fn queue(mut self, kind: Kind, revision: Revision, plan: Plan, by: &str, now: Timestamp) -> Result<Self, Refused> {
+    fn take_rollout_id(&mut self) -> RolloutId {
         let id = self.next_rollout;
         self.next_rollout = RolloutId(id.0 + 1);
-        self.next = Some(Next { id, kind, revision, plan, by: by.to_owned(), is_rescue: false });
+        id
+    }
+
+    /// Lets a release be next, and asks the rollout in flight to get out of its way.
+    fn queue(mut self, next: Next, now: Timestamp) -> Result<Self, Refused> {
+        let revision = next.revision;
+        self.next = Some(next);
         if let Some(rollout) = self.in_flight() {
             let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
             if let Some(rollout) = rollout.step(&away, now)? {
@@ -591,10 +668,10 @@ impl Service {
         let replicas = self.full_replicas(stable.unwrap_or(to));
         let Some(plan) = self.plan_for(to, replicas) else { return };
         self.set_replicas(to, replicas);
-        let id = self.next_rollout;
-        self.next_rollout = RolloutId(id.0 + 1);
+        let id = self.take_rollout_id();
         let by = "evenkeel: the rollback failed".to_owned();
-        self.next = Some(Next { id, kind: Kind::Back, revision: to, plan, by, is_rescue: true });
+        let (moments, skipped_gates, is_rescue) = (Vec::new(), None, true);
+        self.next = Some(Next { id, kind: Kind::Back, revision: to, plan, by, is_rescue, moments, skipped_gates });
     }
 
     /// The release that was live last of those that are good and wanted.
@@ -646,27 +723,39 @@ impl Service {
     }
 
     fn begin_next(&mut self, now: Timestamp) {
-        let Some(Next { id, kind, revision, plan, by, is_rescue }) = self.next.take() else { return };
+        let Some(Next { id, kind, revision, plan, by, is_rescue, moments, skipped_gates }) = self.next.take() else {
+            return;
+        };
         if let Some(mut last) = self.rollout.take() {
             if let Phase::Stopping { .. } = last.phase {
                 let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
                 last = last.step(&away, now).ok().flatten().unwrap_or(last);
             }
-            self.past.push(last);
-            let surplus = self.past.len().saturating_sub(ROLLOUTS_KEPT);
-            self.past.drain(..surplus);
+            self.remember(last);
         }
         // The first release has nothing to be compared with or to return to; one that was good is known.
         let plan = plan.begun(kind, self.stable.is_some(), is_rescue);
         let (stable, stable_replicas) = (self.stable, self.stable.map_or(0, |stable| self.full_replicas(stable)));
         let start = Start { id, kind, candidate: revision, stable, plan, stable_replicas, by, is_rescue };
-        self.rollout = Some(Rollout::new(start, now));
+        let mut rollout = Rollout::new(start, now);
+        rollout.moments.splice(0..0, moments);
+        rollout.skipped_gates = skipped_gates;
+        self.rollout = Some(rollout);
         self.drop_old_releases();
+    }
+
+    fn remember(&mut self, ended: Rollout) {
+        self.past.push(ended);
+        let surplus = self.past.len().saturating_sub(ROLLOUTS_KEPT);
+        self.past.drain(..surplus);
     }
 
     fn drop_old_releases(&mut self) {
         let in_use = |revision: &Revision| {
-            self.stable == Some(*revision) || self.rollout.as_ref().is_some_and(|r| r.candidate == *revision)
+            self.stable == Some(*revision)
+                || self.rollout.as_ref().is_some_and(|r| r.candidate == *revision)
+                || self.next.as_ref().is_some_and(|next| next.revision == *revision)
+                || self.gated.as_ref().is_some_and(|gated| gated.revision == *revision)
         };
         let mut old: Vec<Revision> = self.releases.keys().filter(|revision| !in_use(revision)).copied().collect();
         // The last good ones are worth the most, then the newest.

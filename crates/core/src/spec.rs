@@ -8,15 +8,16 @@ use std::time::Duration;
 use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
+use crate::gate::Gates;
 use crate::ids::{BasisPoints, ServiceName};
 use crate::table::{Match, StickyBy};
 
 /// One service, as its spec asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Spec {
-    /// Its name.
+    /// Its name, with its environment: `web`, `web@staging`.
     pub service: ServiceName,
-    /// Where it is deployed: `production`, `staging`…; default `production`.
+    /// Where it is deployed, as its name says.
     pub environment: String,
     /// Program and arguments; `{{version}}` and `{{port}}` are filled in.
     pub command: Vec<String>,
@@ -56,6 +57,9 @@ pub struct Spec {
     /// Whether the stable release answers what a new one fails.
     #[serde(default)]
     pub shield: Shield,
+    /// What must be open before a rollout begins; default: nothing.
+    #[serde(default)]
+    pub gates: Gates,
 }
 
 /// Whether the stable release answers what a new one fails before the first byte of an answer.
@@ -368,9 +372,10 @@ impl Spec {
         let step = |percent: u16, hold| {
             CanaryStep::new(BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL), Hold::For(hold))
         };
+        let environment = service.environment().to_owned();
         Self {
             service,
-            environment: "production".into(),
+            environment,
             command,
             artefact: Vec::new(),
             env: BTreeMap::new(),
@@ -392,6 +397,7 @@ impl Spec {
             first_byte_timeout: Duration::from_secs(30),
             log_bytes_max: 10 << 20,
             shield: Shield::default(),
+            gates: Gates::default(),
         }
     }
 }

@@ -23,18 +23,23 @@ pub(crate) struct Command {
 
 /// Reads a command: a list, because no shell takes a line apart.
 pub(crate) fn command(value: &Value<'_>, problems: &mut Problems) -> Option<Command> {
+    Some(Command { words: words(value, &[VERSION, PORT], problems)?, at: value.at() })
+}
+
+/// Program and arguments, whatever they are for, with these placeholders.
+pub(crate) fn words(value: &Value<'_>, placeholders: &[&str], problems: &mut Problems) -> Option<Vec<String>> {
     let as_list = value.scalar().map_or_else(
         || "write program and arguments as a list: `[python3, app.py]`".to_owned(),
         |scalar| format!("no shell reads this; write a list: `[{}]`", listed(&scalar.text)),
     );
     let items = few(value, value.items(&as_list, problems)?, problems)?;
-    let words = items.iter().map(|item| word(item, problems)).collect::<Vec<_>>();
+    let words = items.iter().map(|item| word(item, placeholders, problems)).collect::<Vec<_>>();
     let words: Vec<String> = words.into_iter().collect::<Option<_>>()?;
     if words.first().is_some_and(String::is_empty) {
         value.bad("the program of `command` has no name", "write it as the first item: `[python3, app.py]`", problems);
         return None;
     }
-    Some(Command { words, at: value.at() })
+    Some(words)
 }
 
 /// The words of a line as items of a YAML list, quoted where YAML would take them apart.
@@ -49,9 +54,9 @@ fn listed(line: &str) -> String {
     short(line).split_whitespace().map(quote).collect::<Vec<_>>().join(", ")
 }
 
-fn word(value: &Value<'_>, problems: &mut Problems) -> Option<String> {
+fn word(value: &Value<'_>, placeholders: &[&str], problems: &mut Problems) -> Option<String> {
     let text = written(value, problems)?;
-    Some(placeholder::check(value, &text, &[VERSION, PORT], problems))
+    Some(placeholder::check(value, &text, placeholders, problems))
 }
 
 fn few<'a>(value: &Value<'_>, items: Vec<Value<'a>>, problems: &mut Problems) -> Option<Vec<Value<'a>>> {

@@ -6,6 +6,7 @@
 //!
 //! - `file`: all services of a file, and whether they get in one another's way.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
+//! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `fields`: a mapping with known keys; unknown and missing ones are told.
 //! - `values`: durations, percentages, sizes, addresses, names.
@@ -16,6 +17,7 @@
 mod command;
 mod fields;
 mod file;
+mod gates;
 mod placeholder;
 mod probes;
 mod problem;

@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, probes, read, routing, service, strategy};
+use crate::{Code, gates, probes, read, routing, service, strategy};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -24,6 +24,23 @@ fn places() -> Vec<Place> {
         place(&service::SHIELD, ("shield: {", "}"), NONE),
         place(&service::LOGS, ("logs: {", "}"), NONE),
         place(&service::NOT_ENOUGH, ("notEnough: {", "}"), NONE),
+        place(
+            &gates::GATES,
+            ("artefact: a, gates: {", "}"),
+            &[("approvals", "approvals: [{ role: a }]"), ("windows", "windows: [{ timeZone: UTC }]")],
+        ),
+        place(&gates::APPROVAL, ("gates: { approvals: [{", "}]}"), &[("role", "role: a")]),
+        place(&gates::WINDOW, ("gates: { windows: [{", "}]}"), &[("timeZone", "timeZone: UTC")]),
+        place(
+            &gates::CHECK,
+            ("gates: { checks: [{", "}]}"),
+            &[("name", "name: a"), ("http tcp command env", "http: \"http://a/\"")],
+        ),
+        place(
+            &gates::RETRY,
+            ("gates: { checks: [{ name: a, tcp: \"a:1\", retry: {", "}}]}"),
+            &[("every", "every: 1s"), ("within", "within: 1m")],
+        ),
         place(&probes::PROBES, ("probes: {", "}"), NONE),
         place(&probes::PROBE, ("probes: { readiness: {", "}}"), &[("http tcp httpGet tcpSocket", "tcp: true")]),
         place(&probes::HTTP_GET, ("probes: { readiness: { httpGet: {", "}}}"), NONE),
@@ -128,6 +145,7 @@ fn every_code_is_in_the_reference() {
 #[test]
 fn every_section_of_the_reader_is_looked_at_here() {
     let sources = [
+        include_str!("gates.rs"),
         include_str!("probes.rs"),
         include_str!("routing.rs"),
         include_str!("service.rs"),

@@ -10,6 +10,7 @@ use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, Shield, Spec, Stop, Str
 
 use crate::command::{self, Command};
 use crate::fields::{Fields, Section, Value};
+use crate::gates::gates;
 use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
@@ -42,6 +43,7 @@ pub(crate) static SERVICE: Section = Section {
         "probes",
         "strategy",
         "objectives",
+        "gates",
         "minimumRequests",
         "window",
         "notEnough",
@@ -69,6 +71,9 @@ pub(crate) static SERVICE: Section = Section {
         ("canary", "write it below `strategy`"),
         ("blueGreen", "write it below `strategy`"),
         ("bake", "write it below `strategy`, `canary`"),
+        ("approvals", "write it below `gates`"),
+        ("windows", "write it below `gates`"),
+        ("checks", "write it below `gates`"),
         ("drain", "write it below `stop`"),
         ("grace", "write it below `stop`"),
         ("fallback", "write `shield: on`; it is the default"),
@@ -165,7 +170,9 @@ fn read_program(fields: &Fields<'_>, command: Option<Command>, spec: &mut Spec, 
         };
         spec.command = command.words;
     }
-    fields.set("env", &mut spec.env, problems, env);
+    fields.set("env", &mut spec.env, problems, |value, problems| {
+        env(value, &[placeholder::VERSION, placeholder::PORT], problems)
+    });
     fields.set("replicas", &mut spec.replicas, problems, count(1..=1_000));
     let own_ports: Vec<u16> = [spec.listen, spec.preview].iter().flatten().map(SocketAddr::port).collect();
     let running = spec.probes.running;
@@ -182,6 +189,8 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     let default = spec.strategy.clone();
     fields.set("strategy", &mut spec.strategy, problems, |value, problems| strategy(value, &default, problems));
     fields.set("objectives", &mut spec.objectives, problems, objectives);
+    let has_artefact = !spec.artefact.is_empty();
+    fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
     fields.set("window", &mut spec.window, problems, duration(SECOND..=HOUR));
     fields.set("notEnough", &mut spec.not_enough, problems, not_enough);
@@ -311,7 +320,12 @@ fn not_enough(value: &Value<'_>, problems: &mut Problems) -> Option<NotEnough> {
     }
 }
 
-fn env(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, String>> {
+/// Reads an environment with these placeholders.
+pub(crate) fn env(
+    value: &Value<'_>,
+    placeholders: &[&str],
+    problems: &mut Problems,
+) -> Option<BTreeMap<String, String>> {
     let Kind::Map(pairs) = &value.node.kind else {
         value.wrong_type(
             "a mapping of names to values",
@@ -328,7 +342,7 @@ fn env(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, St
         }
         let value = Value { name: format!("`{}`", short(&key.text)), node };
         if let Some(text) = written(&value, problems) {
-            let text = placeholder::check(&value, &text, &[placeholder::VERSION, placeholder::PORT], problems);
+            let text = placeholder::check(&value, &text, placeholders, problems);
             if key.text == "PORT" && text != "{{port}}" {
                 let mistake = Mistake::new(Code::Conflict, key.at.clone(), "`PORT` is always the replica's own port");
                 problems.add(mistake.help("leave it out: a replica must listen on the port it is given"));

@@ -90,7 +90,7 @@ impl Collector for Shown {
 }
 
 fn of_service(service: &ServiceStatus) -> Labels {
-    vec![("service", service.service.to_string()), ("environment", service.environment.clone())]
+    vec![("service", service.service.service().to_owned()), ("environment", service.environment.clone())]
 }
 
 fn labels(service: &ServiceStatus, release: &ReleaseStatus) -> Labels {
@@ -124,7 +124,7 @@ fn deployment_status(service: &ServiceStatus) -> i64 {
     match service.rollout.as_ref().map(|rollout| &rollout.outcome) {
         Some(None) => 1,
         Some(Some(Outcome::RolledBack { .. } | Outcome::Stopped { .. })) => -1,
-        Some(Some(Outcome::Promoted)) | None => 0,
+        Some(Some(Outcome::Promoted | Outcome::Refused { .. })) | None => 0,
     }
 }
 
@@ -233,6 +233,7 @@ mod tests {
             waiting: None,
             verdict: None,
             moments: Vec::new(),
+            skipped_gates: None,
         };
         let release = ReleaseStatus {
             revision: Revision(3),
@@ -260,6 +261,7 @@ mod tests {
             releases: vec![release],
             rollout: Some(promoted.clone()),
             queued: None,
+            gated: None,
             history: vec![promoted],
         };
         let text = exposition(&Overview { services: vec![service], store_bytes: Some(4096), ..Overview::default() });

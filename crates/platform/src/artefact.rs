@@ -202,6 +202,30 @@ impl Artefacts {
         if tree::digest(&path, &tree)? == *digest { Ok(()) } else { Err(KeepError::Spoiled { path }) }
     }
 
+    /// The files and links that are in only one of two artefacts, or differ between them, in order.
+    ///
+    /// # Errors
+    /// [`KeepError::Missing`] when one of them is not kept.
+    pub fn changed(&self, from: &Digest, to: &Digest) -> Result<Vec<PathBuf>, KeepError> {
+        let tree = |digest: &Digest| {
+            let (path, mut tree) = (self.directory(digest), Tree::new());
+            tree::walk(&path, PathBuf::new(), |name, _| name == PYTHON_CACHE, &mut tree)?;
+            Ok::<_, KeepError>((path, tree))
+        };
+        let ((old, before), (new, after)) = (tree(from)?, tree(to)?);
+        let all: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).collect();
+        let mut changed = Vec::new();
+        for path in all {
+            let (a, b) = (before.get(path), after.get(path));
+            // A folder says nothing that its files do not say.
+            let is_folder = [a, b].into_iter().flatten().all(|kind| *kind == Kind::Folder);
+            if !is_folder && (a != b || !is_alike(&old.join(path), &new.join(path), b)?) {
+                changed.push(path.clone());
+            }
+        }
+        Ok(changed)
+    }
+
     /// What is to be copied.
     fn plan(&self, directory: &Path, parts: &[PathBuf]) -> Result<Tree, KeepError> {
         let own = fs::canonicalize(&self.state).ok();
@@ -308,6 +332,34 @@ struct Copy {
 impl Drop for Copy {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// Whether two entries of one kind say the same.
+fn is_alike(a: &Path, b: &Path, kind: Option<&Kind>) -> Result<bool, KeepError> {
+    if kind == Some(&Kind::Link) {
+        let target = |path: &Path| fs::read_link(path).map_err(|error| KeepError::reading(path, error));
+        return Ok(target(a)? == target(b)?);
+    }
+    let open = |path: &Path| File::open(path).map_err(|error| KeepError::reading(path, error));
+    let (mut first, mut second) = (open(a)?, open(b)?);
+    let length = |file: &File| file.metadata().map(|metadata| metadata.len());
+    let differ = |error| KeepError::reading(b, error);
+    if length(&first).map_err(differ)? != length(&second).map_err(differ)? {
+        return Ok(false);
+    }
+    let mut parts = ([0; 1 << 16], [0; 1 << 16]);
+    loop {
+        let read = first.read(&mut parts.0).map_err(differ)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        // As long as the first by now: what was kept does not change.
+        match second.read_exact(&mut parts.1[..read]) {
+            Ok(()) if parts.0[..read] == parts.1[..read] => {}
+            Ok(()) => return Ok(false),
+            Err(error) => return Err(KeepError::reading(b, error)),
+        }
     }
 }
 

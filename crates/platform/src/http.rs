@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::warn;
 
-const USER_AGENT: &str = concat!("evenkeel-probe/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("evenkeel-probe/", env!("CARGO_PKG_VERSION"));
 /// The head of an answer, and what is read ahead of its body, in bytes: what most servers accept of a request.
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -183,7 +183,7 @@ async fn connect(port: u16) -> Result<TcpStream, Failure> {
 }
 
 /// Reads up to `bytes_max`, and no frame more than needed; hyper reads ahead by [`BUFFER_BYTES`] at most.
-async fn read_body(incoming: Incoming, bytes_max: usize, body: &mut Vec<u8>) -> hyper::Result<()> {
+pub(crate) async fn read_body(incoming: Incoming, bytes_max: usize, body: &mut Vec<u8>) -> hyper::Result<()> {
     let mut incoming = pin!(incoming);
     while body.len() < bytes_max
         && let Some(frame) = incoming.frame().await
@@ -194,7 +194,7 @@ async fn read_body(incoming: Incoming, bytes_max: usize, body: &mut Vec<u8>) -> 
     Ok(())
 }
 
-fn failure(error: hyper::Error) -> Failure {
+pub(crate) fn failure(error: hyper::Error) -> Failure {
     let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
     match cause {
         Some(cause) => from_io(cause),

@@ -8,6 +8,7 @@
 //! - [`agent`]: the way to the agent, which is started when nobody answers.
 //! - [`artefact`]: what a release consists of, copied to where later changes cannot reach it.
 //! - `tree`: what lies in a folder, and the digest of it.
+//! - `check`: is what a release depends on well? One request, connection or command.
 //! - [`probe`]: is a replica well? One HTTP request, or one connection.
 //! - `http`: one bounded HTTP request.
 //! - [`logs`]: what replicas wrote.
@@ -16,6 +17,7 @@
 
 pub mod agent;
 pub mod artefact;
+mod check;
 mod http;
 mod limits;
 pub mod logs;

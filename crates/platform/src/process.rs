@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evenkeel_core::gate::Check;
 use evenkeel_core::ids::{FencingToken, ReplicaId};
-use evenkeel_core::ports::{Answered, Launch, LiveRelease, PlatformError, Replicas, Workloads};
+use evenkeel_core::ports::{Answered, CheckedFor, Launch, LiveRelease, PlatformError, Replicas, Workloads};
 use evenkeel_core::release::{Content, Digest, Release};
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
 use evenkeel_wire::agent::{Answer, Ask};
@@ -16,7 +17,7 @@ use tracing::warn;
 
 use crate::agent::{Agent, unexpected};
 use crate::artefact::{Artefacts, KeepError};
-use crate::{logs, probe};
+use crate::{check, logs, probe};
 
 /// Longest wait the agent grants a watch.
 const WATCH_MAX: Duration = Duration::from_secs(10);
@@ -182,6 +183,15 @@ impl Workloads for ProcessPlatform {
 
     async fn smoke(&self, port: u16, check: &SmokeCheck) -> Answered {
         probe::smoke(port, check).await
+    }
+
+    async fn check(&self, check: &Check, about: &CheckedFor) -> Answered {
+        check::check(check, about).await
+    }
+
+    async fn changed(&self, from: &Digest, to: &Digest) -> Result<Vec<PathBuf>, PlatformError> {
+        let (artefacts, from, to) = (self.artefacts.clone(), from.clone(), to.clone());
+        blocking(move || artefacts.changed(&from, &to)).await
     }
 
     async fn log_tail(&self, replica: &ReplicaId, lines: usize) -> Vec<String> {

@@ -61,7 +61,15 @@ fn deploy(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
         let spec = spec(&mut state.dice, &service);
         let again = state.dice.chance(200_000);
         state.tell(format!("people deploy {service} {version}{}", if again { " again" } else { "" }));
-        DeployRequest { version: version.into(), spec, directory: "/srv".into(), by: "ann".into(), again }
+        DeployRequest {
+            version: version.into(),
+            spec,
+            directory: "/srv".into(),
+            by: "ann".into(),
+            again,
+            how: Default::default(),
+            from: None,
+        }
     });
     tokio::spawn(async move {
         let version = request.version.clone();
@@ -80,23 +88,26 @@ fn deploy(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
 fn command(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
     let verb = yard.with(|state| {
         let to = Some(Revision(state.dice.between(1, 8) as u32));
-        let verb = *state.dice.pick(&[
-            Verb::Pause,
-            Verb::Resume,
-            Verb::Resume,
-            Verb::Promote { full: false },
-            Verb::Promote { full: false },
-            Verb::Promote { full: true },
-            Verb::Abort,
-            Verb::Retry,
-            Verb::Rollback { to: None },
-            Verb::Rollback { to },
-        ]);
+        let verb = state
+            .dice
+            .pick(&[
+                Verb::Pause,
+                Verb::Resume,
+                Verb::Resume,
+                Verb::Promote { full: false },
+                Verb::Promote { full: false },
+                Verb::Promote { full: true },
+                Verb::Abort,
+                Verb::Retry,
+                Verb::Rollback { to: None },
+                Verb::Rollback { to },
+            ])
+            .clone();
         state.tell(format!("people ask {service} to {verb:?}"));
         verb
     });
     tokio::spawn(async move {
-        let answer = handle.command(service.clone(), verb, "bob".into()).await;
+        let answer = handle.command(service.clone(), verb.clone(), "bob".into()).await;
         yard.with(|state| state.tell(format!("people hear of {service} {verb:?}: {}", in_words(&answer))));
     });
 }

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use evenkeel_core::gate::Check;
 use evenkeel_core::ids::{FencingToken, ReplicaId};
-use evenkeel_core::ports::{Answered, LiveRelease, PlatformError, Replicas, Workloads};
+use evenkeel_core::ports::{Answered, CheckedFor, LiveRelease, PlatformError, Replicas, Workloads};
 use evenkeel_core::release::{Digest, Release};
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -201,6 +202,20 @@ impl Workloads for SimWorkloads {
         });
         self.caller.point().await;
         Answered { good, detail: if good { String::new() } else { "GET /: 500".into() } }
+    }
+
+    async fn check(&self, _: &Check, _: &CheckedFor) -> Answered {
+        self.caller.point().await;
+        let takes = self.caller.yard.with(|state| state.dice.millis(1, 300));
+        sleep(takes).await;
+        let good = self.caller.yard.with(|state| !state.happens(|weather| weather.probe_wrong));
+        self.caller.point().await;
+        Answered { good, detail: if good { String::new() } else { "exit status 1".into() } }
+    }
+
+    async fn changed(&self, _: &Digest, to: &Digest) -> Result<Vec<PathBuf>, PlatformError> {
+        let changed = vec![PathBuf::from(&to.0)];
+        self.ask(|_| Ok(changed)).await
     }
 
     async fn log_tail(&self, _: &ReplicaId, _: usize) -> Vec<String> {

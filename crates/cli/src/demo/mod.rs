@@ -144,7 +144,11 @@ impl Stage {
         std::fs::write(self.folder.join(RELEASE_FILE), text)?;
         let args = DeployArgs {
             service: None,
-            version: version.to_owned(),
+            version: Some(version.to_owned()),
+            env: None,
+            from: None,
+            at: None,
+            skip_gates: None,
             file: Some(self.folder.join("evenkeel.yaml")),
             detach: false,
             again: false,
@@ -226,6 +230,7 @@ fn decisions(service: &ServiceStatus) -> Decisions {
     // The first release has nothing to be compared with: it is live, not promoted over another.
     for rollout in service.history.iter().rev().chain(&service.rollout).filter(|rollout| rollout.stable.is_some()) {
         match &rollout.outcome {
+            Some(Outcome::Refused { .. }) => {}
             Some(Outcome::Promoted) => decisions.promoted.push(rollout.version.clone()),
             Some(Outcome::RolledBack { why } | Outcome::Stopped { why }) => {
                 decisions.rolled_back.push(rollout.version.clone());

@@ -35,7 +35,7 @@ impl Rollout {
                 Phase::Preparing { step: 0, weight, until, is_urgent: false }
             }
         };
-        let (kept, returning, scaling_until, moments) = (0, 0, None, Vec::new());
+        let (kept, returning, scaling_until, moments, skipped_gates) = (0, 0, None, Vec::new(), None);
         let mut rollout = Self {
             id,
             kind,
@@ -51,7 +51,21 @@ impl Rollout {
             started: now,
             by,
             moments,
+            skipped_gates,
         };
+        rollout.note(now, rollout.told(), None);
+        rollout
+    }
+
+    /// One that waited from `since` on and never began; `moments` is what it went through.
+    pub(crate) fn never_begun(
+        start: Start,
+        since: Timestamp,
+        moments: Vec<Moment>,
+        outcome: Outcome,
+        now: Timestamp,
+    ) -> Self {
+        let mut rollout = Self { moments, ..Self::new(start, since).ended(outcome, now) };
         rollout.note(now, rollout.told(), None);
         rollout
     }

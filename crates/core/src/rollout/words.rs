@@ -42,6 +42,7 @@ impl Outcome {
             Self::RolledBack { why: Why::TestOver } => "ended",
             Self::RolledBack { .. } => "rolled back",
             Self::Stopped { .. } => "stopped",
+            Self::Refused { .. } => "refused",
         }
     }
 }
@@ -177,6 +178,9 @@ impl Rollout {
             },
             Phase::Stuck { why } => format!("traffic could not be moved back, people are needed: {why}"),
             Phase::Done { outcome: Outcome::Promoted, .. } => format!("promoted: {} is live", self.candidate),
+            Phase::Done { outcome: Outcome::Refused { gate, why }, .. } => {
+                format!("refused, nothing was touched: {gate}: {why}")
+            }
             Phase::Done { outcome: outcome @ (Outcome::RolledBack { why } | Outcome::Stopped { why }), .. } => {
                 let says_it_all = matches!(why, Why::Aborted { .. } | Why::Superseded { .. });
                 if says_it_all { why.to_string() } else { format!("{}: {why}", outcome.name()) }

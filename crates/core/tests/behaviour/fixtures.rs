@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_analysis::{Finding, Verdict};
+use evenkeel_core::gate::Passage;
 use evenkeel_core::ids::{BasisPoints, ServiceName, Timestamp};
 use evenkeel_core::release::Deploy;
 use evenkeel_core::spec::{CanaryStep, Hold, NotEnough, SmokeCheck, Spec, Stop, Strategy};
@@ -64,7 +65,8 @@ pub(crate) fn blue_green() -> Spec {
 
 pub(crate) fn deploy(spec: &Spec, version: &str, again: bool) -> Deploy {
     let spec = Box::new(spec.clone());
-    Deploy { version: version.into(), spec, artefact: None, directory: "/srv".into(), by: "ann".into(), again }
+    let how = Passage::default();
+    Deploy { version: version.into(), spec, artefact: None, directory: "/srv".into(), by: "ann".into(), again, how }
 }
 
 fn finding(errors: u64, stable: f64) -> Finding {

@@ -7,6 +7,8 @@ mod fixtures;
 #[cfg(test)]
 mod fleets;
 #[cfg(test)]
+mod gates;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod strategies;

@@ -33,6 +33,7 @@ pub(crate) fn may_follow(state: &mut State, name: &ServiceName, before: &Service
 pub(crate) fn in_words(before: &Service, event: &Event, after: &Service) -> String {
     let cause = match event {
         Event::Seen(_) => String::new(),
+        Event::Gates(_) => "gates ".to_owned(),
         Event::Deploy(deploy) => format!("deploy {} ", deploy.version),
         Event::Command { verb, .. } => format!("{verb:?} "),
     };
@@ -66,6 +67,7 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
             log.asked_for = after.next.as_ref().map(|next| next.revision).or(begun.map(|r| r.candidate));
         }
         Event::Command { verb: Verb::Abort, .. } => log.asked_for = None,
+        Event::Gates(_) => log.asked_for = before.gated.as_ref().map(|gated| gated.revision),
         Event::Command { .. } | Event::Seen(_) => {}
     }
     let begun = begun?;
@@ -82,7 +84,7 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     let was_bad = before.releases.get(&begun.candidate).map(|release| &release.standing);
     let again = match event {
         Event::Deploy(deploy) => deploy.again,
-        Event::Command { .. } | Event::Seen(_) => true,
+        Event::Command { .. } | Event::Seen(_) | Event::Gates(_) => true,
     };
     (matches!(was_bad, Some(Standing::Bad { .. })) && !again)
         .then(|| format!("{} was rolled back and is tried again by itself", begun.candidate))

@@ -245,18 +245,20 @@ fn operators(world: &mut World) {
         event(world, &Event::Deploy(Box::new(deploy(&spec, version, again))));
     } else if dice.once(30) {
         let to = Some(Revision(dice.between(1, 8) as u32));
-        let verb = *dice.pick(&[
-            Verb::Pause,
-            Verb::Resume,
-            Verb::Resume,
-            Verb::Promote { full: false },
-            Verb::Promote { full: false },
-            Verb::Promote { full: true },
-            Verb::Abort,
-            Verb::Retry,
-            Verb::Rollback { to: None },
-            Verb::Rollback { to },
-        ]);
+        let verb = dice
+            .pick(&[
+                Verb::Pause,
+                Verb::Resume,
+                Verb::Resume,
+                Verb::Promote { full: false },
+                Verb::Promote { full: false },
+                Verb::Promote { full: true },
+                Verb::Abort,
+                Verb::Retry,
+                Verb::Rollback { to: None },
+                Verb::Rollback { to },
+            ])
+            .clone();
         event(world, &Event::Command { verb, by: "bob".into() });
     }
 }

@@ -93,6 +93,7 @@ pub(crate) fn may_follow(controller: &mut Controller, before: &Service, event: &
             controller.asked_for = after.next.as_ref().map(|next| next.revision).or(begun.map(|r| r.candidate));
         }
         Event::Command { verb: Verb::Abort, .. } => controller.asked_for = None,
+        Event::Gates(_) => controller.asked_for = before.gated.as_ref().map(|gated| gated.revision),
         Event::Command { .. } | Event::Seen(_) => {}
     }
     match (&before.rollout, &after.rollout) {

@@ -1,0 +1,204 @@
+//! Is what a release depends on well? One request, one connection, or one command.
+//!
+//! What is asked may be slow or hostile: what is read of it is bounded in bytes and time, and made printable.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use evenkeel_core::gate::{Check, Look};
+use evenkeel_core::ports::{Answered, CheckedFor};
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::Empty;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::http::{Failure, Got, Span, USER_AGENT, failure, from_io, read_body};
+use crate::text::printable;
+
+/// Where an answer is looked at for its text.
+const BODY_BYTES: usize = 64 << 10;
+/// What is kept of a command's output: its end.
+const OUTPUT_BYTES: usize = 8 << 10;
+/// Lines of it that are shown.
+const OUTPUT_LINES: usize = 5;
+/// Characters of each that are shown.
+const LINE_CHARACTERS: usize = 200;
+/// Longest wait for the output of a command that has ended: another process may hold it open.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Asks a check once, within its time-out. Dropped before its end, it ends what it started.
+pub(crate) async fn check(check: &Check, about: &CheckedFor) -> Answered {
+    match &check.look {
+        Look::Http { url, status, contains } => {
+            let asked = timeout(check.timeout, get(url)).await.unwrap_or(Err(Failure::Late(check.timeout)));
+            match asked {
+                Ok(got) => judged(url, *status, contains.as_deref(), &got),
+                Err(failure) => bad(format!("GET {url}: {failure}")),
+            }
+        }
+        Look::Tcp { address } => {
+            let asked = timeout(check.timeout, connect(address)).await.unwrap_or(Err(Failure::Late(check.timeout)));
+            match asked {
+                Ok(_) => good(format!("{address}: accepts connections")),
+                Err(failure) => bad(format!("{address}: {failure}")),
+            }
+        }
+        Look::Command { command, env } => run(command, env, check.timeout, about).await,
+    }
+}
+
+fn good(detail: String) -> Answered {
+    Answered { good: true, detail }
+}
+
+fn bad(detail: String) -> Answered {
+    Answered { good: false, detail }
+}
+
+async fn connect(address: &str) -> Result<TcpStream, Failure> {
+    TcpStream::connect(address).await.map_err(|error| from_io(&error))
+}
+
+async fn get(url: &str) -> Result<Got, Failure> {
+    let wrong = |what: &str| Failure::NoRequest(what.to_owned());
+    let uri: Uri = url.parse().map_err(|_| wrong("this is no URL"))?;
+    let authority = uri.authority().ok_or_else(|| wrong("the URL names no host"))?;
+    let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+    let stream = connect(&address).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(failure)?;
+    // Dropped with this future, and the connection with it.
+    let mut driver = JoinSet::new();
+    driver.spawn(async move { drop(connection.await) });
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::get(path)
+        .header(header::HOST, authority.as_str())
+        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::ACCEPT, "*/*")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(|error| Failure::NoRequest(error.to_string()))?;
+    let (head, incoming) = sender.send_request(request).await.map_err(failure)?.into_parts();
+    let mut got = Got { status: head.status, body: Vec::new(), complete: true };
+    got.complete = read_body(incoming, BODY_BYTES, &mut got.body).await.is_ok();
+    Ok(got)
+}
+
+fn judged(url: &str, status: Option<u16>, contains: Option<&str>, got: &Got) -> Answered {
+    let line = format!("GET {url}: {}", status_line(got.status));
+    let is_status = status.map_or(got.status.is_success(), |status| got.status.as_u16() == status);
+    if !is_status {
+        let wanted = status.map_or_else(|| "200 to 299".to_owned(), |status| status.to_string());
+        return bad(format!("{line}, not {wanted}"));
+    }
+    match contains {
+        Some(text) if !got.body.windows(text.len().max(1)).any(|part| part == text.as_bytes()) => {
+            let part = if got.complete { "" } else { "; the body broke off" };
+            bad(format!("{line} without `{text}` in its body{part}"))
+        }
+        Some(_) | None => good(line),
+    }
+}
+
+fn status_line(status: StatusCode) -> String {
+    format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("")).trim_end().to_owned()
+}
+
+/// Everything that a command started, ended with this value.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // ESRCH: all of it has ended.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+async fn run(
+    command: &[String],
+    env: &std::collections::BTreeMap<String, String>,
+    limit: Duration,
+    about: &CheckedFor,
+) -> Answered {
+    let Some((program, arguments)) = command.split_first() else { return bad("there is no program to run".into()) };
+    let fill = |text: &str| text.replace("{{version}}", &about.version);
+    let called = fill(&command.join(" "));
+    let mut command = Command::new(fill(program));
+    command
+        .args(arguments.iter().map(|word| fill(word)))
+        .current_dir(&about.directory)
+        .process_group(0)
+        .kill_on_drop(true);
+    command.env_remove("EVENKEEL_REPLICA").env_remove("EVENKEEL_STATE").env_remove("PORT");
+    command.env("EVENKEEL_SERVICE", about.service.service()).env("EVENKEEL_ENVIRONMENT", about.service.environment());
+    command
+        .env("EVENKEEL_VERSION", &about.version)
+        .env("EVENKEEL_REVISION", about.revision.to_string())
+        .envs(env.iter().map(|(name, value)| (name, fill(value))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return bad(format!("{called}: could not be started: {error}")),
+    };
+    let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let group = Group(leader);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut readers = JoinSet::new();
+    let (tails, mut ends) = tokio::sync::mpsc::unbounded_channel();
+    if let Some(out) = out {
+        readers.spawn(read_tail(out, tails.clone()));
+    }
+    if let Some(err) = err {
+        readers.spawn(read_tail(err, tails.clone()));
+    }
+    drop(tails);
+    let ended = timeout(limit, child.wait()).await;
+    // Whatever it left behind in its group holds nothing open any more. While there is any, its number is nobody else's.
+    drop(group);
+    let mut output = Vec::new();
+    let all = async {
+        while let Some(part) = ends.recv().await {
+            keep_tail(&mut output, &part);
+        }
+    };
+    let _ = timeout(OUTPUT_LIMIT, all).await;
+    let how = match ended {
+        Ok(Ok(status)) if status.success() => return good(format!("{called}: exit status 0")),
+        Ok(Ok(status)) => status.to_string().replace("exit status: ", "exit status "),
+        Ok(Err(error)) => format!("its end is not known: {error}"),
+        Err(_) => format!("did not end within {}; it was killed", Span(limit)),
+    };
+    bad(format!("{called}: {how}{}", last_lines(&output)))
+}
+
+/// Reads to the end, and passes the last of it on.
+async fn read_tail(mut from: impl AsyncRead + Unpin, to: tokio::sync::mpsc::UnboundedSender<Vec<u8>>) {
+    let mut tail = Vec::new();
+    let mut part = [0; 4 << 10];
+    while let Ok(read @ 1..) = from.read(&mut part).await {
+        keep_tail(&mut tail, &part[..read]);
+    }
+    let _ = to.send(tail);
+}
+
+/// Adds to what is kept, of which only the end stays.
+fn keep_tail(kept: &mut Vec<u8>, part: &[u8]) {
+    kept.extend_from_slice(part);
+    let surplus = kept.len().saturating_sub(OUTPUT_BYTES);
+    kept.drain(..surplus);
+}
+
+fn last_lines(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let short = |line: &str| printable(line).trim_end().chars().take(LINE_CHARACTERS).collect::<String>();
+    let lines: Vec<String> = text.lines().map(short).filter(|line| !line.is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(OUTPUT_LINES)..];
+    if last.is_empty() { String::new() } else { format!("; last lines: {}", last.join(" | ")) }
+}
