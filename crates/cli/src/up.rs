@@ -33,6 +33,8 @@ use crate::{choice, lead};
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7717);
 /// Longest wait for a controller that was started to be ready.
 const READY_LIMIT: Duration = Duration::from_secs(10);
+/// Longest wait for somebody else's controller when the one that was started here has ended.
+const OTHERS_LIMIT: Duration = Duration::from_secs(2);
 /// Longest wait for the processes to be gone after everything was stopped.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 /// An agent or proxy that has not answered for this long while everything is being stopped will not.
@@ -58,26 +60,28 @@ async fn start(
 ) -> Result<Client, Failure> {
     place.make()?;
     let client = Client::new(place.clone());
-    if client.overview().await.is_err() {
-        spawn_controller(place, api, false)?;
-    }
-    let ready = async {
-        while !client.ready().await.is_ok_and(|troubles| is_bearable(&troubles)) {
-            tokio::time::sleep(LOOK).await;
-        }
+    let mut child = match client.overview().await {
+        Ok(_) => None,
+        Err(_) => Some(spawn_controller(place, api, false)?),
     };
-    match tokio::time::timeout(READY_LIMIT, ready).await {
-        Ok(()) => Ok(client),
-        Err(_) => {
+    let (began, mut ended) = (Instant::now(), None);
+    while !client.ready().await.is_ok_and(|troubles| is_bearable(&troubles)) {
+        if ended.is_none() && child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+        {
+            ended = Some(Instant::now());
+        }
+        // Somebody else may have started one at the same time.
+        if began.elapsed() >= READY_LIMIT || ended.is_some_and(|at| at.elapsed() >= OTHERS_LIMIT) {
             let log = place.own_log("controller");
             let tail = evenkeel_platform::logs::tail(&log, 10).join("\n  ");
             let troubles = client.ready().await.unwrap_or_default().join("; ");
-            Err(Failure::Internal(format!(
-                "not ready after {READY_LIMIT:?}: {troubles}\n  {tail}\n  log: {}",
-                log.display()
-            )))
+            let what = if ended.is_some() { "the controller has ended" } else { "not ready" };
+            let (waited, log) = (began.elapsed().as_secs(), log.display());
+            return Err(Failure::Internal(format!("{what} after {waited} s: {troubles}\n  {tail}\n  log: {log}")));
         }
+        tokio::time::sleep(LOOK).await;
     }
+    Ok(client)
 }
 
 /// Starts one more controller in the background; answers its pid once it stands by.

@@ -181,6 +181,9 @@ pub enum StoreError {
         /// In words.
         why: String,
     },
+    /// It is not what it would have to be for this; trying again does not help.
+    #[error("{0}")]
+    Refused(String),
     /// Disk full, file locked, or anything else of the environment; trying again may help.
     #[error("the store does not answer: {0}")]
     Unavailable(String),

@@ -72,13 +72,14 @@ impl SqlStore {
     /// Fills the site, which must be empty, from a backup that is verified first; all of it or nothing.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`]: the backup is damaged or none, or the site is not empty. Nothing has changed then.
+    /// [`StoreError::Refused`]: the backup is damaged, or the site is not empty. [`StoreError::Unavailable`]: the file is
+    /// no backup, or it is the environment. Nothing has changed then.
     pub async fn restore(&self, path: &Path) -> Result<Contents, StoreError> {
         let contents = verify(path).await?;
         if !self.log.view().await?.services().await?.is_empty() {
             let why =
                 format!("the site `{}` is not empty, and a backup is restored into an empty one", self.log.site());
-            return Err(unavailable(self.log.address(), why));
+            return Err(StoreError::Refused(format!("{}: {why}", self.log.address())));
         }
         let source = Log::read_only(path).await?;
         copy(&mut source.view().await?, &self.log, false).await?;
@@ -90,9 +91,11 @@ impl SqlStore {
 /// Reads a backup from its first byte to its last; tells what it holds.
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] or [`StoreError::Damaged`] for one that cannot be restored.
+/// [`StoreError::Refused`] for one that is damaged; [`StoreError::Unavailable`] for a file that is none.
 pub async fn verify(path: &Path) -> Result<Contents, StoreError> {
-    let damaged = |why: String| file::unavailable(path, format!("this backup is damaged and cannot be used: {why}"));
+    let damaged = |why: String| {
+        StoreError::Refused(format!("{}: this backup is damaged and cannot be used: {why}", path.display()))
+    };
     file::recognise(path, File::open(path).map_err(|error| file::unavailable(path, error))?)?;
     file::check(path).await.map_err(damaged)?;
     let log = Log::read_only(path).await?;
