@@ -52,6 +52,9 @@ pub(crate) enum Command {
         /// The files
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// Print each service in each of its environments as it is understood, as YAML
+        #[arg(long)]
+        resolved: bool,
     },
     /// Start evenkeel: controller, API, agent and proxy
     Up(UpArgs),

@@ -72,13 +72,13 @@ fn terminal_width() -> usize {
 }
 
 /// `evenkeel check`: every file is looked at, whatever is wrong with those before it.
-pub(crate) fn check(files: &[PathBuf], is_json: bool) -> Exit {
-    let goods = files.iter().filter(|path| check_one(path, is_json)).count();
+pub(crate) fn check(files: &[PathBuf], resolved: bool, is_json: bool) -> Exit {
+    let goods = files.iter().filter(|path| check_one(path, resolved, is_json)).count();
     if goods == files.len() { Exit::Done } else { Exit::Refused }
 }
 
 /// Says what is wrong with a file; tells whether it can be used.
-fn check_one(path: &Path, is_json: bool) -> bool {
+fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
     let (name, paint) = (path.display().to_string(), Paint::stdout());
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -91,14 +91,27 @@ fn check_one(path: &Path, is_json: bool) -> bool {
             return false;
         }
     };
-    let (problems, services) = match evenkeel_manifest::read(&name, &text) {
-        Ok(read) => (read.warnings, read.specs.len()),
-        Err(problems) => (problems, 0),
+    let (problems, documents) = match evenkeel_manifest::read(&name, &text) {
+        Ok(read) => {
+            let names = read.specs.iter().map(|spec| spec.service.to_string());
+            (read.warnings, names.zip(read.resolved).collect::<Vec<_>>())
+        }
+        Err(problems) => (problems, Vec::new()),
     };
-    let errors = problems.errors();
+    let (errors, services) = (problems.errors(), documents.len());
     if is_json {
-        say(json!({"file": name, "errors": errors, "services": services, "problems": problems.to_json()}));
+        let mut told = json!({"file": name, "errors": errors, "services": services, "problems": problems.to_json()});
+        if resolved {
+            let each = documents.iter().map(|(service, yaml)| json!({"service": service, "yaml": yaml}));
+            told["resolved"] = each.collect();
+        }
+        say(told);
         return errors == 0;
+    }
+    if resolved && errors == 0 {
+        let each = documents.iter().map(|(service, yaml)| format!("# {service}\n{yaml}"));
+        say(each.collect::<Vec<_>>().join("---\n").trim_end());
+        return true;
     }
     if !problems.is_empty() {
         // Its last line counts them.
@@ -274,6 +287,9 @@ pub(crate) async fn status(
     watch: bool,
     is_json: bool,
 ) -> Result<Exit, Failure> {
+    // `web@production` is `web`.
+    let plain = service.and_then(|name| ServiceName::new(name).ok()).map(|name| name.to_string());
+    let service = plain.as_deref().or(service);
     let mut screen = Screen::new();
     loop {
         let overview = client.overview().await?;

@@ -105,7 +105,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     let client = || Ok::<_, Failure>(Client::new(Place::find(named)?));
     match &cli.command {
         Command::Demo(args) => demo::run(args, is_json).await,
-        Command::Check { files } => Ok(commands::check(files, is_json)),
+        Command::Check { files, resolved } => Ok(commands::check(files, *resolved, is_json)),
         Command::Up(args) => {
             if args.foreground {
                 log_to_stderr();

@@ -251,3 +251,98 @@ fn a_change_of_the_documentation_alone_is_not_rolled_out() {
     world.build("1.1", 0);
     says(&world.run(&["deploy", "--version", "1.1"]), 0, &["done: shop r2 (1.1)"]);
 }
+
+/// A service in staging and production, whose answers are its environment's greeting.
+fn environments(world: &World) -> std::net::SocketAddr {
+    let [staging, _] = common::free_addresses();
+    let own = serde_json::json!(common::EVENKEEL);
+    let text = format!(
+        "service: shop
+command: [{own}, demo-service]
+artefact: release.json
+env: {{ DEMO_RECORDS: {records} }}
+minimumRequests: 1
+objectives: [error_rate < 5%]
+strategy: {{ recreate: {{ bake: 0 }} }}
+environments:
+  staging: {{ listen: {staging}, env: {{ WHERE: staging }} }}
+  production:
+    listen: {production}
+    env: {{ WHERE: production }}
+    gates: {{ approvals: [{{ role: ops, from: [alice] }}] }}
+",
+        records = serde_json::json!(world.records()),
+        production = world.listen,
+    );
+    fs::write(world.folder().join("evenkeel.yaml"), text).unwrap();
+    staging
+}
+
+fn status(world: &World, service: &str) -> Value {
+    let overview = world.expect(0, &["status", service, "--json"]).json().remove(0);
+    overview["services"][0].clone()
+}
+
+#[test]
+fn the_very_release_of_staging_is_deployed_to_production_with_its_approval() {
+    let world = World::new();
+    environments(&world);
+    world.build("1.0", 0);
+    world.expect(0, &["up"]);
+    says(&world.run(&["deploy", "--version", "1.0"]), 2, &["which service: evenkeel.yaml has shop@staging, shop"]);
+    let early = world.run(&["deploy", "--from", "staging", "--to", "production"]);
+    says(&early, 2, &["there is no service `shop@staging`"]);
+    says(&world.run(&["deploy", "--env", "staging", "--version", "1.0"]), 0, &["done: shop@staging r1 (1.0)"]);
+
+    // What is built since is not what is promoted.
+    world.build("2.0", 100);
+    let wrong = world.run(&["deploy", "--from", "staging", "--to", "production", "--version", "2.0"]);
+    says(&wrong, 2, &["shop@staging has r1 (1.0), not 2.0"]);
+    let detached = world.run(&["deploy", "shop", "--from", "staging", "--to", "production", "--detach"]);
+    says(&detached, 0, &["shop r1 (1.0) waits for its gates"]);
+    says(&run(by(&world, "alice", &["approve", "shop"])), 0, &["rollout #1 of shop is"]);
+    world.wait_for("production", || status(&world, "shop")["stable"] == 1);
+
+    let (staging, production) = (status(&world, "shop@staging"), status(&world, "shop@production"));
+    assert_eq!((&production["service"], &production["environment"]), (&"shop".into(), &"production".into()));
+    assert_eq!(staging["environment"], "staging");
+    let release = |service: &Value| service["releases"][0].clone();
+    assert_eq!(release(&staging)["artefact"], release(&production)["artefact"]);
+    assert_eq!(release(&production)["version"], "1.0");
+    says(&world.expect(0, &["history", "shop", "--rollout", "1"]), 0, &["r1 is r1 (1.0) of shop@staging"]);
+    // Each is a service of its own: replicas, environment, logs.
+    let replicas = world.replicas();
+    let pid = |name: &str| replicas.iter().find(|(id, _)| id.starts_with(name)).map(|(_, pid)| *pid).unwrap();
+    let environ = |pid: u32| fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    assert!(environ(pid("shop@staging-r1-")).contains("WHERE=staging"));
+    assert!(environ(pid("shop-r1-")).contains("WHERE=production"));
+    assert!(world.state().join("logs/shop@staging/r1").is_dir());
+    world.expect(0, &["logs", "shop@staging"]);
+}
+
+#[test]
+fn nothing_is_promoted_that_was_not_kept_or_is_not_live() {
+    let world = World::new();
+    environments(&world);
+    let path = world.folder().join("evenkeel.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("artefact: release.json", "artefact: []")).unwrap();
+    world.build("1.0", 0);
+    world.expect(0, &["up"]);
+    world.expect(0, &["deploy", "--env", "staging", "--version", "1.0"]);
+    let ran = world.run(&["deploy", "--from", "staging", "--to", "production"]);
+    says(&ran, 2, &["nothing of r1 (1.0) of shop@staging was kept: name its files in `artefact`"]);
+    says(&world.run(&["deploy", "--from", "staging", "--to", "staging"]), 2, &["cannot be taken over from itself"]);
+}
+
+#[test]
+fn check_shows_what_each_environment_comes_to() {
+    let world = World::new();
+    environments(&world);
+    let shown = world.expect(0, &["check", "--resolved", "evenkeel.yaml"]).out;
+    for part in ["# shop@staging\n", "---\n# shop\n", "environment: \"staging\"", "\"WHERE\": \"production\""] {
+        assert!(shown.contains(part), "`{part}` is not in\n{shown}");
+    }
+    fs::write(world.folder().join("again.yaml"), &shown).unwrap();
+    says(&world.run(&["check", "again.yaml"]), 0, &["good, 2 service(s)"]);
+}

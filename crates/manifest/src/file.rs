@@ -3,18 +3,22 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::rc::Rc;
 
 use evenkeel_core::spec::Spec;
 
+use crate::environments;
 use crate::problem::{Code, Mistake, Problems};
 use crate::service::{BEGINNING, Service, service};
-use crate::yaml;
+use crate::yaml::{self, Node};
 
 /// What a file without mistakes says.
 #[derive(Debug)]
 pub struct Read {
     /// Its services, in the order of the file; at least one.
     pub specs: Vec<Spec>,
+    /// What each of them is described by, as a YAML document: that of an environment with what differs there.
+    pub resolved: Vec<String>,
     /// What is odd about it; may be empty.
     pub warnings: Problems,
 }
@@ -30,6 +34,8 @@ pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
     if documents.is_empty() && problems.is_empty() {
         problems.add(Mistake::new(Code::NoService, 0..0, "this file describes no service").help(BEGINNING));
     }
+    let documents: Vec<Rc<Node>> =
+        documents.iter().flat_map(|document| environments::expand(document, &mut problems)).collect();
     let services: Vec<Service> = documents.iter().filter_map(|document| service(document, &mut problems)).collect();
     check_names(&services, &mut problems);
     check_addresses(&services, &mut problems);
@@ -37,7 +43,8 @@ pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
     if problems.errors() > 0 {
         return Err(problems);
     }
-    Ok(Read { specs: services.into_iter().map(|service| service.spec).collect(), warnings: problems })
+    let resolved = documents.iter().map(|document| environments::written(document)).collect();
+    Ok(Read { specs: services.into_iter().map(|service| service.spec).collect(), resolved, warnings: problems })
 }
 
 fn check_names(services: &[Service], problems: &mut Problems) {
@@ -45,7 +52,7 @@ fn check_names(services: &[Service], problems: &mut Problems) {
     for Service { spec, name_at, .. } in services {
         let Some(at) = name_at else { continue };
         if let Some(first) = seen.get(&(spec.service.as_str(), &*spec.environment)) {
-            let message = format!("`{}` in {} is described twice", spec.service, spec.environment);
+            let message = format!("`{}` in {} is described twice", spec.service.service(), spec.environment);
             let mistake = Mistake::new(Code::DuplicateService, at.clone(), message).also(first.clone(), "first here");
             problems.add(mistake.label("again here").help("give one of them another `service` or `environment`"));
         } else {
@@ -60,8 +67,14 @@ fn check_addresses(services: &[Service], problems: &mut Problems) {
         let same_port = by_port.entry(taken.0.port()).or_default();
         if let Some((_, first)) = same_port.iter().find(|(address, _)| overlap(address.ip(), taken.0.ip())) {
             let message = format!("the address {} is taken", taken.0);
-            let mistake = Mistake::new(Code::AddressTaken, taken.1.clone(), message).also(first.clone(), "by this one");
-            problems.add(mistake.label("taken").help("give each `listen` and each `preview` an address of its own"));
+            let mistake = Mistake::new(Code::AddressTaken, taken.1.clone(), message);
+            // Two environments that both have what the service says.
+            problems.add(if *first == taken.1 {
+                mistake.label("would be that of several environments").help("write another one in each environment")
+            } else {
+                let help = "give each `listen` and each `preview` an address of its own";
+                mistake.label("taken").also(first.clone(), "by this one").help(help)
+            });
         }
         same_port.push(taken);
     }

@@ -5,6 +5,7 @@
 //! Knows no file system: the caller reads the file. Modules, in reading order:
 //!
 //! - `file`: all services of a file, and whether they get in one another's way.
+//! - `environments`: one service in several places, each with what differs there.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
@@ -15,6 +16,7 @@
 //! - `problem`: what is wrong, and how it is shown.
 
 mod command;
+mod environments;
 mod fields;
 mod file;
 mod gates;

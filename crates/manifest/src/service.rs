@@ -15,7 +15,7 @@ use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
 use crate::strategy::{objectives, strategy};
-use crate::values::{address, count, duration, name, number, short, size, url_path, written};
+use crate::values::{address, count, duration, label, name, number, short, size, url_path, written};
 use crate::yaml::{Kind, Node};
 
 /// How a file of one service begins.
@@ -34,6 +34,7 @@ pub(crate) static SERVICE: Section = Section {
     keys: &[
         "service",
         "environment",
+        "environments",
         "command",
         "artefact",
         "replicas",
@@ -130,6 +131,7 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
     read_program(&fields, command, &mut spec, problems);
     read_rollout(&fields, &mut spec, problems);
     read_limits(&fields, &mut spec, problems);
+    spec.service = spec.service.in_environment(&spec.environment).expect("both are DNS labels");
     let addresses = addresses.listen.into_iter().chain(addresses.preview).collect();
     Some(Service { spec, name_at, addresses })
 }
@@ -159,9 +161,7 @@ fn addresses(fields: &Fields<'_>, problems: &mut Problems) -> Addresses {
 }
 
 fn read_program(fields: &Fields<'_>, command: Option<Command>, spec: &mut Spec, problems: &mut Problems) {
-    fields.set("environment", &mut spec.environment, problems, |value, problems| {
-        name(value, problems).map(|name| name.as_str().to_owned())
-    });
+    fields.set("environment", &mut spec.environment, problems, |value, problems| label(value, problems));
     let artefact = fields.read("artefact", problems, command::artefact);
     if let Some(command) = command {
         spec.artefact = match artefact {

@@ -210,15 +210,20 @@ pub(crate) fn address(value: &Value<'_>, problems: &mut Problems) -> Option<Sock
     Some(address)
 }
 
-/// Reads a name that is a DNS label.
+/// Reads the name of a service, a DNS label: its environment is written elsewhere.
 pub(crate) fn name(value: &Value<'_>, problems: &mut Problems) -> Option<ServiceName> {
+    label(value, problems).and_then(|label| ServiceName::new(label).ok())
+}
+
+/// Reads a DNS label.
+pub(crate) fn label(value: &Value<'_>, problems: &mut Problems) -> Option<String> {
     let text = text(value, problems)?;
-    let name = ServiceName::new(text.as_str()).ok();
+    let name = ServiceName::new(text.as_str()).ok().filter(|_| !text.contains('@'));
     if name.is_none() {
         let help = "use 1 to 63 lower-case letters, digits and dashes, beginning and ending with a letter or digit";
         value.bad(format!("{}: `{}` is no name", value.name, short(&text)), help, problems);
     }
-    name
+    name.map(|_| text)
 }
 
 /// Reads a path of a URL.

@@ -64,7 +64,7 @@ pub(crate) enum Sort {
 }
 
 /// The key of a mapping.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Key {
     /// The key.
     pub(crate) text: String,
@@ -76,6 +76,39 @@ impl Node {
     /// Tells whether nothing is written here.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar(scalar) if scalar.sort == Sort::Null)
+    }
+
+    /// A mapping put together from others' entries.
+    pub(crate) fn mapping(at: Range<usize>, pairs: Vec<(Key, Rc<Self>)>) -> Rc<Self> {
+        let size = pairs.iter().fold(1_usize, |size, (_, node)| size.saturating_add(node.size));
+        let depth = 1 + pairs.iter().map(|(_, node)| node.depth).max().unwrap_or(0);
+        Rc::new(Self { at, kind: Kind::Map(pairs), size, depth })
+    }
+
+    /// A key as a value of its own.
+    pub(crate) fn text(key: &Key) -> Self {
+        let kind = Kind::Scalar(Scalar { text: key.text.clone(), sort: Sort::Text });
+        Self { at: key.at.clone(), kind, size: 1, depth: 0 }
+    }
+
+    /// The value in YAML's flow style; texts in quotes, which reads as it was written.
+    pub(crate) fn flow(&self) -> String {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        match &self.kind {
+            Kind::Scalar(Scalar { text, sort: Sort::Text }) => quoted(text),
+            Kind::Scalar(Scalar { text, .. }) if text.is_empty() => "null".into(),
+            Kind::Scalar(scalar) => scalar.text.clone(),
+            Kind::List(items) => {
+                let items: Vec<String> = items.iter().map(|item| item.flow()).collect();
+                format!("[{}]", items.join(", "))
+            }
+            Kind::Map(pairs) if pairs.is_empty() => "{}".into(),
+            Kind::Map(pairs) => {
+                let entry = |(key, node): &(Key, Rc<Self>)| format!("{}: {}", quoted(&key.text), node.flow());
+                let entries: Vec<String> = pairs.iter().map(entry).collect();
+                format!("{{ {} }}", entries.join(", "))
+            }
+        }
     }
 
     /// What this is, for people: `a list`.

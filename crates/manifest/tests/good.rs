@@ -45,7 +45,10 @@ fn three_lines_make_a_service_with_every_default() {
 fn each_key_replaces_its_default_and_nothing_else() {
     type Change = fn(&mut Spec);
     let cases: [(&str, Change); 22] = [
-        ("environment: staging", |spec| spec.environment = "staging".into()),
+        ("environment: staging", |spec| {
+            spec.environment = "staging".into();
+            spec.service = ServiceName::new("web@staging").unwrap();
+        }),
         ("artefact: ./build", |spec| spec.artefact = vec!["build".into()]),
         ("artefact: [app.py, 'r/{{ version }}']", |spec| spec.artefact = vec!["app.py".into(), "r/{{version}}".into()]),
         ("artefact: []", |spec| spec.artefact = Vec::new()),
@@ -75,6 +78,53 @@ fn each_key_replaces_its_default_and_nothing_else() {
         change(&mut expected);
         assert_eq!(one(&format!("{BASE}{text}\n")), expected, "{text}");
     }
+}
+
+#[test]
+fn each_environment_is_the_service_with_what_differs_there() {
+    let text = "
+service: web
+command: [bin/web, \"{{version}}\"]
+replicas: 4
+env: { LOG: info, REGION: eu }
+objectives: [\"error_rate < 1%\"]
+environments:
+  staging:
+    listen: 9080
+    replicas: 1
+    env: { LOG: debug }
+    strategy: { recreate: {} }
+  production:
+    listen: 8080
+    gates: { approvals: [{ role: ops, from: [ann] }] }
+";
+    let read = read("evenkeel.yaml", text).unwrap();
+    let [staging, production] = &read.specs[..] else { panic!("{:?}", read.specs) };
+    assert_eq!((staging.service.as_str(), staging.environment.as_str()), ("web@staging", "staging"));
+    assert_eq!((production.service.as_str(), production.environment.as_str()), ("web", "production"));
+    assert_eq!((staging.replicas, production.replicas), (1, 4));
+    let env = |spec: &Spec| spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>();
+    assert_eq!(env(staging), ["LOG=debug", "REGION=eu"]);
+    assert_eq!(env(production), ["LOG=info", "REGION=eu"]);
+    assert_eq!((staging.gates.approvals.len(), production.gates.approvals.len()), (0, 1));
+    assert_eq!(staging.command, production.command);
+    // What is shown of them means the same.
+    let again = evenkeel_manifest::read("resolved", &read.resolved.join("---\n")).unwrap();
+    assert_eq!(again.specs, read.specs);
+}
+
+#[test]
+fn windows_days_and_checks_read_as_they_are_written() {
+    let gates = "gates: { windows: [{ days: [fri-mon, wed], from: \"22:00\", to: \"02:30\", timeZone: Asia/Tokyo }],
+        except: [2026-12-24..2027-01-02], outside: refuse, skipWhenOnly: [\"*.md\"], within: 2h, approvals: [{ role: a }],
+        checks: [{ name: up, http: \"http://a/\" }, { name: run, command: [x, \"{{version}}\"] }] }";
+    let text = format!("service: web\ncommand: [bin/web]\nlisten: 1\nobjectives: [error_rate < 1%]\n{gates}");
+    let gates = read("evenkeel.yaml", &text).unwrap().specs.remove(0).gates;
+    let calendar = gates.calendar.unwrap();
+    assert_eq!(calendar.to_string(), "mon, wed, fri-sun 22:00-02:30 Asia/Tokyo");
+    assert_eq!((calendar.except[0].first.as_str(), calendar.except[0].last.as_str()), ("2026-12-24", "2027-01-02"));
+    assert_eq!(gates.within.0, Duration::from_secs(7_200));
+    assert_eq!(gates.checks.iter().map(|check| check.timeout.as_secs()).collect::<Vec<_>>(), [10, 300]);
 }
 
 #[test]

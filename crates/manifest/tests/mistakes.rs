@@ -280,7 +280,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, environment, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, stop, logs
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -321,7 +321,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, environment, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, stop, logs
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -965,4 +965,114 @@ fn strategies_that_could_not_work_are_told() {
       4:1 spec::conflict this strategy cannot be used with `listen: none`: `sticky`, `match`, `mirror` and `objectives` are about requests
         write `rolling: {}`, `recreate: {}`, or a canary whose steps have only `weight`, `hold`, `replicas`
     "#);
+}
+
+#[test]
+fn gates_say_what_is_wrong_with_them() {
+    insta::assert_snapshot!(told_of_lines([
+        "gates: { approvals: [{ role: a, count: 3, from: [x, y] }] }",
+        "gates: { approvals: [{ role: a }, { role: a }] }",
+        "gates: { within: 1h }",
+        "gates: { windows: [{ days: [mon-fry], from: \"9:00\", to: \"25:00\", timeZone: Europe/Bielefeld }] }",
+        "gates: { windows: [{ from: \"09:00\", to: \"09:00\", timeZone: UTC }] }",
+        "gates: { windows: [{ timeZone: UTC }], except: [2026-12-32, \"2027-01-02..2026-12-24\"] }",
+        "gates: { windows: [{ timeZone: UTC }], outside: perhaps }",
+        "gates: { checks: [{ name: a }] }",
+        "gates: { checks: [{ name: a, http: \"https://a/\" }, { name: b, tcp: a }, { name: c, tcp: \"a:1\", status: 200 }] }",
+        "gates: { checks: [{ name: a, command: make test }] }",
+        "gates: { skipWhenOnly: [\"[\"] }",
+        "gates: { dependencies: [a] }",
+    ]), @r#"
+    gates: { approvals: [{ role: a, count: 3, from: [x, y] }] }
+      5:33 spec::out_of_range 3 of 2 people cannot approve
+        lower `count`, or name more people in `from`
+    gates: { approvals: [{ role: a }, { role: a }] }
+      5:21 spec::bad_value the role `a` is there twice
+        give each its own role
+    gates: { within: 1h }
+      5:10 spec::conflict `within` means nothing without `approvals`
+        add `approvals`, or leave `within` out
+    gates: { windows: [{ days: [mon-fry], from: "9:00", to: "25:00", timeZone: Europe/Bielefeld }] }
+      5:29 spec::bad_value `mon-fry` is no day of the week
+        write days and spans of them: `[mon-thu, sat]`, from mon, tue, wed, thu, fri, sat, sun
+      5:45 spec::bad_value `from`: `9:00` is no time of day
+        write hours and minutes in quotes: `"09:00"`; the end of a day is "24:00"
+      5:57 spec::bad_value `to`: `25:00` is no time of day
+        write hours and minutes in quotes: `"09:00"`; the end of a day is "24:00"
+      5:76 spec::bad_value there is no time zone `Europe/Bielefeld`
+        write its name in the IANA database, such as `Europe/Berlin` or `UTC`
+    gates: { windows: [{ from: "09:00", to: "09:00", timeZone: UTC }] }
+      5:37 spec::bad_value `from` and `to` are the same time
+        leave both out for the whole day; an earlier `to` is on the next day
+    gates: { windows: [{ timeZone: UTC }], except: [2026-12-32, "2027-01-02..2026-12-24"] }
+      5:49 spec::bad_value `2026-12-32` is no span of days
+        write a day or a span of them in quotes: `"2026-12-24..2027-01-02"`
+      5:61 spec::bad_value `2027-01-02..2026-12-24` is no span of days
+        write a day or a span of them in quotes: `"2026-12-24..2027-01-02"`
+    gates: { windows: [{ timeZone: UTC }], outside: perhaps }
+      5:49 spec::bad_value `outside` takes `wait` or `refuse`
+        write `outside: wait`, the default
+    gates: { checks: [{ name: a }] }
+      5:19 spec::missing_key this check looks at nothing
+        add `http: URL`, `tcp: "host:port"` or `command: [program, argument]`
+    gates: { checks: [{ name: a, http: "https://a/" }, { name: b, tcp: a }, { name: c, tcp: "a:1", status: 200 }] }
+      5:36 spec::bad_value `http`: `https://a/` cannot be asked
+        write `http://host:port/path`; for https let a command ask: `command: [curl, -fsS, URL]`
+      5:68 spec::bad_value `tcp`: `a` is no address
+        write `host:port`, such as `db.internal:5432`
+      5:96 spec::conflict `status` means nothing without `http`
+        leave `status` out, or make it a check of `http`
+    gates: { checks: [{ name: a, command: make test }] }
+      5:39 spec::wrong_type `command` takes a list, not text
+        no shell reads this; write a list: `[make, test]`
+    gates: { skipWhenOnly: ["["] }
+      5:25 spec::bad_value `[` is no pattern: unclosed character class; missing ']'
+        write `docs/**` for a folder, `*.md` for names in any folder
+    gates: { dependencies: [a] }
+      5:10 spec::unknown_key the mapping `gates` has no key `dependencies`
+        write each as one of `checks`: `{ name: database, tcp: "db:5432" }`
+    "#);
+}
+
+#[test]
+fn a_mistake_in_an_environment_is_shown_where_it_is_written() {
+    insta::assert_snapshot!(told_of_lines([
+        "environments: { staging: { listen: 1, replicas: 0 }, production: {} }",
+        "environments: { staging: { command: [x] }, production: { listen: 2 } }",
+        "environments: { Staging: { listen: 1 } }",
+        "environments: { staging: }",
+        "environments: {}",
+        "environments: [staging]",
+        "environments: { staging: { listen: 1 } }\nenvironment: test",
+        "environments: { staging: {}, production: {} }",
+        "environments: { staging: { repicas: 2 } }",
+    ]), @r"
+    environments: { staging: { listen: 1, replicas: 0 }, production: {} }
+      5:49 spec::out_of_range `replicas`: `0` is out of range
+        write a value from 1 to 1000
+    environments: { staging: { command: [x] }, production: { listen: 2 } }
+      5:28 spec::conflict `command` is the same in every environment
+        write it at the top of the service; what differs goes into `env`, where the program finds it
+    environments: { Staging: { listen: 1 } }
+      5:17 spec::bad_value an environment: `Staging` is no name
+        use 1 to 63 lower-case letters, digits and dashes, beginning and ending with a letter or digit
+    environments: { staging: }
+      5:24 spec::wrong_type `staging` takes a mapping of what differs there, not an empty value
+        write `{}` when nothing does
+    environments: {}
+      5:1 spec::out_of_range `environments` names 0 environments
+        name 1 to 20 of them, or leave `environments` out
+    environments: [staging]
+      5:15 spec::wrong_type `environments` takes a mapping of names to what differs there, not a list
+        write what differs in each: `environments: { staging: { listen: 9080 }, production: {} }`
+    environments: { staging: { listen: 1 } }⏎environment: test
+      6:1 spec::conflict `environment` and `environments` exclude each other
+        leave `environment` out: each is named below
+    environments: { staging: {}, production: {} }
+      3:9 spec::address_taken the address 127.0.0.1:8080 is taken
+        write another one in each environment
+    environments: { staging: { repicas: 2 } }
+      5:28 spec::unknown_key a service has no key `repicas`
+        write `replicas`
+    ");
 }
