@@ -333,6 +333,7 @@ where
         let now = self.clock.now();
         if !self.has_looked && self.has_taken_stock.is_some_and(|since| now.since(since) >= FIRST_LOOK) {
             self.has_looked = true;
+            info!(services = self.keepers.len(), "has looked at everything, decides from here on");
             self.touch_all();
         }
         if !self.has_looked || self.going_down.is_some() {
