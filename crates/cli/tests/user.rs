@@ -576,6 +576,40 @@ fn a_preview_reaches_the_candidate_while_users_get_the_stable_release() {
     world.down();
 }
 
+#[test]
+fn testers_copies_and_visitors_meet_a_candidate_as_its_steps_say_and_down_ends_it_all() {
+    let world = World::new();
+    let first = "{ weight: 0%, hold: manual, match: [{ header: X-Beta, is: 1 }], mirror: 100% }";
+    let second = "{ weight: 50%, hold: manual, match: [{ header: X-Beta, is: 1 }] }";
+    let strategy = format!("{{ canary: {{ sticky: visitor, steps: [{first}, {second}] }} }}");
+    world.write_spec(&Spec { strategy, ..Spec::default() });
+    world.up();
+    world.ship("v1");
+    world.begin("v2", 0);
+    let by = |more: &[&str]| {
+        let answer = ask(world.listen, "shop", "/", more);
+        if answer.head.contains("x-version: v2") { "v2" } else { "v1" }
+    };
+    world.wait_for("testers", || by(&["X-Beta: 1"]) == "v2");
+    let before = served_by(&world, "v2");
+    assert!((0..20).all(|_| by(&[]) == "v1" && by(&["X-Beta: 1"]) == "v2"));
+    world.wait_for("copies", || served_by(&world, "v2") >= before + 40);
+    world.wait_for("figures", || release(&world, "v2")["mirrored"]["classes"][1].as_u64().unwrap() >= 20);
+    assert_eq!(release(&world, "v2")["total"]["classes"], json!([0, 0, 0, 0, 0]));
+    assert_says(&world.expect(0, &["status"]), &["pinned", "copies"]);
+
+    world.expect(0, &["promote"]);
+    world.wait_for("half", || world.weight("v2") == Some(5_000));
+    for _ in 0..10 {
+        let first = get(world.listen);
+        let cookie = first.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).unwrap();
+        let cookie = format!("cookie: {}", cookie.split_once(';').unwrap().0);
+        let met = if first.head.contains("x-version: v2") { "v2" } else { "v1" };
+        assert!((0..5).all(|_| by(&[&cookie]) == met));
+    }
+    world.down();
+}
+
 /// A spec with ten mistakes: the lines they are in, with the column and a word of what is right.
 const TEN_MISTAKES: &str = "service: Shop
 comand: [bin/web]

@@ -471,7 +471,7 @@ where
             }
             let mut routes = keeper.routes(&sight);
             if let Some(routes) = routes.as_mut().filter(|_| self.going_down.is_some()) {
-                routes.releases.clear();
+                routes.close();
             }
             keeper.routes = routes;
             let is_settled = keeper.routes.as_ref() == sight.in_force && keeper.is_settled();

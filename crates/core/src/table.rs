@@ -199,6 +199,13 @@ impl ServiceRoutes {
         self.releases.iter().find(|r| r.revision == revision).map_or(BasisPoints::NONE, |r| r.weight)
     }
 
+    /// Takes every release out, and what names one: from here on nobody answers.
+    pub fn close(&mut self) {
+        self.releases.clear();
+        self.pins.clear();
+        (self.fallback, self.mirror) = (None, None);
+    }
+
     /// Tells whether a replica is among the backends.
     #[must_use]
     pub fn has_backend(&self, replica: &ReplicaId) -> bool {
@@ -265,6 +272,18 @@ mod tests {
         assert_eq!(elsewhere.unwrap_err(), "`web` pins requests to r7, which is not in the table");
         let elsewhere = with(|web| web.mirror = Some(Mirror { to: Revision(2), share: all }));
         assert_eq!(elsewhere.unwrap_err(), "`web` copies requests to r2, which is not in the table");
+    }
+
+    #[test]
+    fn a_service_that_is_closed_names_no_release_any_more() {
+        let closed = with(|web| {
+            web.pins = vec![pin(ValueMatch::Any, 1)];
+            web.mirror = Some(Mirror { to: Revision(1), share: BasisPoints::ALL });
+            web.fallback = Some(Revision(1));
+            web.close();
+            assert!(web.releases.is_empty() && web.fallback.is_none());
+        });
+        assert_eq!(closed, Ok(()));
     }
 
     #[test]
