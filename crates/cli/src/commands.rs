@@ -248,7 +248,7 @@ pub(crate) async fn deploy(named: Option<&Path>, args: &DeployArgs, is_json: boo
 
 /// The service of a file that a deploy is about.
 fn pick(file: &SpecFile, path: &Path, args: &DeployArgs) -> Result<ServiceName, Failure> {
-    let usage = |what: String| Failure::Usage(format!("{what}: {} has {}", path.display(), named(&file.specs)));
+    let usage = |what: String| Failure::Usage(format!("{what} {} has {}", path.display(), named(&file.specs)));
     let in_environment = |spec: &&Spec| args.env.as_ref().is_none_or(|env| spec.service.environment() == env);
     if let Some(name) = &args.service {
         let name = ServiceName::new(name.as_str()).map_err(|bad| Failure::Usage(bad.to_string()))?;
@@ -262,13 +262,13 @@ fn pick(file: &SpecFile, path: &Path, args: &DeployArgs) -> Result<ServiceName, 
         let only =
             others.next().filter(|_| others.next().is_none() && args.env.is_none() && !name.as_str().contains('@'));
         let found = file.specs.iter().find(|spec| spec.service == wanted).or(only);
-        return found.map(|spec| spec.service.clone()).ok_or_else(|| usage(format!("there is no `{wanted}`")));
+        return found.map(|spec| spec.service.clone()).ok_or_else(|| usage(format!("there is no `{wanted}`:")));
     }
     let mut found = file.specs.iter().filter(in_environment);
     match (found.next(), found.next()) {
         (Some(only), None) => Ok(only.service.clone()),
-        (None, _) => Err(usage("no service is in that environment".into())),
-        (Some(_), Some(_)) => Err(usage("which service".into())),
+        (None, _) => Err(usage("no service is in that environment:".into())),
+        (Some(_), Some(_)) => Err(usage("which service?".into())),
     }
 }
 

@@ -289,7 +289,7 @@ fn the_very_release_of_staging_is_deployed_to_production_with_its_approval() {
     environments(&world);
     world.build("1.0", 0);
     world.expect(0, &["up"]);
-    says(&world.run(&["deploy", "--version", "1.0"]), 2, &["which service: evenkeel.yaml has shop@staging, shop"]);
+    says(&world.run(&["deploy", "--version", "1.0"]), 2, &["which service? evenkeel.yaml has shop@staging, shop"]);
     let early = world.run(&["deploy", "--from", "staging", "--to", "production"]);
     says(&early, 2, &["there is no service `shop@staging`"]);
     says(&world.run(&["deploy", "--env", "staging", "--version", "1.0"]), 0, &["done: shop@staging r1 (1.0)"]);
