@@ -26,10 +26,16 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
+    /// How to print: `--json` is short for `-o json`.
+    #[must_use]
+    pub(crate) fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output }
+    }
+
     /// Whether programs read the output.
     #[must_use]
     pub(crate) fn is_json(&self) -> bool {
-        self.json || self.output == Output::Json
+        self.output() == Output::Json
     }
 }
 
@@ -40,6 +46,8 @@ pub(crate) enum Output {
     Text,
     /// For programs.
     Json,
+    /// As a page; only `report` has one.
+    Html,
 }
 
 /// What to do.
@@ -77,6 +85,18 @@ pub(crate) enum Command {
         /// Show every decision of this rollout with its evidence
         #[arg(long, value_name = "N")]
         rollout: Option<u32>,
+    },
+    /// Say why a rollout did what it did: the answer first, then every decision with its evidence
+    Explain {
+        /// The service and the number of the rollout; default: the last one
+        #[arg(value_name = "SERVICE|ROLLOUT", num_args = 0..=2)]
+        which: Vec<String>,
+    },
+    /// Report a rollout: phases, both releases in numbers, decisions; `-o html` gives a page
+    Report {
+        /// The service and the number of the rollout; default: the last one
+        #[arg(value_name = "SERVICE|ROLLOUT", num_args = 0..=2)]
+        which: Vec<String>,
     },
     /// Run a recorded rollout once more: compares every decision with what was recorded
     Replay {

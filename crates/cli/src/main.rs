@@ -11,7 +11,7 @@
 //! - [`follow`]: a rollout to its end.
 //! - [`gates`]: what a deploy waits for before it begins, and who says yes.
 //! - [`client`], [`place`]: the controller's socket and where it is.
-//! - [`recording`], [`replay`]: what is written down of a rollout, and once more through it.
+//! - [`recording`], [`report`], [`replay`]: what is written down of a rollout, told, and once more through it.
 //! - [`render`], [`screen`], [`paint`]: how things look on a terminal.
 //! - [`exit`]: exit codes.
 //! - [`demo`]: the whole story on this machine.
@@ -31,6 +31,7 @@ mod place;
 mod recording;
 mod render;
 mod replay;
+mod report;
 mod screen;
 mod up;
 
@@ -39,7 +40,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use evenkeel_api::routes::CommandBody;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, Output};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::place::Place;
@@ -104,6 +105,11 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
     let is_json = cli.is_json();
     let client = || Ok::<_, Failure>(Client::new(Place::find(named)?));
     match &cli.command {
+        Command::Explain { which } => report::explain(Place::find(named)?, which, cli.output()).await,
+        Command::Report { which } => report::report(Place::find(named)?, which, cli.output()).await,
+        _ if cli.output() == Output::Html => {
+            Err(Failure::Usage("only `evenkeel report` has a page: use `-o text` or `-o json`".to_owned()))
+        }
         Command::Demo(args) => demo::run(args, is_json).await,
         Command::Check { files, resolved } => Ok(commands::check(files, *resolved, is_json)),
         Command::Up(args) => {

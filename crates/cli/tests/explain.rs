@@ -78,3 +78,74 @@ fn a_rollout_replays_to_the_bit_although_its_controller_was_killed_in_the_middle
     assert!(decisions.iter().all(|decision| decision["outcome"]["agreement"] == "same"), "{replayed:#}");
     assert!(decisions.len() >= 8, "{replayed:#}");
 }
+
+#[test]
+fn explain_says_why_first_and_its_numbers_are_those_of_the_release_itself() {
+    let world = with_a_bad_release();
+    let text = world.expect(0, &["explain"]).out;
+    let first = text.lines().next().unwrap();
+    assert!(first.contains("shop rollout #2, r2 (2.0.0) was taken back"), "{text}");
+    assert!(first.contains("error_rate is") && first.contains("limit < 5 %"), "{text}");
+    for part in ["it would have gone on with", "this step: ", "asked for by tester", "detect", "traffic", "verify"] {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    let story = told(&world, &["explain", "--json"])["story"].clone();
+    let candidate = &story["whole"][0];
+    let answers = world.answers("2.0.0");
+    assert_eq!(candidate["requests"].as_u64().unwrap(), answers.len() as u64);
+    let failed = answers.iter().filter(|answer| answer.status >= 500).count();
+    assert_eq!(candidate["errors"].as_u64().unwrap(), failed as u64);
+    let budgets = story["budgets"].as_array().unwrap();
+    let parts: Vec<&str> = budgets.iter().map(|budget| budget["part"].as_str().unwrap()).collect();
+    assert_eq!(parts, ["detect", "traffic", "stop", "verify", "all"]);
+    for budget in budgets {
+        let (took, limit) = (budget["took_us"].as_u64().unwrap(), budget["limit_us"].as_u64().unwrap());
+        assert!(took <= limit, "{budget:#}");
+    }
+    // The rollback that people see is the one that is explained.
+    let rollout = world.rollout().unwrap();
+    let moments = rollout["moments"].as_array().unwrap();
+    let decided: Vec<&Value> =
+        story["decisions"].as_array().unwrap().iter().map(|decision| &decision["text"]).collect();
+    assert_eq!(decided, moments.iter().map(|moment| &moment["text"]).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_report_is_text_json_and_a_page_that_loads_nothing() {
+    let world = with_a_bad_release();
+    let text = world.expect(0, &["report", SERVICE]).out;
+    for part in
+        ["both releases while both had a share", "points (95 %:", "It is not the test", "canary, asked for by tester"]
+    {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    let story = told(&world, &["report", "2", "-o", "json"])["story"].clone();
+    let arms = story["comparison"]["arms"].as_array().unwrap();
+    let rates = [0, 1].map(|arm| arms[arm]["error_rate"].as_f64().unwrap());
+    let interval = &story["comparison"]["error_rate"];
+    let [low, value, high] = ["low", "value", "high"].map(|end| interval[end].as_f64().unwrap());
+    assert!((value - (rates[0] - rates[1])).abs() < 1e-12 && low < value && value < high, "{interval}");
+    let page = world.expect(0, &["report", "-o", "html"]).out;
+    assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"));
+    for part in ["<svg", "prefers-color-scheme: dark", "rolling back: error_rate is"] {
+        assert!(page.contains(part), "no `{part}` in the page");
+    }
+    for part in ["<script", "http://", "https://", "<link", "<img", "url("] {
+        assert!(!page.contains(part), "`{part}` in the page");
+    }
+    let other = world.expect(2, &["status", "-o", "html"]);
+    assert!(other.err.contains("only `evenkeel report` has a page"), "{}", other.err);
+}
+
+#[test]
+fn unknown_rollouts_end_with_two_and_say_where_to_look() {
+    let world = World::new();
+    world.up();
+    world.ship("1.0.0");
+    for arguments in [["explain", "7"], ["report", "7"], ["replay", "7"]] {
+        let ran = world.expect(2, &arguments);
+        assert!(ran.err.contains("no rollout #7") && ran.err.contains("evenkeel history shop"), "{}", ran.err);
+    }
+    let ran = world.expect(2, &["explain", SERVICE, "last"]);
+    assert!(ran.err.contains("`last` is no rollout"), "{}", ran.err);
+}
