@@ -146,7 +146,7 @@ impl Fleet {
     /// Takes note of a probe's answer; tells whether it changes what the replica is taken for.
     pub fn answered(&mut self, replica: &ReplicaId, kind: ProbeKind, answer: &Answered, now: Timestamp) -> bool {
         let Some(member) = self.members.get_mut(replica) else { return false };
-        let seen = |book: &ProbeBook| (book.is_ready(), book.must_restart(now), book.gives_up_at().is_none());
+        let seen = |book: &ProbeBook| (book.is_ready(), book.must_restart(), book.has_started());
         let before = seen(&member.book);
         member.book.answered(kind, answer, now);
         seen(&member.book) != before
@@ -156,10 +156,7 @@ impl Fleet {
     #[must_use]
     pub fn rests_until(&self) -> Timestamp {
         let of_member = |member: &Member| match member.stage {
-            Stage::Running { .. } => {
-                let due = [member.book.next_due(), member.book.gives_up_at()].into_iter().flatten().min();
-                due.unwrap_or(Timestamp(u64::MAX))
-            }
+            Stage::Running { .. } => member.book.next_due().unwrap_or(Timestamp(u64::MAX)),
             Stage::Launching { .. } | Stage::Leaving { .. } | Stage::Terminating { .. } => Timestamp(0),
         };
         let empty = self.slots.values().filter(|slot| !slot.filled).map(|slot| slot.retry_at);
@@ -324,11 +321,10 @@ impl Fleet {
     fn runs(&mut self, replica: &Replica, world: &World<'_>, now: Timestamp) {
         let id = &replica.replica;
         self.adopt(id, replica.port, world, now);
-        let probes = probes_of(id, world);
         let member = self.members.get_mut(id).filter(|member| matches!(member.stage, Stage::Launching { .. }));
         if let Some(member) = member {
             member.port = replica.port;
-            member.book = ProbeBook::new(&probes, now);
+            member.book = ProbeBook::new(&probes_of(id, world), now);
             member.stage = Stage::Running { since: now };
         }
         if let Some(member) = self.members.get_mut(id) {
@@ -423,7 +419,7 @@ impl Fleet {
         for (id, member) in &mut self.members {
             let stop = world.releases.get(&id.revision).map_or_else(Stop::default, |release| release.content.stop);
             match member.stage {
-                Stage::Running { since } if member.book.must_restart(now) => {
+                Stage::Running { since } if member.book.must_restart() => {
                     if let Some(slot) = member.slot.and_then(|slot| self.slots.get_mut(&slot)) {
                         slot.forgive(since, now);
                     }

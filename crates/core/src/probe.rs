@@ -46,6 +46,8 @@ struct Tracker {
     in_a_row: u32,
     last_good: Option<bool>,
     good: Option<bool>,
+    /// When it was answered badly last.
+    bad_at: Option<Timestamp>,
     detail: String,
 }
 
@@ -121,22 +123,24 @@ impl ProbeBook {
         due.into_iter().chain(running).min()
     }
 
-    /// When [`ProbeBook::must_restart`] may change without an answer; `None`: never.
-    #[must_use]
-    pub fn gives_up_at(&self) -> Option<Timestamp> {
-        let limit = |tracker: &Tracker| self.started.after(tracker.probe.time_to_start());
-        self.startup.as_ref().filter(|tracker| tracker.good != Some(true)).map(limit)
-    }
-
     /// Takes note of an answer.
     pub fn answered(&mut self, kind: ProbeKind, answer: &Answered, now: Timestamp) {
-        let eager = kind != ProbeKind::Liveness && now.since(self.started) < EAGER_FOR;
+        let started = self.started;
+        let eager = kind != ProbeKind::Liveness && now.since(started) < EAGER_FOR;
         let Some(tracker) = self.tracker(kind) else { return };
         tracker.answered(answer);
         let period = tracker.probe.period;
         // Successes in a row are counted at the probe's own pace: the first one ends the eagerness.
         let wait = if eager && tracker.good != Some(true) && !answer.good { period.min(EAGER_PERIOD) } else { period };
         tracker.due = now.after(wait);
+        if !answer.good {
+            tracker.bad_at = Some(now);
+        }
+        // When its time is over it is asked once more, so that it is given up by what it says.
+        let limit = started.after(tracker.probe.time_to_start());
+        if kind == ProbeKind::Startup && now < limit {
+            tracker.due = tracker.due.min(limit);
+        }
         if kind == ProbeKind::Startup && tracker.good == Some(true) {
             self.begin_after_startup(now);
         }
@@ -148,12 +152,14 @@ impl ProbeBook {
         self.has_started() && self.readiness.good == Some(true)
     }
 
-    /// Whether it must be restarted: its liveness probe failed, or it did not start within the time that its startup
-    /// probe allows (initial delay + failure threshold × period).
+    /// Whether it must be restarted: its liveness probe failed, or its startup probe failed when the time was over that
+    /// it allows (initial delay + failure threshold × period). Time in which nobody asked says nothing about it.
     #[must_use]
-    pub fn must_restart(&self, now: Timestamp) -> bool {
-        let too_long =
-            |tracker: &Tracker| tracker.good != Some(true) && now >= self.started.after(tracker.probe.time_to_start());
+    pub fn must_restart(&self) -> bool {
+        let too_long = |tracker: &Tracker| {
+            let limit = self.started.after(tracker.probe.time_to_start());
+            tracker.good != Some(true) && tracker.bad_at.is_some_and(|at| at >= limit)
+        };
         let dead =
             |tracker: &Tracker| tracker.last_good == Some(false) && tracker.in_a_row >= tracker.probe.failure_threshold;
         self.startup.as_ref().is_some_and(too_long) || (self.has_started() && self.liveness.as_ref().is_some_and(dead))
@@ -169,7 +175,9 @@ impl ProbeBook {
             .unwrap_or("")
     }
 
-    fn has_started(&self) -> bool {
+    /// Whether its startup probe has succeeded, or it has none.
+    #[must_use]
+    pub fn has_started(&self) -> bool {
         self.startup.as_ref().is_none_or(|tracker| tracker.good == Some(true))
     }
 
@@ -192,7 +200,16 @@ impl ProbeBook {
 impl Tracker {
     fn new(probe: Probe, started: Timestamp) -> Self {
         let due = started.after(probe.initial_delay);
-        Self { probe, due, asking: false, in_a_row: 0, last_good: None, good: None, detail: String::new() }
+        Self {
+            probe,
+            due,
+            asking: false,
+            in_a_row: 0,
+            last_good: None,
+            good: None,
+            bad_at: None,
+            detail: String::new(),
+        }
     }
 
     fn answered(&mut self, answer: &Answered) {
@@ -255,12 +272,23 @@ mod tests {
         let probes = Probes { startup: Some(http(2, 3)), liveness: Some(http(1, 1)), ..Probes::default() };
         let mut book = ProbeBook::new(&probes, at(0));
         assert!(run(&mut book, 0, "00000", ProbeKind::Liveness).is_empty());
-        assert!(!book.must_restart(at(5)));
-        assert!(book.must_restart(at(6)), "3 failures x 2 s");
-        run(&mut book, 5, "1", ProbeKind::Startup);
-        assert!(!book.must_restart(at(6)));
-        run(&mut book, 6, "0", ProbeKind::Liveness);
-        assert!(book.must_restart(at(6)), "liveness failed once, its threshold");
+        assert_eq!(run(&mut book, 5, "0", ProbeKind::Startup), [5]);
+        assert!(!book.must_restart());
+        assert_eq!(run(&mut book, 6, "0", ProbeKind::Startup), [6], "3 failures x 2 s");
+        assert!(book.must_restart());
+        run(&mut book, 7, "1", ProbeKind::Startup);
+        assert!(!book.must_restart());
+        run(&mut book, 8, "0", ProbeKind::Liveness);
+        assert!(book.must_restart(), "liveness failed once, its threshold");
+    }
+
+    #[test]
+    fn time_in_which_nobody_asked_does_not_make_it_late() {
+        let probes = Probes { startup: Some(http(2, 3)), ..Probes::default() };
+        let mut book = ProbeBook::new(&probes, at(0));
+        run(&mut book, 0, "00", ProbeKind::Startup);
+        assert_eq!(run(&mut book, 60, "1", ProbeKind::Startup), [60]);
+        assert!(!book.must_restart());
     }
 
     #[test]
