@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::run::addresses_of;
-use crate::status::{Overview, ServiceStatus, Shown, Told};
+use crate::status::{Overview, ServiceStatus, Shown, ShownService, Told};
 
 /// A wish to deploy, before anything was kept of it.
 #[derive(Debug, Clone)]
@@ -291,7 +291,7 @@ impl Handle {
     #[must_use]
     pub fn status(&self, service: &ServiceName) -> Option<ServiceStatus> {
         let shown = self.overview.borrow();
-        shown.services.iter().find(|status| status.service == *service).map(|status| (**status).clone())
+        shown.services.iter().find(|shown| shown.status.service == *service).map(ShownService::whole)
     }
 
     /// What is decided from here on, as it happens; a slow reader misses the oldest.

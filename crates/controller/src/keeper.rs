@@ -12,13 +12,13 @@ use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
 use evenkeel_core::table::{Mirror, Pin, ServiceRoutes};
-use evenkeel_core::{Event, Evidence, Observation, Phase, Service, Tick};
+use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
 use tracing::{info, warn};
 
 use crate::gates::Gatekeeper;
 use crate::meter::Meter;
 use crate::recorder::Recorder;
-use crate::status::{GatedStatus, ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, Told};
+use crate::status::{GatedStatus, ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, ShownService, Told};
 
 /// A snapshot is stored after this many events.
 const SNAPSHOT_EVERY: u64 = 50;
@@ -55,7 +55,7 @@ pub(crate) struct Keeper {
     /// It need not be looked at before.
     look_at: Timestamp,
     /// As people are shown it; `None` before the first deploy.
-    pub(crate) shown: Option<Arc<ServiceStatus>>,
+    pub(crate) shown: Option<ShownService>,
     pub(crate) shown_at: Timestamp,
     /// Something about it has changed since.
     is_outdated: bool,
@@ -133,7 +133,13 @@ impl Keeper {
         if !self.service.is_known() || !self.is_outdated {
             return false;
         }
-        self.shown = Some(Arc::new(self.status(in_force, now)));
+        let past = || self.service.past.iter().rev();
+        let history = self.shown.take().map(|shown| shown.history);
+        let history = history.filter(|known| known.iter().map(|status| status.id).eq(past().map(|rollout| rollout.id)));
+        let version = |revision| self.service.releases.get(&revision).map_or("?", |r| &r.version).to_owned();
+        let of = |rollout: &Rollout| RolloutStatus::of(rollout, version(rollout.candidate), None);
+        let history = history.unwrap_or_else(|| past().map(of).collect());
+        self.shown = Some(ShownService { status: Arc::new(self.status(in_force, now)), history });
         (self.shown_at, self.is_outdated) = (now, false);
         true
     }
@@ -454,8 +460,8 @@ impl Keeper {
         })
     }
 
-    /// The service as people are shown it.
-    pub(crate) fn status(&self, in_force: Option<&ServiceRoutes>, now: Timestamp) -> ServiceStatus {
+    /// The service as people are shown it, but for its history.
+    fn status(&self, in_force: Option<&ServiceRoutes>, now: Timestamp) -> ServiceStatus {
         let service = &self.service;
         let version = |revision: Revision| service.releases.get(&revision).map_or("?", |r| &r.version).to_owned();
         let wanted = service.wanted();
@@ -501,7 +507,7 @@ impl Keeper {
             queued: service.next.as_ref().map(|next| next.id),
             gated: service.gated.as_ref().map(|gated| GatedStatus::of(gated, version(gated.revision), now)),
             rollout: rollout.map(|r| RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))),
-            history: service.past.iter().rev().map(|r| RolloutStatus::of(r, version(r.candidate), None)).collect(),
+            history: Vec::new(),
         }
     }
 }

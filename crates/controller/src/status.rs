@@ -34,13 +34,29 @@ pub(crate) struct Shown {
     pub(crate) generation: Generation,
     pub(crate) troubles: Vec<String>,
     pub(crate) store_bytes: Option<u64>,
-    pub(crate) services: Vec<Arc<ServiceStatus>>,
+    pub(crate) services: Vec<ShownService>,
+}
+
+/// One service: what changes often, and what does not.
+#[derive(Debug, Clone)]
+pub(crate) struct ShownService {
+    /// Without its history.
+    pub(crate) status: Arc<ServiceStatus>,
+    /// Ended rollouts, the newest first.
+    pub(crate) history: Arc<[RolloutStatus]>,
+}
+
+impl ShownService {
+    /// The whole of it.
+    pub(crate) fn whole(&self) -> ServiceStatus {
+        ServiceStatus { history: self.history.to_vec(), ..(*self.status).clone() }
+    }
 }
 
 impl Shown {
     /// The whole of it.
     pub(crate) fn whole(&self) -> Overview {
-        let services = self.services.iter().map(|status| (**status).clone()).collect();
+        let services = self.services.iter().map(ShownService::whole).collect();
         let (troubles, store_bytes) = (self.troubles.clone(), self.store_bytes);
         Overview { at: self.at, generation: self.generation, troubles, store_bytes, services }
     }
