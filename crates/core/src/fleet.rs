@@ -342,9 +342,10 @@ impl Fleet {
         self.members.insert(id.clone(), Member { port, book, stage: Stage::Running { since: now }, slot: None });
     }
 
-    /// Gives slots to adopted replicas, to those first that have traffic, then to the newest; the rest is surplus.
+    /// Gives slots to replicas that have none, to those first that have traffic, then to the newest; the rest is surplus.
     fn find_slots(&mut self, world: &World<'_>) {
-        let is_homeless = |m: &Member| m.slot.is_none() && matches!(m.stage, Stage::Running { .. });
+        let is_homeless =
+            |m: &Member| m.slot.is_none() && matches!(m.stage, Stage::Launching { .. } | Stage::Running { .. });
         let homeless = self.members.iter().filter(|(_, member)| is_homeless(member));
         let mut homeless: Vec<ReplicaId> = homeless.map(|(id, _)| id.clone()).collect();
         let in_traffic = |id: &ReplicaId| world.in_force.is_some_and(|table| table.has_backend(id));
@@ -392,21 +393,38 @@ impl Fleet {
             let (before, next) = (weights_of(world.in_force), self.weights(world));
             let wanted = wanted_weights(world.wanted);
             let share =
-                |weights: &BTreeMap<_, BasisPoints>, revision| weights.get(revision).copied().unwrap_or_default();
-            for (id, member) in &mut self.members {
-                let revision = &id.revision;
-                let count = world.wanted.replicas.get(revision).copied().unwrap_or(0);
+                |weights: &BTreeMap<_, BasisPoints>, revision| weights.get(&revision).copied().unwrap_or_default();
+            let in_traffic = |id: &ReplicaId| world.in_force.is_some_and(|table| table.has_backend(id));
+            let may_go = |m: &Member| matches!(m.stage, Stage::Launching { .. } | Stage::Running { .. });
+            // Whoever can carry something stays first: what is wanted is a number, not one slot rather than another.
+            let mut ids: Vec<(_, ReplicaId)> = self
+                .members
+                .iter()
+                .filter(|(_, member)| may_go(member))
+                .map(|(id, m)| ((!m.is_ready(), !in_traffic(id), m.slot.is_none(), m.slot), id.clone()))
+                .collect();
+            ids.sort_unstable();
+            let mut stays: BTreeMap<Revision, u32> = BTreeMap::new();
+            for (_, id) in ids {
+                let Some(member) = self.members.get_mut(&id) else { continue };
+                let revision = id.revision;
+                let count = world.wanted.replicas.get(&revision).copied().unwrap_or(0);
                 let has = share(&before, revision).max(share(&next, revision));
-                let full = world.releases.get(revision).map_or(1, |release| release.replicas);
+                let full = world.releases.get(&revision).map_or(1, |release| release.replicas);
                 let carries = if has > share(&wanted, revision) { has.of_replicas(full) } else { 0 };
-                let surplus = member.slot.is_none_or(|(_, n)| n >= count.max(carries));
-                if surplus && matches!(member.stage, Stage::Launching { .. } | Stage::Running { .. }) {
+                let stays = stays.entry(revision).or_default();
+                if *stays >= count.max(carries) {
                     member.stage = Stage::Leaving { since: None };
-                    if let Some(slot) = member.slot.take().and_then(|slot| self.slots.get_mut(&slot)) {
-                        slot.filled = false;
-                    }
+                }
+                *stays += 1;
+                // Who leaves, or shall have a slot among the wanted ones, frees its own.
+                let moves = *stays <= count && member.slot.is_some_and(|(_, n)| n >= count);
+                let freed = if *stays > count.max(carries) || moves { member.slot.take() } else { None };
+                if let Some(slot) = freed.and_then(|slot| self.slots.get_mut(&slot)) {
+                    slot.filled = false;
                 }
             }
+            self.find_slots(world);
         }
         self.slots.retain(|(revision, n), slot| {
             slot.filled || *n < world.wanted.replicas.get(revision).copied().unwrap_or(0)

@@ -502,13 +502,16 @@ impl Rollout {
 
     fn held(&self, seen: &Observation, now: Timestamp) -> Option<Self> {
         let Phase::Holding { step, since, until, short_since } = self.phase else { return None };
-        let is_scaling = self.scaling_until.is_some_and(|until| now < until);
-        let short = seen.candidate.ready < self.plan.steps[step].replicas && !is_scaling;
+        let short = seen.candidate.ready < self.plan.steps[step].replicas;
+        let phase = |short_since| self.in_phase(Phase::Holding { step, since, until, short_since });
+        // Replicas that the service was given meanwhile have their time to start; nothing passes without them.
+        if short && self.scaling_until.is_some_and(|until| now < until) {
+            return short_since.map(|_| phase(None));
+        }
         if let (true, Some(short_since)) = (short, short_since) {
             let over = now >= short_since.after(self.plan.unready_limit);
             return over.then(|| self.going_back(self.unready(&seen.candidate), now));
         }
-        let phase = |short_since| self.in_phase(Phase::Holding { step, since, until, short_since });
         if short {
             return Some(phase(Some(now)));
         }

@@ -266,6 +266,45 @@ fn a_new_controller_does_not_give_an_id_again_that_the_table_names() {
 }
 
 #[test]
+fn who_alone_carries_a_share_that_nobody_wants_any_more_stays_also_with_a_new_controller() {
+    let mut harbour = Harbour::new(1, 2, 50).set_sail().set_sail();
+    let mut in_force = harbour.in_force.clone().unwrap();
+    let carries = |routes: &ServiceRoutes| {
+        let own = routes.releases.iter().filter(|routes| routes.revision == CANDIDATE && routes.weight == percent(50));
+        own.flat_map(|routes| &routes.backends).map(|backend| backend.replica.launch).collect::<Vec<_>>()
+    };
+    assert_eq!(carries(&in_force), [1, 2]);
+    // The first replica of the candidate and the only one of the stable release end; the candidate is to be taken back.
+    in_force.releases[0].backends.clear();
+    in_force.releases[1].backends.remove(0);
+    harbour.in_force = Some(in_force);
+    harbour.replicas.retain(|replica| replica.replica.revision == CANDIDATE && replica.replica.launch == 2);
+    harbour.wanted.candidate = Some((CANDIDATE, BasisPoints::NONE));
+    harbour.wanted.replicas = [(STABLE, 1)].into();
+    harbour.answers = false;
+    for fleet in [harbour.fleet.clone(), Fleet::new(name())] {
+        harbour.fleet = fleet;
+        harbour.step(100);
+        let next = harbour.next_table();
+        assert_eq!(carries(&next), [2], "half of the requests have nobody else");
+    }
+}
+
+#[test]
+fn of_fewer_replicas_those_stay_that_are_ready() {
+    let mut harbour = Harbour::new(2, 0, 0).set_sail();
+    let mut ended = harbour.replicas.remove(0);
+    ended.exit = Some(Exit { at: harbour.now, how: "exit status 1".into() });
+    harbour.replicas.push(ended);
+    assert_eq!(harbour.step(100), ["start web-r1-3"]);
+    harbour.wanted.replicas.insert(STABLE, 1);
+    harbour.answers = false;
+    assert!(harbour.step(100).is_empty());
+    assert_eq!(harbour.next_table().releases[0].backends[0].replica.launch, 2);
+    assert!(harbour.step(60_000).iter().all(|told| !told.starts_with("start")), "its place is taken");
+}
+
+#[test]
 fn surplus_replicas_leave_the_table_before_they_are_stopped() {
     let mut harbour = Harbour::new(4, 0, 0).set_sail();
     harbour.wanted.replicas.insert(STABLE, 3);
