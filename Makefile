@@ -19,9 +19,9 @@ test: ## format, lints, every test, documentation
 	@scripts/setup test
 	@scripts/test
 
-soak: ## let simulated worlds with faults happen for FOR seconds (60), on every core
+soak: ## let simulated worlds with faults happen for FOR seconds (60) from seed FROM (0), or tell the story of SEED
 	@$(CARGO) build --quiet --locked --profile test-release -p evenkeel-sim --example soak
-	@target/test-release/examples/soak --for $(or $(FOR),60) $(if $(FROM),--from $(FROM))
+	@target/test-release/examples/soak $(if $(SEED),--seed $(SEED),--for $(or $(FOR),60) $(if $(FROM),--from $(FROM)))
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use crate::weather::Fault;
 use crate::world::{Life, Server, State, Yard};
 
 /// One controller's side of the adapters.
@@ -26,8 +27,11 @@ enum Way {
 }
 
 impl Caller {
-    /// Where the controller may die: nothing of a dead one goes on from here.
+    /// Where the controller may die or stand still: nothing of a dead one goes on from here.
     pub(crate) async fn point(&self) {
+        while let Some(left) = self.yard.with(|state| state.stall_of(self.life)) {
+            sleep(left).await;
+        }
         if self.yard.with(|state| state.dies_here(self.life)) {
             std::future::pending::<()>().await;
         }
@@ -38,30 +42,46 @@ impl Caller {
         &self,
         who: Server,
         limit: Duration,
-        effect: impl FnOnce(&mut State) -> R + Send + 'static,
+        effect: impl Fn(&mut State) -> R + Send + Sync + 'static,
     ) -> Option<R> {
         self.point().await;
+        let effect = Arc::new(effect);
+        if let Some(later) = self.yard.with(|state| again(state, who)) {
+            let effect = effect.clone();
+            self.later(who, later, move |state| drop(effect(state)));
+        }
         let answer = match self.yard.with(|state| way(state, who, limit)) {
-            Way::Straight => Some(self.yard.with(effect)),
+            Way::Straight => Some(self.yard.with(|state| effect(state))),
             Way::Refused => None,
             Way::Travels { before, lost } => {
                 let (answer, answered) = oneshot::channel();
-                let yard = self.yard.clone();
-                let boot = yard.with(|state| boot_of(state, who));
-                tokio::spawn(async move {
-                    sleep(before).await;
-                    yard.until_awake(who).await;
-                    // What lies in the sockets of a process that died is gone with it.
-                    if yard.with(|state| boot_of(state, who)) == boot {
-                        let _ = answer.send(yard.with(effect));
-                    }
-                });
+                self.later(who, before, move |state| drop(answer.send(effect(state))));
                 timeout(limit, answered).await.ok().and_then(Result::ok).filter(|_| !lost)
             }
         };
         self.point().await;
         answer
     }
+
+    /// Has a server do something after a while, whatever becomes of the caller.
+    fn later(&self, who: Server, wait: Duration, effect: impl FnOnce(&mut State) + Send + 'static) {
+        let yard = self.yard.clone();
+        let boot = yard.with(|state| boot_of(state, who));
+        tokio::spawn(async move {
+            sleep(wait).await;
+            yard.until_awake(who).await;
+            // What lies in the sockets of a process that died is gone with it.
+            if yard.with(|state| boot_of(state, who)) == boot {
+                yard.with(effect);
+            }
+        });
+    }
+}
+
+/// How much later a call is carried out once more, if it is.
+fn again(state: &mut State, who: Server) -> Option<Duration> {
+    let reaches = state.silence_of(who).is_none() && state.happens(Fault::Twice);
+    reaches.then(|| state.dice.millis(1, 3_000))
 }
 
 fn boot_of(state: &State, who: Server) -> u64 {
@@ -79,14 +99,14 @@ fn way(state: &mut State, who: Server, limit: Duration) -> Way {
         };
         return if hangs { Way::Travels { before: Duration::ZERO, lost: false } } else { Way::Refused };
     }
-    if state.happens(|weather| weather.failed) {
+    if state.happens(Fault::Failed) {
         return Way::Refused;
     }
-    if state.happens(|weather| weather.late) {
+    if state.happens(Fault::Late) {
         let most = u64::try_from(limit.as_millis()).unwrap_or(0) * 5 / 4;
         return Way::Travels { before: state.dice.millis(1, most), lost: false };
     }
-    if state.happens(|weather| weather.lost) {
+    if state.happens(Fault::Lost) {
         return Way::Travels { before: Duration::ZERO, lost: true };
     }
     // Most calls take no time; some a little, so that others come in between.

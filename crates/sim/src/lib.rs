@@ -7,6 +7,7 @@
 //! - `weather`: which faults a world has, and how often.
 //! - `lives`: controllers that start, crash, are taken over from, and start again.
 //! - `people`: who deploys and commands what.
+//! - [`coverage`](Coverage): what really happened, and how often.
 //! - `calls`: how a call gets lost or late; `store`, `workloads` with `platform`, `proxy`, `clock`: the adapters.
 //! - `rules`: the invariants.
 //!
@@ -15,6 +16,7 @@
 
 mod calls;
 mod clock;
+mod coverage;
 mod dice;
 mod lives;
 mod people;
@@ -29,14 +31,14 @@ mod world;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::coverage::{Coverage, Group};
 use crate::lives::Lives;
 use crate::rules::rest;
+pub use crate::world::Telling;
 use crate::world::Yard;
 
 /// How often the world moves on.
 const TICK: Duration = Duration::from_millis(100);
-/// Ticks with faults.
-const WILD: u32 = 450;
 /// Ticks without faults after which everything must be at rest: some steps with their limits, and the longest wait
 /// between two restarts of a replica.
 const CALM: u32 = 4_500;
@@ -50,36 +52,40 @@ const DOWN: u32 = 150;
 pub struct Ended {
     /// Rollouts that were begun in it.
     pub rollouts: u64,
-    /// Everything that happened, a line each.
+    /// How long it lasted, by its own clock.
+    pub lasted: Duration,
+    /// How often what happened.
+    pub coverage: Coverage,
+    /// Everything that happened, a line each; nothing for whom nobody listens to.
     pub history: Vec<String>,
     /// The first rule that was broken.
     pub violation: Option<String>,
 }
 
-/// Lets the world of a seed run to its end; `tells` prints what happens while it does.
+/// Lets the world of a seed run to its end.
 ///
 /// # Panics
 /// Within another async runtime.
 #[must_use]
-pub fn run(seed: u64, tells: bool) -> Ended {
+pub fn run(seed: u64, telling: Telling) -> Ended {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime with nothing but time needs nothing of the system");
-    runtime.block_on(live(seed, tells))
+    runtime.block_on(live(seed, telling))
 }
 
-async fn live(seed: u64, tells: bool) -> Ended {
-    let yard = Arc::new(Yard::new(seed, tells));
+async fn live(seed: u64, telling: Telling) -> Ended {
+    let yard = Arc::new(Yard::new(seed, telling));
     let mut lives = Lives::new(yard.clone());
-    let mut rested = 0;
-    for tick in 0..WILD + CALM {
-        if tick == WILD {
+    let (mut rested, wild) = (0, yard.with(|state| state.wild_ticks));
+    for tick in 0..wild + CALM {
+        if tick == wild {
             yard.with(|state| state.calm());
         }
         tick_once(&yard, &mut lives).await;
         if yard.with(|state| state.violation.is_some()) {
             break;
         }
-        let rests = tick > WILD && lives.is_one() && yard.with(|state| rest::unrest(state)).is_none();
+        let rests = tick > wild && lives.is_one() && yard.with(|state| rest::unrest(state)).is_none();
         rested = if rests { rested + 1 } else { 0 };
         if rested >= REST {
             break;
@@ -102,6 +108,8 @@ async fn live(seed: u64, tells: bool) -> Ended {
     });
     yard.with(|state| Ended {
         rollouts: state.book.rollouts(),
+        lasted: state.now.since(world::BEGINNING),
+        coverage: std::mem::take(&mut state.coverage),
         history: std::mem::take(&mut state.history),
         violation: state.violation.take(),
     })
@@ -123,6 +131,8 @@ async fn go_down(yard: &Arc<Yard>, lives: &mut Lives) {
     if yard.with(|state| state.violation.is_some()) {
         return;
     }
+    // Nothing is stopped while nobody knows who is routed to.
+    yard.with(|state| state.proxy.takes_none_until = state.now);
     let (since, mut told) = (yard.now(), None);
     for _ in 0..DOWN {
         let newest = yard.with(|state| {

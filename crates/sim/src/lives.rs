@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::calls::Caller;
 use crate::clock::SimClock;
+use crate::weather::Fault;
 use crate::workloads::SimWorkloads;
 use crate::world::{Life, Yard};
 
@@ -47,21 +48,25 @@ impl Lives {
     pub(crate) async fn tick(&mut self) {
         self.strike();
         self.bury_the_dead().await;
-        let takes_over = self.tasks.len() == 1 && self.yard.with(|state| state.happens(|w| w.usurper));
+        let takes_over = self.tasks.len() == 1 && self.yard.with(|state| state.happens(Fault::Usurper));
         let is_due = self.tasks.is_empty() && self.yard.now() >= self.next_at && !self.is_down;
         if takes_over || is_due {
             self.begin();
         }
     }
 
-    /// Kills one wherever it is.
+    /// Kills one wherever it is, or has it stand still.
     fn strike(&self) {
         let lives: Vec<Life> = self.tasks.keys().copied().collect();
         self.yard.with(|state| {
-            if !lives.is_empty() && state.happens(|weather| weather.killed) {
+            if !lives.is_empty() && state.happens(Fault::Killed) {
                 let life = *state.dice.pick(&lives);
-                state.tell(format!("controller {life} is killed"));
+                state.tell(|| format!("controller {life} is killed"));
                 state.bury(life);
+            }
+            if !lives.is_empty() && state.happens(Fault::Stalled) {
+                let life = *state.dice.pick(&lives);
+                state.stall(life);
             }
         });
     }
@@ -92,11 +97,11 @@ impl Lives {
     fn ended(&mut self, life: Life, how: Result<Ended, tokio::task::JoinError>) {
         let is_newest = life == self.count;
         self.yard.with(|state| match how {
-            Ok(Ended::NotStarted(error)) => state.tell(format!("controller {life} cannot start: {error}")),
+            Ok(Ended::NotStarted(error)) => state.tell(|| format!("controller {life} cannot start: {error}")),
             Ok(Ended::Ran(Ok(()))) if state.going_down => self.is_down = true,
             Ok(Ended::Ran(Ok(()))) => state.broken(format!("controller {life} ends without being told to")),
             Ok(Ended::Ran(Err(error))) => {
-                state.tell(format!("controller {life} ends: {error}"));
+                state.tell(|| format!("controller {life} ends: {error}"));
                 if is_newest {
                     state.broken(format!("controller {life} ends though nobody has taken over: {error}"));
                 }
@@ -112,11 +117,12 @@ impl Lives {
         let yard = self.yard.clone();
         let alone = self.tasks.is_empty();
         yard.with(|state| {
-            if alone && state.happens(|weather| weather.clock_jump) {
+            if alone && state.happens(Fault::ClockJump) {
                 state.clock_off = i64::try_from(state.dice.between(0, 4_000_000_000)).unwrap_or(0) - 2_000_000_000;
-                state.tell(format!("the machine's clock is off by {} s", state.clock_off / 1_000_000));
+                let off = state.clock_off / 1_000_000;
+                state.tell(|| format!("the machine's clock is off by {off} s"));
             }
-            state.tell(format!("controller {life} starts"));
+            state.tell(|| format!("controller {life} starts"));
         });
         self.tasks.insert(life, tokio::spawn(live(yard, life)));
     }

@@ -9,6 +9,7 @@ use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
 use evenkeel_core::spec::{CanaryStep, Hold, NotEnough, Probe, ProbeCheck, SmokeCheck, Spec, Stop, Strategy};
 
 use crate::dice::Dice;
+use crate::weather::Fault;
 use crate::world::{State, Yard};
 
 /// How a version is, whatever its replicas do.
@@ -19,15 +20,21 @@ pub(crate) enum Badness {
     Errors,
     /// Its replicas do not get ready, or die.
     Broken,
+    /// It is well but for what the smoke checks look at.
+    Smoke,
 }
 
+/// The services of a world, with the ports where users connect; most worlds have only some of them.
+pub(crate) const SERVICES: [(&str, u16); 4] = [("web", 8_080), ("api", 8_081), ("mail", 8_082), ("shop", 8_083)];
+
 /// The versions that are deployed; their last letter says how they are.
-const VERSIONS: [&str; 7] = ["1", "2", "3", "4e", "5", "6x", "7"];
+const VERSIONS: [&str; 8] = ["1", "2", "3", "4e", "5", "6x", "7", "8s"];
 
 pub(crate) fn badness_of(version: &str) -> Badness {
     match version.as_bytes().last() {
         Some(b'e') => Badness::Errors,
         Some(b'x') => Badness::Broken,
+        Some(b's') => Badness::Smoke,
         _ => Badness::Good,
     }
 }
@@ -38,7 +45,7 @@ pub(crate) fn errors_in_a_thousand(version: &str) -> u32 {
 
 /// A tenth of a second of everybody.
 pub(crate) fn act(yard: &Arc<Yard>) {
-    let (deploys, commands) = yard.with(|state| (state.happens(|w| w.deploys), state.happens(|w| w.commands)));
+    let (deploys, commands) = yard.with(|state| (state.happens(Fault::Deploys), state.happens(Fault::Commands)));
     if deploys {
         yard.with(somebody).into_iter().for_each(|(handle, who)| deploy(yard.clone(), handle, who));
     }
@@ -50,7 +57,7 @@ pub(crate) fn act(yard: &Arc<Yard>) {
 /// A controller to talk to, and the service that it is about.
 fn somebody(state: &mut State) -> Option<(Handle, ServiceName)> {
     let handles: Vec<Handle> = state.handles.values().cloned().collect();
-    let name = if state.weather.usurper % 7 == 3 && state.dice.chance(400_000) { "api" } else { "web" };
+    let (name, _) = *state.dice.pick(&SERVICES[..state.services_max]);
     let service = ServiceName::new(name).ok()?;
     (!handles.is_empty()).then(|| (state.dice.pick(&handles).clone(), service))
 }
@@ -60,7 +67,7 @@ fn deploy(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
         let version = *state.dice.pick(&VERSIONS);
         let spec = spec(&mut state.dice, &service);
         let again = state.dice.chance(200_000);
-        state.tell(format!("people deploy {service} {version}{}", if again { " again" } else { "" }));
+        state.tell(|| format!("people deploy {service} {version}{}", if again { " again" } else { "" }));
         DeployRequest {
             version: version.into(),
             spec,
@@ -75,7 +82,7 @@ fn deploy(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
         let version = request.version.clone();
         let answer = handle.deploy(request).await;
         yard.with(|state| {
-            state.tell(format!("people hear of {service} {version}: {}", in_words(&answer)));
+            state.tell(|| format!("people hear of {service} {version}: {}", in_words(&answer)));
             let Ok(deployed) = answer else { return };
             let known = state.book.logs.get(&service);
             if known.is_none_or(|log| log.service.next_revision <= deployed.revision) {
@@ -103,12 +110,12 @@ fn command(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
                 Verb::Rollback { to },
             ])
             .clone();
-        state.tell(format!("people ask {service} to {verb:?}"));
+        state.tell(|| format!("people ask {service} to {verb:?}"));
         verb
     });
     tokio::spawn(async move {
         let answer = handle.command(service.clone(), verb.clone(), "bob".into()).await;
-        yard.with(|state| state.tell(format!("people hear of {service} {verb:?}: {}", in_words(&answer))));
+        yard.with(|state| state.tell(|| format!("people hear of {service} {verb:?}: {}", in_words(&answer))));
     });
 }
 
@@ -122,26 +129,19 @@ fn in_words<T: std::fmt::Debug>(answer: &Result<T, AskError>) -> String {
 /// A spec whose times are short.
 fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
     let seconds = Duration::from_secs;
-    let port = if service.as_str() == "web" { 8_080 } else { 8_081 };
+    let port = SERVICES.iter().find(|(name, _)| *name == service.as_str()).map_or(8_080, |(_, port)| *port);
     let hold = |ms| Hold::For(Duration::from_millis(ms));
     let step = |percent: u16, hold| CanaryStep::new(BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL), hold);
     let canary = |steps| Strategy::Canary { steps, sticky: None };
     let strategy = match dice.between(0, 5) {
-        0 => canary(vec![step(20, Hold::UntilPromoted), step(100, hold(700))]),
+        0 => canary(vec![step(20, Hold::UntilPromoted), step(100, hold(400))]),
         1 | 2 => {
             let smoke = SmokeCheck { path: "/".into(), status: 200, contains: None, timeout: seconds(1) };
             let smoke = if dice.chance(700_000) { vec![smoke] } else { Vec::new() };
             let (preview_replicas, promotion, shift, sticky) = (None, hold(0), Vec::new(), None);
-            Strategy::BlueGreen {
-                smoke,
-                preview_replicas,
-                promotion,
-                shift,
-                sticky,
-                watch: Duration::from_millis(1_200),
-            }
+            Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch: Duration::from_millis(700) }
         }
-        _ => canary(vec![step(20, hold(1_000)), step(50, hold(800)), step(100, hold(500))]),
+        _ => canary(vec![step(20, hold(600)), step(50, hold(400)), step(100, hold(300))]),
     };
     let probe = |path: &str, failure_threshold| Probe {
         period: seconds(1),

@@ -9,7 +9,7 @@ use evenkeel_core::release::Release;
 use evenkeel_core::spec::Stop;
 
 use crate::dice::Dice;
-use crate::weather::Weather;
+use crate::weather::{Fault, Weather};
 use crate::world::Life;
 
 /// What the agent knows, and what is true of its replicas.
@@ -52,10 +52,13 @@ pub(crate) struct Process {
 #[derive(Default)]
 pub(crate) struct Said {
     pub(crate) ready_once: bool,
+    /// When it was ready first.
+    pub(crate) ready_at: Timestamp,
     /// Some probe was answered badly since it was ready first.
     pub(crate) bad_since: bool,
     started: bool,
-    dead_in_a_row: u32,
+    /// By who asked: each controller counts its own answers.
+    dead_in_a_row: BTreeMap<Life, u32>,
 }
 
 /// Which probe a path stands for.
@@ -73,7 +76,8 @@ impl Process {
 
     /// Whether its probes give a reason to restart it.
     pub(crate) fn has_failed(&self) -> bool {
-        self.said.dead_in_a_row >= self.liveness_threshold || (self.has_startup && !self.said.started)
+        self.said.dead_in_a_row.values().any(|times| *times >= self.liveness_threshold)
+            || (self.has_startup && !self.said.started)
     }
 
     /// Nothing speaks against it.
@@ -121,19 +125,20 @@ impl Platform {
     }
 
     /// Faults of replicas, for a tenth of a second.
-    pub(crate) fn suffer(&mut self, now: Timestamp, weather: &Weather, dice: &mut Dice) -> Vec<String> {
+    pub(crate) fn suffer(&mut self, now: Timestamp, weather: &Weather, dice: &mut Dice) -> Vec<(Fault, ReplicaId)> {
         let mut told = Vec::new();
         for (id, process) in self.processes.iter_mut().filter(|(_, process)| process.runs()) {
-            if dice.chance(weather.dies) {
+            if dice.chance(weather.chance(Fault::Dies)) {
                 process.dies_at = Some(now);
+                told.push((Fault::Dies, id.clone()));
             }
-            if !process.hangs && dice.chance(weather.hangs) {
+            if !process.hangs && dice.chance(weather.chance(Fault::Hangs)) {
                 process.hangs = true;
-                told.push(format!("{id} hangs"));
+                told.push((Fault::Hangs, id.clone()));
             }
-            if dice.chance(weather.busy) {
+            if dice.chance(weather.chance(Fault::Busy)) {
                 process.busy_until = now.after(dice.millis(500, 15_000));
-                told.push(format!("{id} is busy"));
+                told.push((Fault::Busy, id.clone()));
             }
         }
         told
@@ -219,14 +224,19 @@ impl Platform {
     }
 
     /// What a probe of a port finds; none means that nobody listens there.
-    pub(crate) fn probed(&mut self, port: u16, asked: Asked, wrong: bool, now: Timestamp) -> bool {
+    pub(crate) fn probed(&mut self, port: u16, asked: Asked, wrong: bool, life: Life, now: Timestamp) -> bool {
         let Some(process) = self.processes.values_mut().find(|process| process.port == port) else { return false };
         let good = process.is_good(asked, now) && !wrong;
         let said = &mut process.said;
         match asked {
             Asked::Startup => said.started |= good,
-            Asked::Liveness => said.dead_in_a_row = if good { 0 } else { said.dead_in_a_row + 1 },
-            Asked::Readiness if good && !said.ready_once => (said.ready_once, said.bad_since) = (true, false),
+            Asked::Liveness => {
+                let times = said.dead_in_a_row.entry(life).or_default();
+                *times = if good { 0 } else { *times + 1 };
+            }
+            Asked::Readiness if good && !said.ready_once => {
+                (said.ready_once, said.bad_since, said.ready_at) = (true, false, now);
+            }
             Asked::Readiness => {}
         }
         said.bad_since |= !good;

@@ -13,7 +13,8 @@ use crate::dice::Dice;
 use crate::people::errors_in_a_thousand;
 use crate::platform::{Platform, Process};
 use crate::rules::tables;
-use crate::world::{Server, State};
+use crate::weather::Fault;
+use crate::world::{Server, State, short};
 
 /// As the real adapter's.
 const APPLY_LIMIT: Duration = Duration::from_secs(2);
@@ -21,7 +22,7 @@ const REPORT_LIMIT: Duration = Duration::from_secs(1);
 /// The first report of a step may bring so much from before it.
 const COUNTED_LATE: Duration = Duration::from_millis(600);
 /// Requests of users in a second, to each service.
-const REQUESTS: u64 = 40;
+const REQUESTS: u64 = 80;
 
 type Of = (ServiceName, Revision);
 
@@ -56,6 +57,8 @@ pub(crate) struct Proxy {
     pub(crate) hangs: bool,
     /// It is dead, and whether it will find an old table.
     dead: Option<bool>,
+    pub(crate) unreported_until: Timestamp,
+    pub(crate) takes_none_until: Timestamp,
     pub(crate) storm_until: Timestamp,
     pub(crate) lull_until: Timestamp,
 }
@@ -76,7 +79,8 @@ impl Proxy {
 
     pub(crate) fn recover(&mut self, now: Timestamp) {
         self.silent_until = self.silent_until.min(now);
-        (self.storm_until, self.lull_until) = (now, now);
+        // One that takes no tables comes to it again by itself: until then everybody else is well.
+        (self.unreported_until, self.storm_until, self.lull_until) = (now, now, now);
     }
 
     pub(crate) fn routes(&self, service: &ServiceName) -> Option<&ServiceRoutes> {
@@ -242,7 +246,10 @@ impl Traffic for Caller {
         let (life, table) = (self.life, table.clone());
         self.point().await;
         let sent = self.yard.with(|state| tables::may_be_sent(state, life, &table));
-        let effect = move |state: &mut State| apply(state, table, &sent);
+        if self.yard.with(takes_no_table) {
+            return Err(silent());
+        }
+        let effect = move |state: &mut State| apply(state, table.clone(), &sent);
         let answer = self.reach(Server::Proxy, APPLY_LIMIT, effect).await;
         answer.unwrap_or_else(|| Err(silent()))
     }
@@ -252,7 +259,8 @@ impl Traffic for Caller {
     }
 
     async fn report(&self) -> Result<Report, TrafficError> {
-        self.reach(Server::Proxy, REPORT_LIMIT, |state| state.proxy.report()).await.ok_or_else(silent)
+        let report = |state: &mut State| (state.now >= state.proxy.unreported_until).then(|| state.proxy.report());
+        self.reach(Server::Proxy, REPORT_LIMIT, report).await.flatten().ok_or_else(silent)
     }
 }
 
@@ -260,7 +268,7 @@ fn apply(state: &mut State, table: RoutingTable, sent: &tables::Sent) -> Result<
     let in_force = &state.proxy.table;
     if let Err(refused) = table.may_replace(in_force.generation, in_force.token) {
         let (life, generation) = (sent.life, table.generation);
-        state.tell(format!("table {generation} of controller {life} is refused: {refused}"));
+        state.tell(|| format!("table {generation} of controller {life} is refused: {refused}"));
         return Err(refused.into());
     }
     tables::may_come_into_force(state, &table, sent);
@@ -276,6 +284,15 @@ fn apply(state: &mut State, table: RoutingTable, sent: &tables::Sent) -> Result<
     }
     state.proxy.put_in_force(table, state.now);
     Ok(())
+}
+
+fn takes_no_table(state: &mut State) -> bool {
+    if state.happens(Fault::NoTables) {
+        let until = state.now.after(state.dice.millis(31_000, 45_000));
+        state.tell(|| format!("the proxy takes no tables until {}", short(until)));
+        state.proxy.takes_none_until = until;
+    }
+    state.now < state.proxy.takes_none_until
 }
 
 fn silent() -> TrafficError {

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 
 use crate::calls::Caller;
 use crate::rules::decisions;
+use crate::weather::Fault;
 use crate::world::{Life, State};
 
 /// What is durable.
@@ -158,7 +159,7 @@ impl Store for Caller {
     }
 
     async fn append(&self, append: Append<'_>) -> Result<(), StoreError> {
-        let slow = self.yard.with(|state| match state.happens(|weather| weather.store_slow) {
+        let slow = self.yard.with(|state| match state.happens(Fault::StoreSlow) {
             true => state.dice.millis(1, 3_000),
             false => Duration::ZERO,
         });
@@ -255,7 +256,7 @@ fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreE
         return Err(StoreError::Unavailable("the disk is full".into()));
     }
     if length as u64 != after {
-        state.tell(format!("controller {life} appends to {name} after {after}, and it is at {length}"));
+        state.tell(|| format!("controller {life} appends to {name} after {after}, and it is at {length}"));
         state.book.owed.remove(&(life, name.clone()));
         return Err(StoreError::Conflict { service: name.clone(), after });
     }
@@ -270,8 +271,8 @@ fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreE
         log.keep(ticks);
     }
     enter(state, life, name, Recorded { version: after + 1, at, event: event.clone() }, next, snapshot.is_some());
-    if state.happens(|weather| weather.store_lost) {
-        state.tell("… and the answer is lost");
+    if state.happens(Fault::StoreLost) {
+        state.tell(|| "… and the answer is lost".to_owned());
         return Err(StoreError::Unavailable("the connection was reset".into()));
     }
     state.book.known.insert((life, name.clone()), after as usize + 1);
@@ -280,14 +281,16 @@ fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreE
 
 /// A durable event.
 fn enter(state: &mut State, life: Life, name: &ServiceName, recorded: Recorded, next: Service, keep: bool) {
+    let words = state.tells();
     let Some(log) = state.book.logs.get_mut(name) else { return };
+    state.coverage.note(&log.service, &recorded.event, &next);
+    let words = words.then(|| decisions::in_words(&log.service, &recorded.event, &next));
     let newest = log.newest();
     let before = std::mem::replace(&mut log.service, next);
     log.wanted.push(log.service.wanted());
     log.snapshot = if keep { Some((recorded.version, log.service.clone())) } else { log.snapshot.take() };
-    let told = format!("controller {life}: {name} {}", decisions::in_words(&before, &recorded.event, &log.service));
     log.events.push(recorded.clone());
-    state.tell(told);
+    state.tell(|| format!("controller {life}: {name} {}", words.unwrap_or_default()));
     if recorded.at < newest {
         state.broken(format!("an event of {name} is recorded at an earlier time than the one before it"));
     }
@@ -297,7 +300,7 @@ fn enter(state: &mut State, life: Life, name: &ServiceName, recorded: Recorded, 
 fn owes(state: &mut State, life: Life, name: &ServiceName, event: &Event, rollout: Option<RolloutId>) {
     let key = (life, name.clone());
     if !state.book.owed.contains_key(&key) {
-        state.tell(format!("controller {life}: {name} goes back, unrecorded"));
+        state.tell(|| format!("controller {life}: {name} goes back, unrecorded"));
         let since = state.now;
         state.book.owed.insert(key, Owed { event: event.clone(), rollout, since });
     }

@@ -5,60 +5,113 @@
 
 use crate::dice::Dice;
 
-/// Chances in a million; those without another word are per tenth of a second.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Weather {
-    /// The controller dies; per call of an adapter, before or after it.
-    pub(crate) crash: u32,
+/// Something that goes wrong, or that people do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The controller dies before or after a call of an adapter; per call.
+    Crash,
     /// The controller dies wherever it is.
-    pub(crate) killed: u32,
+    Killed,
+    /// The controller stands still for a while, and goes on where it was.
+    Stalled,
     /// A second controller starts while the first one runs.
-    pub(crate) usurper: u32,
+    Usurper,
     /// The machine's clock is another one at the next start of a controller; per start.
-    pub(crate) clock_jump: u32,
+    ClockJump,
     /// The agent does not answer for a while.
-    pub(crate) agent_silent: u32,
+    AgentSilent,
     /// The proxy hangs for a while, and goes on.
-    pub(crate) proxy_silent: u32,
+    ProxySilent,
+    /// The proxy takes no tables for longer than a rollout waits for its share to be confirmed; per table.
+    NoTables,
     /// The proxy dies and is started again.
-    pub(crate) proxy_dies: u32,
+    ProxyDies,
     /// What a restarted proxy finds on disk is not its last table; per restart.
-    pub(crate) proxy_old: u32,
+    ProxyOld,
+    /// The proxy takes tables and does not tell what it counts, for a while.
+    Unreported,
     /// The store fails for a while.
-    pub(crate) store_down: u32,
+    StoreDown,
     /// One answer of the store is lost; per append.
-    pub(crate) store_lost: u32,
+    StoreLost,
     /// The store takes its time; per append.
-    pub(crate) store_slow: u32,
+    StoreSlow,
     /// A call to agent or proxy is carried out late; per call.
-    pub(crate) late: u32,
+    Late,
     /// The answer of agent or proxy is lost; per call.
-    pub(crate) lost: u32,
+    Lost,
+    /// A call to agent or proxy is carried out, and once more a while later; per call.
+    Twice,
     /// Agent or proxy do not take the call; per call.
-    pub(crate) failed: u32,
+    Failed,
     /// A probe's answer is wrong; per probe.
-    pub(crate) probe_wrong: u32,
+    ProbeWrong,
     /// A replica dies, per replica.
-    pub(crate) dies: u32,
+    Dies,
     /// A replica hangs for good, per replica.
-    pub(crate) hangs: u32,
+    Hangs,
     /// A replica is too busy to be ready for a while, per replica.
-    pub(crate) busy: u32,
+    Busy,
     /// A replica never gets ready, or dies while it starts; per start.
-    pub(crate) broken: u32,
+    Broken,
     /// A replica ignores SIGTERM; per start.
-    pub(crate) stubborn: u32,
+    Stubborn,
     /// The platform refuses to start one; per start.
-    pub(crate) refused: u32,
+    Refused,
     /// All releases fail requests for a while.
-    pub(crate) storm: u32,
+    Storm,
     /// No users for a while.
-    pub(crate) lull: u32,
+    Lull,
     /// Somebody deploys.
-    pub(crate) deploys: u32,
+    Deploys,
     /// Somebody commands something.
-    pub(crate) commands: u32,
+    Commands,
 }
+
+/// Every fault with its name and how often it happens where it does: chances in a million, per tenth of a second unless
+/// the fault says otherwise.
+pub(crate) const FAULTS: [(Fault, &str, u32); 29] = [
+    (Fault::Crash, "controller crashes around a call", 300),
+    (Fault::Killed, "controller is killed", 2_000),
+    (Fault::Stalled, "controller stands still", 1_000),
+    (Fault::Usurper, "second controller takes over", 1_500),
+    (Fault::ClockJump, "machine's clock jumps", 160_000),
+    (Fault::AgentSilent, "agent is silent", 3_000),
+    (Fault::ProxySilent, "proxy hangs", 3_000),
+    (Fault::NoTables, "proxy takes no tables for half a minute", 3_000),
+    (Fault::ProxyDies, "proxy dies", 3_000),
+    (Fault::ProxyOld, "proxy is back with an old table", 100_000),
+    (Fault::Unreported, "proxy's counters are silent", 2_000),
+    (Fault::StoreDown, "store fails for a while", 3_000),
+    (Fault::StoreLost, "store's answer is lost", 15_000),
+    (Fault::StoreSlow, "store is slow", 40_000),
+    (Fault::Late, "call is carried out late", 8_000),
+    (Fault::Lost, "answer of a call is lost", 8_000),
+    (Fault::Twice, "call is carried out twice", 8_000),
+    (Fault::Failed, "call is not taken", 8_000),
+    (Fault::ProbeWrong, "probe's answer is wrong", 8_000),
+    (Fault::Dies, "replica dies", 700),
+    (Fault::Hangs, "replica hangs", 300),
+    (Fault::Busy, "replica is not ready for a while", 1_000),
+    (Fault::Broken, "replica never gets ready or dies early", 40_000),
+    (Fault::Stubborn, "replica ignores SIGTERM", 60_000),
+    (Fault::Refused, "platform refuses a start", 10_000),
+    (Fault::Storm, "every release fails requests", 1_500),
+    (Fault::Lull, "no users", 1_500),
+    (Fault::Deploys, "somebody deploys", 6_000),
+    (Fault::Commands, "somebody commands", 4_000),
+];
+
+impl Fault {
+    /// What it is called.
+    pub(crate) fn name(self) -> &'static str {
+        FAULTS[self as usize].1
+    }
+}
+
+/// How often each fault happens in a world: chances in a million.
+#[derive(Debug, Clone)]
+pub(crate) struct Weather([u32; FAULTS.len()]);
 
 impl Weather {
     /// What a seed brings.
@@ -68,32 +121,29 @@ impl Weather {
             5..=7 => rare,
             _ => rare * 6,
         };
-        Self {
-            crash: some(300),
-            killed: some(2_000),
-            usurper: some(1_500),
-            clock_jump: some(160_000),
-            agent_silent: some(3_000),
-            proxy_silent: some(3_000),
-            proxy_dies: some(3_000),
-            proxy_old: some(100_000),
-            store_down: some(3_000),
-            store_lost: some(15_000),
-            store_slow: some(40_000),
-            late: some(8_000),
-            lost: some(8_000),
-            failed: some(8_000),
-            probe_wrong: some(8_000),
-            dies: some(700),
-            hangs: some(300),
-            busy: some(1_000),
-            broken: some(40_000),
-            stubborn: some(60_000),
-            refused: some(10_000),
-            storm: some(1_500),
-            lull: some(1_500),
-            deploys: 10_000 + some(10_000),
-            commands: 8_000 + some(8_000),
+        let mut chances = FAULTS.map(|(.., rare)| some(rare));
+        // Without people nothing happens at all; where they are few, rollouts come to their end.
+        let times = *dice.pick(&[1, 4, 5, 6, 12]);
+        for fault in [Fault::Deploys, Fault::Commands] {
+            chances[fault as usize] = FAULTS[fault as usize].2 * times;
+        }
+        Self(chances)
+    }
+
+    /// How often a fault happens.
+    pub(crate) fn chance(&self, fault: Fault) -> u32 {
+        self.0[fault as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fault_stands_at_its_own_place() {
+        for (place, (fault, ..)) in FAULTS.iter().enumerate() {
+            assert_eq!(*fault as usize, place);
         }
     }
 }

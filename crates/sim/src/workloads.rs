@@ -15,6 +15,7 @@ use crate::calls::Caller;
 use crate::people::{Badness, badness_of};
 use crate::platform::{Asked, Fate};
 use crate::rules::stops;
+use crate::weather::Fault;
 use crate::world::{Server, State};
 
 /// As the real adapter's longest wait for an answer.
@@ -38,7 +39,7 @@ impl SimWorkloads {
     /// Has the agent do something, unless it has met a newer controller.
     async fn ask<R: Send + 'static>(
         &self,
-        effect: impl FnOnce(&mut State) -> Result<R, PlatformError> + Send + 'static,
+        effect: impl Fn(&mut State) -> Result<R, PlatformError> + Send + Sync + 'static,
     ) -> Result<R, PlatformError> {
         let token = self.token();
         let admitted = move |state: &mut State| {
@@ -69,7 +70,7 @@ impl Workloads for SimWorkloads {
 
     async fn keep(&self, _directory: &Path, parts: &[PathBuf]) -> Result<Digest, PlatformError> {
         let digest = Digest(format!("{parts:?}"));
-        self.ask(|_| Ok(digest)).await
+        self.ask(move |_| Ok(digest.clone())).await
     }
 
     async fn retain(&self, live: Vec<LiveRelease>) -> Result<(), PlatformError> {
@@ -83,11 +84,11 @@ impl Workloads for SimWorkloads {
         let (id, release, life) = (replica.clone(), release.clone(), self.caller.life);
         self.ask(move |state| {
             stops::may_be_started(state, life, &id);
-            if state.happens(|weather| weather.refused) {
-                state.tell(format!("{id} is refused"));
+            if state.happens(Fault::Refused) {
+                state.tell(|| format!("{id} is refused"));
                 return Err(PlatformError::Refused("no free port".into()));
             }
-            state.tell(format!("controller {life} starts {id}"));
+            state.tell(|| format!("controller {life} starts {id}"));
             let fate = fate_of(state, &release);
             let State { platform, dice, now, .. } = state;
             platform.start(&id, &release, fate, *now, dice);
@@ -99,7 +100,7 @@ impl Workloads for SimWorkloads {
     async fn terminate(&self, replica: &ReplicaId) -> Result<(), PlatformError> {
         let (id, life) = (replica.clone(), self.caller.life);
         self.ask(move |state| {
-            state.tell(format!("controller {life} terminates {id}"));
+            state.tell(|| format!("controller {life} terminates {id}"));
             stops::may_be_terminated(state, life, &id);
             let State { platform, dice, now, .. } = state;
             platform.terminate(&id, *now, dice);
@@ -111,7 +112,7 @@ impl Workloads for SimWorkloads {
     async fn kill(&self, replica: &ReplicaId) -> Result<(), PlatformError> {
         let (id, life) = (replica.clone(), self.caller.life);
         self.ask(move |state| {
-            state.tell(format!("controller {life} kills {id}"));
+            state.tell(|| format!("controller {life} kills {id}"));
             stops::may_be_killed(state, life, &id);
             state.platform.kill(&id, state.now);
             Ok(())
@@ -153,7 +154,7 @@ impl Workloads for SimWorkloads {
             admit(state, token)?;
             Ok(Replicas { version: state.platform.version, replicas: state.platform.list() })
         });
-        let late = yard.with(|state| state.happens(|weather| weather.late).then(|| state.dice.millis(1, 1_500)));
+        let late = yard.with(|state| state.happens(Fault::Late).then(|| state.dice.millis(1, 1_500)));
         if let Some(late) = late {
             sleep(late).await;
         }
@@ -163,7 +164,7 @@ impl Workloads for SimWorkloads {
 
     async fn listen(&self, addresses: Vec<SocketAddr>) -> Result<(), PlatformError> {
         self.ask(move |state| {
-            state.platform.listening = addresses.into_iter().collect();
+            state.platform.listening = addresses.iter().copied().collect();
             Ok(())
         })
         .await
@@ -175,9 +176,10 @@ impl Workloads for SimWorkloads {
             ProbeCheck::Http { path, .. } if path == "/alive" => Asked::Liveness,
             ProbeCheck::Http { .. } | ProbeCheck::Tcp { .. } => Asked::Readiness,
         };
+        let life = self.caller.life;
         self.caller.point().await;
         let most = u64::try_from(limit.as_millis()).unwrap_or(1);
-        let takes = self.caller.yard.with(|state| match state.happens(|weather| weather.late) {
+        let takes = self.caller.yard.with(|state| match state.happens(Fault::Late) {
             true => state.dice.millis(1, most),
             false => Duration::ZERO,
         });
@@ -185,8 +187,8 @@ impl Workloads for SimWorkloads {
             sleep(takes).await;
         }
         let good = self.caller.yard.with(|state| {
-            let wrong = state.happens(|weather| weather.probe_wrong);
-            state.platform.probed(port, asked, wrong, state.now)
+            let wrong = state.happens(Fault::ProbeWrong);
+            state.platform.probed(port, asked, wrong, life, state.now)
         });
         self.caller.point().await;
         Answered { good, detail: if good { String::new() } else { "GET /: 503".into() } }
@@ -197,8 +199,11 @@ impl Workloads for SimWorkloads {
         let takes = self.caller.yard.with(|state| state.dice.millis(1, 300));
         sleep(takes).await;
         let good = self.caller.yard.with(|state| {
-            let wrong = state.happens(|weather| weather.probe_wrong);
-            state.platform.processes.values().any(|process| process.port == port && process.serves()) && !wrong
+            let wrong = state.happens(Fault::ProbeWrong);
+            let found = state.platform.processes.iter().find(|(_, process)| process.port == port);
+            let Some((id, _)) = found.filter(|(_, process)| process.serves()) else { return false };
+            let release = state.book.logs.get(&id.service).and_then(|log| log.service.releases.get(&id.revision));
+            !wrong && release.is_some_and(|release| badness_of(&release.version) != Badness::Smoke)
         });
         self.caller.point().await;
         Answered { good, detail: if good { String::new() } else { "GET /: 500".into() } }
@@ -208,14 +213,14 @@ impl Workloads for SimWorkloads {
         self.caller.point().await;
         let takes = self.caller.yard.with(|state| state.dice.millis(1, 300));
         sleep(takes).await;
-        let good = self.caller.yard.with(|state| !state.happens(|weather| weather.probe_wrong));
+        let good = self.caller.yard.with(|state| !state.happens(Fault::ProbeWrong));
         self.caller.point().await;
         Answered { good, detail: if good { String::new() } else { "exit status 1".into() } }
     }
 
     async fn changed(&self, _: &Digest, to: &Digest) -> Result<Vec<PathBuf>, PlatformError> {
         let changed = vec![PathBuf::from(&to.0)];
-        self.ask(|_| Ok(changed)).await
+        self.ask(move |_| Ok(changed.clone())).await
     }
 
     async fn log_tail(&self, _: &ReplicaId, _: usize) -> Vec<String> {
@@ -225,12 +230,12 @@ impl Workloads for SimWorkloads {
 
 fn fate_of(state: &mut State, release: &Release) -> Fate {
     let badness = badness_of(&release.version);
-    let broken = state.happens(|weather| weather.broken) || (badness == Badness::Broken && state.wild);
+    let broken = state.happens(Fault::Broken) || (badness == Badness::Broken && state.wild);
     let never_ready = broken && state.dice.chance(500_000);
     Fate {
         never_ready,
         crashes: broken && !never_ready,
-        stubborn: state.happens(|weather| weather.stubborn),
+        stubborn: state.happens(Fault::Stubborn),
         slow_ms: if state.wild && state.dice.chance(200_000) { 6_000 } else { 500 },
     }
 }

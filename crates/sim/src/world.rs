@@ -9,14 +9,19 @@ use evenkeel_core::ids::{ServiceName, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::coverage::{Coverage, Group};
 use crate::dice::Dice;
+use crate::people::SERVICES;
 use crate::platform::Platform;
 use crate::proxy::Proxy;
 use crate::store::Book;
-use crate::weather::Weather;
+use crate::weather::{Fault, Weather};
 
 /// The world's own time at its beginning; the machine's clock is somewhere around it.
 pub(crate) const BEGINNING: Timestamp = Timestamp(1_000_000_000_000_000);
+
+/// Ticks with faults: a tenth of all worlds has twice the time.
+const WILD: [u32; 10] = [450, 450, 450, 450, 450, 450, 450, 450, 450, 900];
 
 /// One controller process: counted up.
 pub(crate) type Life = u32;
@@ -57,17 +62,38 @@ pub(crate) struct State {
     pub(crate) lives_changed: Timestamp,
     /// Everything is to be stopped.
     pub(crate) going_down: bool,
-    /// What happened so far.
+    /// Ticks with faults.
+    pub(crate) wild_ticks: u32,
+    /// So many services people deploy.
+    pub(crate) services_max: usize,
+    /// Until when a controller stands still.
+    pub(crate) stalled: BTreeMap<Life, Timestamp>,
+    /// How often what happened.
+    pub(crate) coverage: Coverage,
+    /// What happened so far, if it is to be told.
     pub(crate) history: Vec<String>,
     pub(crate) violation: Option<String>,
-    tells: bool,
+    telling: Telling,
+}
+
+/// What becomes of the story of a world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// Nobody listens: the fastest.
+    Nothing,
+    /// It is kept.
+    Kept,
+    /// It is kept, and printed to standard error while it happens.
+    Printed,
 }
 
 impl Yard {
     /// A world without anything in it.
-    pub(crate) fn new(seed: u64, tells: bool) -> Self {
+    pub(crate) fn new(seed: u64, telling: Telling) -> Self {
         let mut dice = Dice::new(seed);
         let weather = Weather::of(&mut dice);
+        let wild_ticks = *dice.pick(&WILD);
+        let services_max = *dice.pick(&[1, 1, 2, 2, 3, SERVICES.len()]);
         let state = State {
             dice,
             weather,
@@ -81,9 +107,13 @@ impl Yard {
             clock_off: 0,
             lives_changed: BEGINNING,
             going_down: false,
+            wild_ticks,
+            services_max,
+            stalled: BTreeMap::new(),
+            coverage: Coverage::default(),
             history: Vec::new(),
             violation: None,
-            tells,
+            telling,
         };
         Self { state: Mutex::new(state), began: Instant::now(), list: watch::Sender::new(0) }
     }
@@ -122,32 +152,56 @@ impl Yard {
 
 impl State {
     /// Writes down that something happened.
-    pub(crate) fn tell(&mut self, what: impl AsRef<str>) {
-        let line = format!("{:>8.3}s {}", self.now.since(BEGINNING).as_secs_f64(), what.as_ref());
-        if self.tells {
+    pub(crate) fn tell(&mut self, what: impl FnOnce() -> String) {
+        if self.telling == Telling::Nothing {
+            return;
+        }
+        let line = format!("{:>8.3}s {}", self.now.since(BEGINNING).as_secs_f64(), what());
+        if self.telling == Telling::Printed {
             eprint_line(&line);
         }
         self.history.push(line);
     }
 
+    /// Whether anybody listens.
+    pub(crate) fn tells(&self) -> bool {
+        self.telling != Telling::Nothing
+    }
+
+    /// How much longer a controller stands still.
+    pub(crate) fn stall_of(&self, life: Life) -> Option<Duration> {
+        self.stalled.get(&life).filter(|until| **until > self.now).map(|until| until.since(self.now))
+    }
+
+    /// A controller stands still for a while.
+    pub(crate) fn stall(&mut self, life: Life) {
+        let until = self.now.after(self.dice.millis(500, 15_000));
+        self.tell(|| format!("controller {life} stands still until {}", short(until)));
+        self.stalled.insert(life, until);
+        self.lives_changed = until;
+    }
+
     /// Writes down that a rule is broken; the first one counts.
     pub(crate) fn broken(&mut self, what: impl AsRef<str>) {
-        self.tell(format!("VIOLATION {}", what.as_ref()));
+        self.tell(|| format!("VIOLATION {}", what.as_ref()));
         if self.violation.is_none() {
             self.violation = Some(what.as_ref().to_owned());
         }
     }
 
     /// Whether a fault of this chance happens here.
-    pub(crate) fn happens(&mut self, chance: impl FnOnce(&Weather) -> u32) -> bool {
-        let chance = if self.wild { chance(&self.weather) } else { 0 };
-        self.dice.chance(chance)
+    pub(crate) fn happens(&mut self, fault: Fault) -> bool {
+        let happens = self.wild && self.dice.chance(self.weather.chance(fault));
+        if happens {
+            self.coverage.count(Group::Fault, fault.name());
+        }
+        happens
     }
 
     /// Lets the controller die here if it is to, and tells whether it is dead.
     pub(crate) fn dies_here(&mut self, life: Life) -> bool {
-        if !self.is_dead(life) && self.happens(|weather| weather.crash) {
-            self.tell(format!("controller {life} crashes"));
+        if !self.is_dead(life) && self.happens(Fault::Crash) {
+            self.tell(|| format!("controller {life} crashes"));
             self.bury(life);
         }
         self.is_dead(life)
@@ -178,9 +232,10 @@ impl State {
 
     /// Ends faults that go on, and starts no more.
     pub(crate) fn calm(&mut self) {
-        self.tell("faults stop");
+        self.tell(|| "faults stop".to_owned());
         self.wild = false;
         self.book.down_until = self.now;
+        self.stalled.clear();
         self.platform.recover(self.now);
         self.proxy.recover(self.now);
     }
@@ -197,11 +252,11 @@ impl State {
         let passed = now.since(self.now);
         self.now = now;
         for line in self.platform.advance(now) {
-            self.tell(line);
+            self.tell(|| line);
         }
         let Self { proxy, platform, dice, .. } = self;
         if let Some(line) = proxy.advance(now, passed, platform, dice) {
-            self.tell(line);
+            self.tell(|| line);
         }
     }
 
@@ -211,42 +266,46 @@ impl State {
             return;
         }
         let now = self.now;
-        if self.happens(|w| w.agent_silent) {
+        if self.happens(Fault::AgentSilent) {
             let (until, hangs) = (now.after(self.dice.millis(300, 15_000)), self.dice.chance(500_000));
-            self.tell(format!("the agent {} until {}", gone(hangs), short(until)));
+            self.tell(|| format!("the agent {} until {}", gone(hangs), short(until)));
             self.platform.silence(until, hangs);
         }
-        if self.happens(|w| w.proxy_silent) {
+        if self.happens(Fault::ProxySilent) {
             let until = now.after(self.dice.millis(200, 12_000));
-            self.tell(format!("the proxy hangs until {}", short(until)));
+            self.tell(|| format!("the proxy hangs until {}", short(until)));
             self.proxy.hang(until);
         }
-        if self.happens(|w| w.proxy_dies) {
+        if self.happens(Fault::ProxyDies) {
             let until = now.after(self.dice.millis(50, 3_000));
-            let old = self.happens(|w| w.proxy_old);
-            self.tell(format!(
-                "the proxy dies until {}{}",
-                short(until),
-                if old { ", its last table unsaved" } else { "" }
-            ));
+            let old = self.happens(Fault::ProxyOld);
+            self.tell(|| {
+                format!("the proxy dies until {}{}", short(until), if old { ", its last table unsaved" } else { "" })
+            });
             self.proxy.die(until, old);
         }
-        if self.happens(|w| w.store_down) {
+        if self.happens(Fault::Unreported) {
+            let until = now.after(self.dice.millis(300, 10_000));
+            self.tell(|| format!("the proxy's counters are silent until {}", short(until)));
+            self.proxy.unreported_until = until;
+        }
+        if self.happens(Fault::StoreDown) {
             self.book.down_until = now.after(self.dice.millis(100, 20_000));
-            let until = short(self.book.down_until);
-            self.tell(format!("the store fails until {until}"));
+            let until = self.book.down_until;
+            self.tell(|| format!("the store fails until {}", short(until)));
         }
-        if self.happens(|w| w.storm) {
+        if self.happens(Fault::Storm) {
             self.proxy.storm_until = now.after(self.dice.millis(1_000, 15_000));
-            self.tell("every release fails requests");
+            self.tell(|| "every release fails requests".to_owned());
         }
-        if self.happens(|w| w.lull) {
+        if self.happens(Fault::Lull) {
             self.proxy.lull_until = now.after(self.dice.millis(1_000, 15_000));
-            self.tell("no users");
+            self.tell(|| "no users".to_owned());
         }
         let Self { platform, weather, dice, .. } = self;
-        for line in platform.suffer(now, weather, dice) {
-            self.tell(line);
+        for (fault, id) in platform.suffer(now, weather, dice) {
+            self.coverage.count(Group::Fault, fault.name());
+            self.tell(|| format!("{}: {id}", fault.name()));
         }
     }
 }

@@ -78,6 +78,9 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     if before.rollout.as_ref().is_some_and(|last| last.id >= begun.id) {
         return Some(format!("the id of rollout {} is used up", begun.id));
     }
+    if begun.is_rescue {
+        return rescues(before, begun);
+    }
     if log.asked_for.take() != Some(begun.candidate) {
         return Some(format!("nobody asked for rollout {} of {}", begun.id, begun.candidate));
     }
@@ -88,6 +91,17 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     };
     (matches!(was_bad, Some(Standing::Bad { .. })) && !again)
         .then(|| format!("{} was rolled back and is tried again by itself", begun.candidate))
+}
+
+/// Only a way back that there is none of begins a rollout that nobody asked for: once, to a release that was good.
+fn rescues(before: &Service, begun: &Rollout) -> Option<String> {
+    let failed = before.in_flight().filter(|last| {
+        matches!(last.phase, Phase::RollingBack { .. } | Phase::Stuck { .. } | Phase::Clearing { back: Some(_), .. })
+    });
+    let is_good = before.releases.get(&begun.candidate).is_some_and(|release| release.standing == Standing::Good);
+    let is_known = is_good && before.promoted.contains(&begun.candidate) && before.stable != Some(begun.candidate);
+    let is_first = failed.is_some_and(|last| !last.is_rescue && last.candidate != begun.candidate);
+    (!is_known || !is_first).then(|| format!("rollout {} rescues nobody", begun.id))
 }
 
 fn has_evidence(state: &State, name: &ServiceName, before: &Service, event: &Event) -> Option<String> {

@@ -20,7 +20,7 @@ pub(crate) struct Sent {
 
 /// Takes note of what was decided when a table is sent. 1: nobody sound is taken out of traffic for nothing.
 pub(crate) fn may_be_sent(state: &mut State, life: Life, table: &RoutingTable) -> Sent {
-    state.tell(format!("controller {life} sends table {}: {}", table.generation, in_words(table)));
+    state.tell(|| format!("controller {life} sends table {}: {}", table.generation, in_words(table)));
     if let Err(refused) = table.check() {
         state.broken(format!("controller {life} sends a table that cannot be: {refused}"));
     }
@@ -109,8 +109,9 @@ fn keeps_sound(state: &State, next: &ServiceRoutes) -> Option<String> {
         };
         let sound: Vec<&ReplicaId> = in_force.map(|backend| &backend.replica).filter(|id| is_sound(id)).collect();
         let kept = sound.iter().filter(|id| routes.backends.iter().any(|backend| backend.replica == ***id)).count();
-        let must = sound.len().min(routes.weight.of_replicas(service.full_replicas(routes.revision)) as usize);
-        if kept < must {
+        // Where fewer are needed than there are, any of them that is ready will do.
+        let needed = routes.weight.of_replicas(service.full_replicas(routes.revision)) as usize;
+        if kept < sound.len().min(needed) && routes.backends.len() < needed {
             return Some(format!("{} {} keeps {kept} of {sound:?}", next.service, routes.revision));
         }
     }

@@ -1,0 +1,172 @@
+//! What really happened in worlds: each fault, phase, outcome and command, and how often.
+
+use std::collections::BTreeMap;
+
+use evenkeel_core::rollout::Why;
+use evenkeel_core::spec::Strategy;
+use evenkeel_core::{Event, Outcome, Phase, Service, Verb};
+
+use crate::weather::FAULTS;
+
+/// How often each kind of thing happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coverage(BTreeMap<(Group, &'static str), u64>);
+
+/// What kind of thing it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Something went wrong, or people did something.
+    Fault,
+    /// A rollout got into a phase.
+    Phase,
+    /// A rollout ended.
+    Outcome,
+    /// A command was carried out.
+    Command,
+    /// A rollout began by a strategy.
+    Strategy,
+}
+
+/// Everything that worlds must bring about besides faults.
+const EXPECTED: [(Group, &[&str]); 4] = [
+    (
+        Group::Phase,
+        &[
+            "preparing",
+            "smoking",
+            "shifting",
+            "holding",
+            "paused",
+            "retiring",
+            "rolling back",
+            "stopping",
+            "stuck",
+            "done",
+        ],
+    ),
+    (
+        Group::Outcome,
+        &[
+            "promoted",
+            "rolled back: breach",
+            "rolled back: not ready",
+            "rolled back: unready",
+            "rolled back: smoke checks",
+            "rolled back: not enough requests",
+            "rolled back: share not confirmed",
+            "rolled back: aborted",
+            "rolled back: asked",
+            "rolled back: superseded",
+            "first release stopped",
+        ],
+    ),
+    (Group::Command, &["pause", "resume", "promote", "promote fully", "abort", "retry", "rollback"]),
+    (Group::Strategy, &["canary", "blue-green"]),
+];
+
+impl Coverage {
+    /// One more of a kind.
+    pub(crate) fn count(&mut self, group: Group, name: &'static str) {
+        *self.0.entry((group, name)).or_default() += 1;
+    }
+
+    /// What an event brought about.
+    pub(crate) fn note(&mut self, before: &Service, event: &Event, after: &Service) {
+        if let Event::Command { verb, .. } = event {
+            self.count(Group::Command, name_of(verb));
+        }
+        let known = |id| before.rollout.as_ref().filter(|rollout| rollout.id == id);
+        let ended = after.past.last().into_iter().filter(|last| known(last.id).is_some());
+        for rollout in ended.chain(&after.rollout) {
+            let was = known(rollout.id).map(|before| before.phase.name());
+            if was.is_none()
+                && let Some(spec) = &after.spec
+            {
+                self.count(Group::Strategy, strategy(&spec.strategy));
+            }
+            if was != Some(rollout.phase.name()) {
+                self.count(Group::Phase, phase(&rollout.phase));
+                if let Phase::Done { outcome, .. } = &rollout.phase {
+                    self.count(Group::Outcome, outcome_of(outcome));
+                }
+            }
+        }
+    }
+
+    /// Adds what happened elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        for (kind, times) in &other.0 {
+            *self.0.entry(*kind).or_default() += times;
+        }
+    }
+
+    /// Everything that can happen, with how often it did.
+    pub fn iter(&self) -> impl Iterator<Item = (Group, &'static str, u64)> {
+        let faults = FAULTS.iter().map(|(_, name, _)| (Group::Fault, *name));
+        let others = EXPECTED.iter().flat_map(|(group, names)| names.iter().map(|name| (*group, *name)));
+        faults.chain(others).map(|(group, name)| (group, name, self.0.get(&(group, name)).copied().unwrap_or(0)))
+    }
+}
+
+fn phase(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Clearing { .. } => "clearing",
+        Phase::Preparing { .. } => "preparing",
+        Phase::Smoking { .. } => "smoking",
+        Phase::Shifting { .. } => "shifting",
+        Phase::Holding { .. } => "holding",
+        Phase::Paused { .. } => "paused",
+        Phase::Retiring { .. } => "retiring",
+        Phase::RollingBack { .. } => "rolling back",
+        Phase::Stopping { .. } => "stopping",
+        Phase::Stuck { .. } => "stuck",
+        Phase::Done { .. } => "done",
+    }
+}
+
+fn outcome_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Promoted => "promoted",
+        Outcome::Refused { .. } => "refused by a gate",
+        Outcome::Stopped { .. } => "first release stopped",
+        Outcome::RolledBack { why } => match why {
+            Why::Breach { .. } => "rolled back: breach",
+            Why::NotReady { .. } => "rolled back: not ready",
+            Why::Unready { .. } => "rolled back: unready",
+            Why::Crashing { .. } => "rolled back: crashing",
+            Why::TestOver => "rolled back: test over",
+            Why::StableIsBack => "rolled back: stable is back",
+            Why::Smoke { .. } => "rolled back: smoke checks",
+            Why::NotEnough { .. } => "rolled back: not enough requests",
+            Why::Unconfirmed { .. } => "rolled back: share not confirmed",
+            Why::Aborted { .. } => "rolled back: aborted",
+            Why::Asked { .. } => "rolled back: asked",
+            Why::Superseded { .. } => "rolled back: superseded",
+        },
+    }
+}
+
+fn name_of(verb: &Verb) -> &'static str {
+    match verb {
+        Verb::Pause => "pause",
+        Verb::Resume => "resume",
+        Verb::Promote { full: false } => "promote",
+        Verb::Promote { full: true } => "promote fully",
+        Verb::Abort => "abort",
+        Verb::Retry => "retry",
+        Verb::Rollback { .. } => "rollback",
+        Verb::Scale { .. } => "scale",
+        Verb::Approve { .. } => "approve",
+        Verb::Reject { .. } => "reject",
+    }
+}
+
+fn strategy(strategy: &Strategy) -> &'static str {
+    match strategy {
+        Strategy::Canary { .. } => "canary",
+        Strategy::BlueGreen { .. } => "blue-green",
+        Strategy::Rolling { .. } => "rolling",
+        Strategy::Recreate { .. } => "recreate",
+        Strategy::Ab { .. } => "A/B",
+    }
+}
