@@ -68,6 +68,16 @@ impl Counts {
         }
     }
 
+    /// Takes away what `part` has counted, which is a part of this.
+    pub fn forget(&mut self, part: &Self) {
+        for (mine, theirs) in self.classes.iter_mut().zip(part.classes) {
+            *mine = mine.saturating_sub(theirs);
+        }
+        self.no_answer = self.no_answer.saturating_sub(part.no_answer);
+        self.client_gone = self.client_gone.saturating_sub(part.client_gone);
+        self.latency.forget(&part.latency);
+    }
+
     /// Requests with a known outcome: answers and missing answers.
     #[must_use]
     pub fn requests(&self) -> u64 {

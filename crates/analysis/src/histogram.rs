@@ -63,6 +63,27 @@ impl Histogram {
         self.used().map(beyond).filter(|(_, count)| *count > 0).fold(Self { sum_us, ..Self::default() }, Self::with)
     }
 
+    /// Takes away what `part` has counted, which is a part of this.
+    ///
+    /// What is not (another histogram was given) counts as zero.
+    pub fn forget(&mut self, part: &Self) {
+        let skipped = self.first.saturating_sub(part.first);
+        let offset = part.first.saturating_sub(self.first).min(self.counts.len());
+        for (mine, theirs) in self.counts[offset..].iter_mut().zip(part.counts.iter().skip(skipped)) {
+            *mine = mine.saturating_sub(*theirs);
+        }
+        self.total = self.total.saturating_sub(part.total);
+        self.sum_us = self.sum_us.saturating_sub(part.sum_us);
+        // Equal counts are equal histograms: nothing unused stays at either end.
+        let used = self.counts.iter().rposition(|count| *count > 0).map_or(0, |last| last + 1);
+        self.counts.truncate(used);
+        let unused = self.counts.iter().position(|count| *count > 0).unwrap_or(0);
+        if unused > 0 {
+            self.counts.drain(..unused);
+        }
+        self.first = if used == 0 { 0 } else { self.first + unused };
+    }
+
     /// Number of values counted.
     #[must_use]
     pub fn total(&self) -> u64 {
@@ -203,6 +224,9 @@ mod tests {
             let mut after = Histogram::default();
             right.iter().for_each(|v| after.record(*v));
             prop_assert_eq!(&whole.since(&a), &after);
+            let mut left = whole.clone();
+            left.forget(&a);
+            prop_assert_eq!(&left, &after);
             let stored = serde_json::to_string(&whole).unwrap();
             prop_assert_eq!(serde_json::from_str::<Histogram>(&stored).unwrap(), whole);
         }

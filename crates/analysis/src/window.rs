@@ -42,7 +42,7 @@ impl Window {
             if at.saturating_add(self.span_us) >= now_us {
                 break;
             }
-            self.sum = self.sum.since(old);
+            self.sum.forget(old);
             self.slices.pop_front();
         }
     }

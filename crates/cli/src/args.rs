@@ -64,6 +64,8 @@ pub(crate) enum Command {
         #[arg(long)]
         resolved: bool,
     },
+    /// Show what a rollout would do in a scenario, in virtual time
+    Simulate(SimulateArgs),
     /// Start evenkeel: controller, API, agent and proxy
     Up(UpArgs),
     /// Stop everything: services, proxy, agent and controller
@@ -191,6 +193,31 @@ pub(crate) enum Command {
     /// The demo's load generator
     #[command(hide = true)]
     DemoLoad(LoadArgs),
+}
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// The spec; default: evenkeel.yaml
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The service; needed where the file has several
+    pub(crate) service: Option<String>,
+    /// What users and releases do meanwhile
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) scenario: PathBuf,
+    /// What the new release is called
+    #[arg(short, long)]
+    pub(crate) version: Option<String>,
+    /// So many runs, as probabilities
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) runs: Option<u32>,
+    /// The same seed gives the same story
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Draw the run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// A service.

@@ -61,6 +61,31 @@ pub(crate) fn read_spec(path: &Path) -> Result<SpecFile, Failure> {
     Ok(SpecFile { text, folder, specs: read.specs })
 }
 
+/// The service of a file that is named, or the only one.
+///
+/// # Errors
+/// There is no such one, or there are several.
+pub(crate) fn pick_service(file: &SpecFile, path: &Path, service: Option<&str>) -> Result<Spec, Failure> {
+    let named_so = |spec: &&Spec| service.is_none_or(|name| spec.service.as_str() == name);
+    let mut found = file.specs.iter().filter(named_so);
+    match (found.next(), found.next(), service) {
+        (Some(only), None, _) => Ok(only.clone()),
+        (Some(_), Some(_), _) => {
+            Err(Failure::Usage(format!("which service? {} has {}", path.display(), named(&file.specs))))
+        }
+        (None, ..) => {
+            let name = service.unwrap_or_default();
+            Err(Failure::Usage(format!("there is no `{name}`: {} has {}", path.display(), named(&file.specs))))
+        }
+    }
+}
+
+/// The mistakes of a file, as they are shown on standard error.
+pub(crate) fn rendered(problems: &evenkeel_manifest::Problems) -> String {
+    let color = std::io::stderr().is_terminal() && Paint::stdout().color;
+    problems.render(terminal_width(), color).trim_end().to_owned()
+}
+
 /// Prints a line for people beside the data.
 #[expect(clippy::print_stderr, reason = "the one place that writes to standard error")]
 pub(crate) fn complain(line: impl std::fmt::Display) {

@@ -8,6 +8,7 @@
 //! - [`lead`]: which of several controllers leads.
 //! - [`choice`]: which store a state directory uses.
 //! - [`backup`]: what was decided, copied into a file and back.
+//! - [`simulate`]: a rollout in virtual time.
 //! - [`follow`]: a rollout to its end.
 //! - [`gates`]: what a deploy waits for before it begins, and who says yes.
 //! - [`client`], [`place`]: the controller's socket and where it is.
@@ -33,6 +34,7 @@ mod render;
 mod replay;
 mod report;
 mod screen;
+mod simulate;
 mod up;
 
 use std::process::ExitCode;
@@ -111,6 +113,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             Err(Failure::Usage("only `evenkeel report` has a page: use `-o text` or `-o json`".to_owned()))
         }
         Command::Demo(args) => demo::run(args, is_json).await,
+        Command::Simulate(args) => simulate::run(args, is_json),
         Command::Check { files, resolved } => Ok(commands::check(files, *resolved, is_json)),
         Command::Up(args) => {
             if args.foreground {

@@ -130,7 +130,7 @@ impl Evidence {
         if let Some(judged) = judged {
             for (revision, tally) in &tick.counted {
                 let window = judged.lately.entry(*revision).or_insert_with(|| Window::new(judged.span));
-                window.push(tick.at.0, tally.judged(judged.is_without_share));
+                window.push(tick.at.0, tally.judged(judged.is_without_share).into_owned());
                 judged.whole.entry(*revision).or_default().merge(tally);
             }
         }
@@ -167,7 +167,7 @@ impl Evidence {
         let lately = say(recent(rollout.candidate), rollout.stable.and_then(recent));
         match lately {
             Verdict::Fail { .. } | Verdict::Shared { .. } => lately,
-            Verdict::Pass { .. } | Verdict::NotEnough { .. } => say(totals[0].as_ref(), totals[1].as_ref()),
+            Verdict::Pass { .. } | Verdict::NotEnough { .. } => say(totals[0].as_deref(), totals[1].as_deref()),
         }
     }
 

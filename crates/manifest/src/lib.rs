@@ -9,6 +9,7 @@
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
+//! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
 //! - `fields`: a mapping with known keys; unknown and missing ones are told.
 //! - `values`: durations, percentages, sizes, addresses, names.
 //! - `placeholder`: what stands between double braces.
@@ -26,6 +27,7 @@ mod problem;
 #[cfg(test)]
 mod reference;
 mod routing;
+mod scenario;
 mod service;
 mod strategy;
 mod values;
@@ -33,3 +35,4 @@ mod yaml;
 
 pub use file::{Read, read};
 pub use problem::{Code, Problem, Problems};
+pub use scenario::{parse_rate, read_scenario};

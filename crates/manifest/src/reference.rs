@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, gates, probes, read, routing, service, strategy};
+use crate::{Code, gates, probes, read, routing, scenario, service, strategy};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -77,12 +77,12 @@ fn places() -> Vec<Place> {
 }
 
 /// The rows of the table below the heading of a section, cell by cell.
-fn rows(section: &Section) -> Vec<Vec<&'static str>> {
-    let mut lines = REFERENCE.lines().skip_while(|line| {
+fn rows(reference: &'static str, section: &Section) -> Vec<Vec<&'static str>> {
+    let mut lines = reference.lines().skip_while(|line| {
         let heading = line.strip_prefix("## ").unwrap_or_default();
         !heading.eq_ignore_ascii_case(section.what)
     });
-    assert!(lines.next().is_some(), "docs/spec.md has no heading for {}", section.what);
+    assert!(lines.next().is_some(), "the reference has no heading for {}", section.what);
     let table = lines.take_while(|line| !line.starts_with("## ")).filter(|line| line.starts_with("| `"));
     table.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`')).collect()).collect()
 }
@@ -105,7 +105,7 @@ fn whole(place: &Place, key: &str, example: &str) -> String {
 #[test]
 fn every_key_has_a_row_in_the_reference_and_no_row_is_of_a_key_that_nobody_reads() {
     for Place { section, .. } in places() {
-        let told: Vec<&str> = rows(section).into_iter().map(|row| row[0]).collect();
+        let told: Vec<&str> = rows(REFERENCE, section).into_iter().map(|row| row[0]).collect();
         let mut known = section.keys.to_vec();
         let mut sorted = told.clone();
         known.sort_unstable();
@@ -117,7 +117,7 @@ fn every_key_has_a_row_in_the_reference_and_no_row_is_of_a_key_that_nobody_reads
 #[test]
 fn every_example_of_the_reference_is_a_good_spec() {
     for place in places() {
-        for row in rows(place.section) {
+        for row in rows(REFERENCE, place.section) {
             let [key, _type, _default, _range, meaning, example] = row[..] else { panic!("six cells: {row:?}") };
             assert!(!meaning.is_empty() && example.starts_with(key), "{row:?}");
             let text = whole(&place, key, example);
@@ -153,4 +153,61 @@ fn every_section_of_the_reader_is_looked_at_here() {
     ];
     let written: usize = sources.iter().map(|source| source.matches(": Section =").count()).sum();
     assert_eq!(places().len(), written);
+}
+
+const SCENARIOS: &str = include_str!("../../../docs/plan-and-simulate.md");
+
+/// The sections of a scenario, each with what stands around an example of it.
+fn scenario_places() -> [(&'static Section, &'static str, &'static str); 6] {
+    [
+        (&scenario::SCENARIO, "", ""),
+        (&scenario::RATE, "rate: [{ from: 0s, rate: 1/s, ", "}]"),
+        (&scenario::BEHAVIOUR, "candidate: {", "}"),
+        (&scenario::TIMES, "candidate: { latency: { p50: 1ms, p99: 2m, ", "}}"),
+        (&scenario::FAULT, "faults: [{", "}]"),
+        (&scenario::COMMAND, "commands: [{ at: 1s, do: pause, ", "}]"),
+    ]
+}
+
+/// An example with what must stand beside it; what the example says itself is left out there.
+fn whole_scenario(around: (&str, &str), key: &str, example: &str) -> String {
+    let beside = |text: &str| -> String {
+        let parts = text
+            .split_inclusive(", ")
+            .filter(|part| !part.trim_start_matches(['[', '{', ' ']).starts_with(&format!("{key}: ")));
+        parts.collect()
+    };
+    let is_fault = around.0.starts_with("faults");
+    let more = match key {
+        "at" if is_fault => ", dies: stable",
+        "dies" | "controller" if is_fault => ", at: 1m",
+        "replicas" => ", at: 1m, dies: stable",
+        "down" => ", at: 1m, for: 1m",
+        "for" => ", at: 1m, down: stable",
+        _ => "",
+    };
+    let (open, inner) = around.0.rfind("{ ").map_or((around.0, ""), |at| around.0.split_at(at + 2));
+    let rate = if key == "rate" && around.0.is_empty() || around.0.starts_with("rate") { "" } else { "rate: 1/s, " };
+    format!("{{ {rate}{open}{}{example}{more}{} }}", beside(inner), around.1)
+}
+
+#[test]
+fn every_key_of_a_scenario_has_a_row_with_an_example_that_can_be_read() {
+    for (section, before, after) in scenario_places() {
+        let rows = rows(SCENARIOS, section);
+        let mut told: Vec<&str> = rows.iter().map(|row| row[0]).collect();
+        let mut known = section.keys.to_vec();
+        told.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(told, known, "the table below `{}` in docs/plan-and-simulate.md", section.what);
+        for row in rows {
+            let [key, _type, _default, _range, meaning, example] = row[..] else { panic!("six cells: {row:?}") };
+            assert!(!meaning.is_empty() && example.starts_with(key), "{row:?}");
+            let text = whole_scenario((before, after), key, example);
+            let read = crate::read_scenario("docs/plan-and-simulate.md", &text);
+            assert!(read.is_ok(), "{text}\n{}", read.unwrap_err().render(100, false));
+        }
+    }
+    let written = include_str!("scenario.rs").matches(": Section =").count();
+    assert_eq!(scenario_places().len(), written);
 }

@@ -196,7 +196,7 @@ fn step<'a>(
 }
 
 /// A share that may be nothing: `0%`.
-fn share(value: &Value<'_>, problems: &mut Problems) -> Option<BasisPoints> {
+pub(crate) fn share(value: &Value<'_>, problems: &mut Problems) -> Option<BasisPoints> {
     let is_nothing = |text: &str| text.strip_suffix('%').unwrap_or(text).trim_end() == "0";
     if value.scalar().is_some_and(|scalar| scalar.sort != Sort::Bool && is_nothing(&scalar.text)) {
         return Some(BasisPoints::NONE);

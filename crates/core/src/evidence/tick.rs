@@ -1,5 +1,6 @@
 //! One look at the counters, as exact whole numbers, and how it is kept.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use evenkeel_analysis::{Counts, Histogram};
@@ -39,11 +40,11 @@ impl Tally {
     /// What a release is judged by: the requests that its share brought, or in a step `without` a share those of testers
     /// and copies too.
     #[must_use]
-    pub fn judged(&self, without: bool) -> Counts {
-        let mut counts = self.counts.clone();
+    pub fn judged(&self, without: bool) -> Cow<'_, Counts> {
+        let mut counts = Cow::Borrowed(&self.counts);
         if without {
-            counts.merge(&self.pinned);
-            counts.merge(&self.mirrored);
+            counts.to_mut().merge(&self.pinned);
+            counts.to_mut().merge(&self.mirrored);
         }
         counts
     }

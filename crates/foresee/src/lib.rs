@@ -1,0 +1,24 @@
+//! What would a rollout do? Told before anything runs, and tried in virtual time.
+//!
+//! Start at [`simulate`], which lets a rollout happen in a world that a [`Scenario`] describes. It decides nothing: that is left to core's `Service::step`, `Fleet`,
+//! `Evidence` and `Plan`, the very ones that a controller runs. Pure: no clock, no I/O, no async; chance comes from a
+//! seed. Modules, in reading order:
+//!
+//! - [`scenario`]: what users and releases do, and what goes wrong.
+//! - [`run`]: one rollout in virtual time.
+//! - `world`: the replicas, the proxy and the users around it.
+//! - `dice`: numbers of requests and latencies from a seed.
+//! - [`many`]: many runs, as probabilities.
+//! - [`picture`]: one run as an SVG timeline.
+
+pub mod many;
+pub mod picture;
+pub mod run;
+pub mod scenario;
+
+mod dice;
+mod world;
+
+pub use many::Many;
+pub use run::{Story, simulate};
+pub use scenario::Scenario;
