@@ -58,7 +58,11 @@ fn head(story: &Story, title: &str, clock: &impl Fn(Timestamp) -> String) -> Mar
     html! {
         header {
             h1 { (title) }
-            p class=(format!("answer {tone}")) { strong { (story.state) } " · " (story.reason) }
+            p class=(format!("answer {tone}")) {
+                // A reason often begins with the state.
+                @let rest = story.reason.strip_prefix(&story.state).map_or(story.reason.as_str(), |r| r.trim_start_matches(": "));
+                strong { (story.state) } " · " (rest)
+            }
             dl {
                 dt { "Service" } dd { (story.service) " in " (story.environment) }
                 dt { "Strategy" } dd { (story.strategy) }
@@ -122,7 +126,7 @@ fn timeline(story: &Story) -> Markup {
 const LEFT: f64 = 52.0;
 /// The height of each panel, and the room above it for its name.
 const PANEL: f64 = 90.0;
-const NAME: f64 = 22.0;
+const NAME: f64 = 32.0;
 
 /// Three panels above one another with the same time: share, failures, latency.
 struct Chart<'a> {
@@ -164,11 +168,11 @@ impl Chart<'_> {
         let label = format!("Shares, failures and latency of rollout {} over time", self.story.rollout);
         html! {
             svg viewBox=(format!("0 0 {} {height}", self.width)) role="img" aria-label=(label) {
+                (self.marks(height))
                 @for (panel, name, top, paths) in &panels {
                     (self.frame(*panel, name, top))
                     @for (class, path) in paths { path class=(class) d=(path) {} }
                 }
-                (self.marks(height))
                 (self.axis(height))
             }
         }
@@ -218,7 +222,7 @@ impl Chart<'_> {
         let (high, low) = (Self::y(panel, 1.0), Self::y(panel, 0.0));
         let right = self.width - 8.0;
         html! {
-            text class="name" x=(LEFT) y=(format!("{:.1}", high - 7.0)) { (name) }
+            text class="name" x=(LEFT) y=(format!("{:.1}", high - 8.0)) { (name) }
             text class="tick" x=(LEFT - 6.0) y=(format!("{:.1}", high + 4.0)) { (top) }
             text class="tick" x=(LEFT - 6.0) y=(format!("{:.1}", low + 4.0)) { "0" }
             path class="grid" d=(format!("M{LEFT} {high:.1}H{right}M{LEFT} {low:.1}H{right}")) {}
@@ -324,7 +328,7 @@ fn phases(story: &Story) -> Markup {
             div class="scroll" {
                 table {
                     thead { tr {
-                        th { "After" } th { "Phase" } th { "Took" } th { "Release" } th { "Requests" } th { "Failed" } th { "Rate" }
+                        th { "After" } th class="left" { "Phase" } th { "Took" } th { "Release" } th { "Requests" } th { "Failed" } th { "Rate" }
                         th { "p50" } th { "p99" } th { "p999" }
                     } }
                     @for span in &story.phases {
@@ -376,7 +380,7 @@ fn budgets(story: &Story) -> Markup {
             h2 { "The way back" }
             div class="scroll" {
                 table {
-                    thead { tr { th { "Part" } th { "Took" } th { "May take" } th { "What is measured" } } }
+                    thead { tr { th { "Part" } th { "Took" } th { "May take" } th class="left" { "What is measured" } } }
                     tbody {
                         @for budget in &story.budgets {
                             tr {
