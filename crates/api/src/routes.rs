@@ -10,11 +10,12 @@ use axum::response::{IntoResponse, Response, Sse as Stream};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
-use evenkeel_controller::{AskError, DeployRequest, Deployed, Handle};
+use evenkeel_controller::{AskError, DeployRequest, Deployed, GroupDeployed, Handle};
 use evenkeel_core::gate::Passage;
 use evenkeel_core::ids::{Revision, ServiceName, Timestamp};
 use evenkeel_core::record::Record;
 use evenkeel_core::service::{Service, Verb};
+use evenkeel_core::spec::Spec;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
@@ -56,6 +57,8 @@ fn everywhere() -> Vec<Route> {
         get_at("/api/v1/services", get(services)),
         get_at("/api/v1/services/{service}", get(service)),
         post_at("/api/v1/services/{service}/deployments", post(deploy)),
+        post_at("/api/v1/groups/{group}/deployments", post(deploy_group)),
+        post_at("/api/v1/groups/{group}/rollback", post(back_group)),
         post_at("/api/v1/services/{service}/pause", command(|_| Verb::Pause)),
         post_at("/api/v1/services/{service}/resume", command(|_| Verb::Resume)),
         post_at("/api/v1/services/{service}/promote", command(|body| Verb::Promote { full: body.full })),
@@ -207,6 +210,46 @@ fn sentence(what: &str, said: &str) -> Answer<String> {
     let plain: String = said.trim().chars().filter(|c| !c.is_control()).take(SENTENCE_CHARACTERS_MAX).collect();
     let empty = || Problem::new(Code::BadBody, format!("`{what}` is empty")).help("say why, in a few words");
     if plain.is_empty() { Err(empty()) } else { Ok(plain) }
+}
+
+async fn deploy_group(
+    State(handle): State<Handle>,
+    Name(group): Name,
+    headers: HeaderMap,
+    Body(body): Body<DeployBody>,
+) -> Answer<(StatusCode, Json<GroupDeployed>)> {
+    check_version(&body.version)?;
+    let read = evenkeel_manifest::read("spec", &body.spec).map_err(|problems| Problem {
+        problems: Some(problems.to_json()),
+        ..Problem::new(Code::BadSpec, "the spec has mistakes")
+    })?;
+    // `shop@staging` is the group in that environment.
+    let is_of = |spec: &Spec| {
+        let has = spec.group.as_ref().is_some_and(|membership| membership.group == group.service());
+        has && spec.service.environment() == group.environment()
+    };
+    let specs: Vec<Spec> = read.specs.into_iter().filter(is_of).collect();
+    if specs.is_empty() {
+        return Err(Problem::new(Code::NotInSpec, format!("no service of the spec has `group: {group}`")));
+    }
+    let skip = body.skip_gates.map(|why| sentence("skip_gates", &why)).transpose()?;
+    let DeployBody { version, directory, again, start_at_us: start_at, .. } = body;
+    let (by, how) = (who(&headers), Passage { start_at, skip, promoted: None });
+    let wish = |spec| {
+        let (version, directory, by, how) = (version.clone(), directory.clone(), by.clone(), how.clone());
+        DeployRequest { version, spec, directory, by, again, how, from: None }
+    };
+    let wishes = specs.into_iter().map(wish).collect();
+    Ok((StatusCode::ACCEPTED, Json(handle.deploy_group(group.as_str().to_owned(), wishes).await?)))
+}
+
+async fn back_group(
+    State(handle): State<Handle>,
+    Name(group): Name,
+    headers: HeaderMap,
+) -> Answer<(StatusCode, Json<serde_json::Value>)> {
+    let services = handle.back_group(group.as_str().to_owned(), who(&headers)).await?;
+    Ok((StatusCode::ACCEPTED, Json(json!({"group": group, "services": services}))))
 }
 
 /// A version is shown in terminals and file names.

@@ -162,6 +162,9 @@ pub(crate) enum Command {
     Rollback {
         /// The service; needed where there are several
         service: Option<String>,
+        /// Every service of this group, the last one first
+        #[arg(short, long, conflicts_with_all = ["service", "to"])]
+        group: Option<String>,
         /// To this release, such as r3
         #[arg(long, value_name = "REV")]
         to: Option<String>,
@@ -262,6 +265,9 @@ pub(crate) struct ControllerArgs {
 pub(crate) struct DeployArgs {
     /// The service; needed where there are several
     pub(crate) service: Option<String>,
+    /// Every service of this group instead: promoted and rolled back together
+    #[arg(short, long, conflicts_with_all = ["service", "from"])]
+    pub(crate) group: Option<String>,
     /// What the release is called; fills in `{{version}}`
     #[arg(short, long, required_unless_present = "from")]
     pub(crate) version: Option<String>,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use evenkeel_api::problem::Problem;
 use evenkeel_api::routes::{Beginning, CommandBody, DeployBody};
-use evenkeel_controller::Deployed;
 use evenkeel_controller::status::{Overview, ServiceStatus};
+use evenkeel_controller::{Deployed, GroupDeployed, GroupMember};
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
 use evenkeel_core::ports::Recorded;
 use evenkeel_core::record::Record;
@@ -75,6 +75,27 @@ impl Client {
     /// [`Failure`].
     pub(crate) async fn deploy(&self, service: &str, body: &DeployBody) -> Result<Deployed, Failure> {
         self.ask_within(WORK_LIMIT, Method::POST, &format!("/api/v1/services/{service}/deployments"), body).await
+    }
+
+    /// Begins a rollout of every service of a group.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn deploy_group(&self, group: &str, body: &DeployBody) -> Result<GroupDeployed, Failure> {
+        self.ask_within(WORK_LIMIT, Method::POST, &format!("/api/v1/groups/{group}/deployments"), body).await
+    }
+
+    /// Takes every service of a group back; answers what serves that.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn rollback_group(&self, group: &str) -> Result<Vec<GroupMember>, Failure> {
+        #[derive(Deserialize)]
+        struct Back {
+            services: Vec<GroupMember>,
+        }
+        let back: Back = self.ask(Method::POST, &format!("/api/v1/groups/{group}/rollback"), &()).await?;
+        Ok(back.services)
     }
 
     /// Asks something of a service; answers the rollout that serves the wish, when one is under way.

@@ -141,7 +141,7 @@ fn tell(
 }
 
 /// Whether there is nothing more to follow, and what that means.
-fn over(rollout: &RolloutStatus, follow: &Follow, is_live: bool) -> Option<Exit> {
+pub(crate) fn over(rollout: &RolloutStatus, follow: &Follow, is_live: bool) -> Option<Exit> {
     match &rollout.outcome {
         Some(Outcome::Promoted) => Some(Exit::Done),
         Some(Outcome::Refused { .. }) => Some(Exit::Refused),

@@ -26,6 +26,7 @@ mod demo;
 mod exit;
 mod follow;
 mod gates;
+mod group;
 mod lead;
 mod paint;
 mod place;
@@ -122,7 +123,10 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             commands::start(named, args, is_json).await
         }
         Command::Down => commands::stop(named, is_json).await,
-        Command::Deploy(args) => commands::deploy(named, args, is_json).await,
+        Command::Deploy(args) => match &args.group {
+            Some(group) => group::deploy(named, args, group, is_json).await,
+            None => commands::deploy(named, args, is_json).await,
+        },
         Command::Status { service, watch } => commands::status(&client()?, service.as_deref(), *watch, is_json).await,
         Command::History { service, rollout } => {
             commands::history(&client()?, service.as_deref(), *rollout, is_json).await
@@ -144,7 +148,8 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::Abort(args) => lead(&client()?, &args.service, "abort", None, is_json).await,
         Command::Retry(args) => lead(&client()?, &args.service, "retry", None, is_json).await,
-        Command::Rollback { service, to } => lead(&client()?, service, "rollback", to.as_deref(), is_json).await,
+        Command::Rollback { group: Some(group), .. } => group::rollback(&client()?, group, is_json).await,
+        Command::Rollback { service, to, .. } => lead(&client()?, service, "rollback", to.as_deref(), is_json).await,
         Command::Backup { file } => backup::back_up(&Place::find(named)?, file, is_json).await,
         Command::Restore { file, store } => backup::restore(&mut Place::find(named)?, file, store, is_json).await,
         Command::Controller(args) => {

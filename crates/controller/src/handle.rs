@@ -93,6 +93,16 @@ pub(crate) enum Request {
         artefact: Option<Digest>,
         reply: Reply<Deployed>,
     },
+    DeployGroup {
+        group: String,
+        requests: Vec<(DeployRequest, Option<Digest>)>,
+        reply: Reply<GroupDeployed>,
+    },
+    BackGroup {
+        group: String,
+        by: String,
+        reply: Reply<Vec<GroupMember>>,
+    },
     Command {
         service: ServiceName,
         verb: Verb,
@@ -150,12 +160,64 @@ pub struct Deployed {
     pub gated: bool,
 }
 
+/// What the deploy of a group led to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupDeployed {
+    /// The group.
+    pub group: String,
+    /// Names this deploy of the group.
+    pub id: String,
+    /// The services that have begun, in their order; those that have this release already are not among them.
+    pub services: Vec<GroupMember>,
+}
+
+/// One service of a group, and what serves the wish.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GroupMember {
+    /// The service.
+    pub service: ServiceName,
+    /// The release.
+    pub revision: Revision,
+    /// Its rollout; `None` when none is under way.
+    pub rollout: Option<RolloutId>,
+}
+
 impl Handle {
     /// Keeps the artefact and begins a rollout; answers once the decision is durable.
     ///
     /// # Errors
     /// [`AskError`]: nothing was begun.
-    pub async fn deploy(&self, mut request: DeployRequest) -> Result<Deployed, AskError> {
+    pub async fn deploy(&self, request: DeployRequest) -> Result<Deployed, AskError> {
+        let (request, artefact) = self.prepare(request).await?;
+        self.ask(|reply| Request::Deploy { request: Box::new(request), artefact, reply }).await
+    }
+
+    /// The same for all services of a group, or for none of them.
+    ///
+    /// # Errors
+    /// [`AskError`]: nothing was begun, or what was begun goes back.
+    pub async fn deploy_group(&self, group: String, wishes: Vec<DeployRequest>) -> Result<GroupDeployed, AskError> {
+        let mut requests = Vec::with_capacity(wishes.len());
+        for wish in wishes {
+            match self.prepare(wish).await {
+                // Only files changed that need no rollout: it takes no part.
+                Err(AskError::Refused(Refused::NothingToDo { .. })) => {}
+                prepared => requests.push(prepared?),
+            }
+        }
+        self.ask(|reply| Request::DeployGroup { group, requests, reply }).await
+    }
+
+    /// Takes every service of a group back, the last one first; answers what serves that.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub async fn back_group(&self, group: String, by: String) -> Result<Vec<GroupMember>, AskError> {
+        self.ask(|reply| Request::BackGroup { group, by, reply }).await
+    }
+
+    /// Keeps the artefact, and has the addresses listened on.
+    async fn prepare(&self, mut request: DeployRequest) -> Result<(DeployRequest, Option<Digest>), AskError> {
         let fill = |part: &PathBuf| PathBuf::from(part.to_string_lossy().replace("{{version}}", &request.version));
         request.spec.artefact = request.spec.artefact.iter().map(fill).collect();
         let artefact = if request.spec.artefact.is_empty() || request.from.is_some() {
@@ -172,7 +234,7 @@ impl Handle {
         // The user's address must be free before anything begins; an agent that hangs holds up only this wish.
         let (service, addresses) = (request.spec.service.clone(), addresses_of(&request.spec));
         self.ask(|reply| Request::Listen { service, addresses, reply }).await?;
-        self.ask(|reply| Request::Deploy { request: Box::new(request), artefact, reply }).await
+        Ok((request, artefact))
     }
 
     /// Refuses what differs from the stable release only in files that need no rollout.
@@ -193,6 +255,7 @@ impl Handle {
             by: request.by.clone(),
             again: request.again,
             how: Passage::default(),
+            group: None,
         };
         if again.content() != base.content || request.spec.replicas != base.replicas {
             return Ok(());

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use evenkeel_analysis::Verdict;
 use evenkeel_core::fleet::{Action, Fleet, World};
+use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::record::{Decided, Record, What};
@@ -386,7 +387,12 @@ impl Keeper {
     /// The world as the rollout in flight needs to know it; `None` when there is none.
     ///
     /// While the platform does not answer, the fleet's last knowledge stands.
-    pub(crate) fn observe(&mut self, sight: &Sight<'_>, now: Timestamp) -> Option<Observation> {
+    pub(crate) fn observe(
+        &mut self,
+        sight: &Sight<'_>,
+        fellows: Option<Box<Fellows>>,
+        now: Timestamp,
+    ) -> Option<Observation> {
         let rollout = self.service.in_flight()?;
         let health = |revision: Option<Revision>| revision.map_or_else(Health::default, |r| self.fleet.health(r));
         // Nothing is to be confirmed of a service without an address.
@@ -400,6 +406,7 @@ impl Keeper {
             verdict: Verdict::NotEnough { have: 0, need: 0 },
             measured: None,
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
+            fellows,
         };
         self.recorder.begin(rollout.id, now, self.version);
         self.recorder.see(rollout.id, now, &seen);

@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use evenkeel_core::fleet::Action;
+use evenkeel_core::group::{Fellows, Member, Together, among, in_order};
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::lease::{Held, RENEW_EVERY};
 use evenkeel_core::ports::{
@@ -15,14 +16,14 @@ use evenkeel_core::ports::{
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release, Standing};
 use evenkeel_core::rollout::RolloutEvent;
-use evenkeel_core::service::{Effect, Verb};
+use evenkeel_core::service::{Effect, Service, Verb};
 use evenkeel_core::spec::Stop;
 use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
 use evenkeel_core::{Event, Phase, Refused};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::handle::{AskError, DeployRequest, Deployed, Handle, Request};
+use crate::handle::{AskError, DeployRequest, Deployed, GroupDeployed, GroupMember, Handle, Request};
 use crate::hands::{self, Deed};
 use crate::keeper::{Keeper, Sight, Unhappened};
 use crate::patience::Patient;
@@ -349,9 +350,10 @@ where
             for _ in 0..DECISIONS_PER_TURN {
                 let (table, replicas, in_flight) =
                     (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
+                let (fellows, now) = (self.fellows(&name), self.clock.now());
                 let Some(keeper) = self.keepers.get_mut(&name) else { break };
-                let now = self.clock.now();
-                let Some(seen) = keeper.observe(&sight(table, replicas, in_flight, &name), now) else { break };
+                let sight = sight(table, replicas, in_flight, &name);
+                let Some(seen) = keeper.observe(&sight, fellows, now) else { break };
                 // Most looks at the world change nothing: only those that do are recorded.
                 let event = RolloutEvent::Seen(seen);
                 let next = keeper.service.in_flight().and_then(|rollout| rollout.step(&event, now).ok().flatten());
@@ -384,6 +386,12 @@ where
             }
         }
         false
+    }
+
+    /// The other services of the group whose rollout a service has in flight.
+    fn fellows(&self, name: &ServiceName) -> Option<Box<Fellows>> {
+        let group = self.keepers.get(name)?.service.in_flight()?.group.as_ref()?;
+        Some(Box::new(group.look(name, |fellow| self.keepers.get(fellow).map(|keeper| &keeper.service))))
     }
 
     async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
@@ -719,6 +727,19 @@ where
                 self.show();
                 let _ = reply.send(answer);
             }
+            Request::DeployGroup { group, requests, reply } => {
+                let answer = self.deploy_group(&group, requests).await;
+                if answer.is_ok() {
+                    self.drop_old(beside);
+                }
+                self.show();
+                let _ = reply.send(answer);
+            }
+            Request::BackGroup { group, by, reply } => {
+                let answer = self.back_group(&group, &by).await;
+                self.show();
+                let _ = reply.send(answer);
+            }
             Request::Command { service, verb, by, reply } => {
                 let answer = self.command(&service, verb, by).await;
                 self.show();
@@ -774,14 +795,15 @@ where
             Some(from) => self.promoted(request, &from)?,
             None => (request, artefact),
         };
-        let DeployRequest { version, spec, directory, by, again, how, .. } = request;
+        self.deploy_one(name, to_deploy(request, artefact)).await
+    }
+
+    async fn deploy_one(&mut self, name: ServiceName, deploy: Deploy) -> Result<Deployed, AskError> {
         // Somebody else may have been given the address since it was asked for.
-        self.with_those_of_others(&name, &addresses_of(&spec))?;
+        self.with_those_of_others(&name, &addresses_of(&deploy.spec))?;
         let fresh = !self.keepers.contains_key(&name);
         let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone(), self.token));
         let before = keeper.service.newest();
-        let directory = directory.to_string_lossy().into_owned();
-        let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again, how };
         let (content, version) = (deploy.content(), deploy.version.clone());
         let happened = self.happen(&name, Event::Deploy(Box::new(deploy)), self.clock.now()).await;
         if fresh {
@@ -828,6 +850,104 @@ where
         request.spec.command.clone_from(&release.content.command);
         request.how.promoted = Some(called);
         Ok((request, Some(artefact)))
+    }
+
+    /// Begins a rollout of each service of a group, or of none.
+    async fn deploy_group(
+        &mut self,
+        group: &str,
+        requests: Vec<(DeployRequest, Option<Digest>)>,
+    ) -> Result<GroupDeployed, AskError> {
+        let deploys: Vec<Deploy> = requests.into_iter().map(|(request, kept)| to_deploy(request, kept)).collect();
+        let refused = |what: String| AskError::Refused(Refused::Illegal { what });
+        let mut comes = Vec::new();
+        let mut members = Vec::new();
+        for deploy in &deploys {
+            let name = &deploy.spec.service;
+            self.with_those_of_others(name, &addresses_of(&deploy.spec))?;
+            members.push(member_of(deploy));
+            match self.comes_of(name, deploy) {
+                Ok(true) => comes.push(name.clone()),
+                Ok(false) | Err(Refused::NothingToDo { .. }) => {}
+                Err(why) => return Err(refused(format!("`{name}` refuses, and so nothing was begun: {why}"))),
+            }
+        }
+        let members = in_order(members).map_err(|bad| refused(bad.to_string()))?;
+        if comes.is_empty() {
+            let what = format!("every service of `{group}` has this release live already, or on its way");
+            return Err(AskError::Refused(Refused::NothingToDo { what }));
+        }
+        let id = format!("{group}-{}", self.clock.now().0);
+        let members = among(&members, &comes);
+        let together = Together { group: group.to_owned(), id: id.clone(), members: members.clone() };
+        let mut services = Vec::new();
+        for Member { service, .. } in members {
+            let Some(deploy) = deploys.iter().find(|deploy| deploy.spec.service == service) else { continue };
+            let deploy = Deploy { group: Some(Box::new(together.clone())), ..deploy.clone() };
+            match self.deploy_one(service.clone(), deploy).await {
+                Ok(Deployed { revision, rollout, .. }) => services.push(GroupMember { service, revision, rollout }),
+                Err(error) => {
+                    // Those that have begun go back; where even that cannot be recorded, they miss this one and do so.
+                    for GroupMember { service, .. } in services {
+                        let (verb, by) = (Verb::Abort, format!("evenkeel: the rest of `{group}` could not begin"));
+                        let _ = self.happen(&service, Event::Command { verb, by }, self.clock.now()).await;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(GroupDeployed { group: group.to_owned(), id, services })
+    }
+
+    /// Whether a deploy begins a rollout; decides nothing.
+    fn comes_of(&self, name: &ServiceName, deploy: &Deploy) -> Result<bool, Refused> {
+        let fresh = || Service::new(name.clone());
+        let before = self.keepers.get(name).map_or_else(fresh, |keeper| keeper.service.clone());
+        let step = before.step(&Event::Deploy(Box::new(deploy.clone())), self.clock.now())?;
+        Ok(step.is_some_and(|step| step.next.newest().is_some() && step.next.newest() != before.newest()))
+    }
+
+    /// Takes every service of a group back: out of the rollout in flight, or to the release before, the last one first.
+    async fn back_group(&mut self, group: &str, by: &str) -> Result<Vec<GroupMember>, AskError> {
+        let newest = |keeper: &Keeper| {
+            let rollouts = keeper.service.rollout.iter().chain(keeper.service.past.iter().rev());
+            // What went back already cannot go back once more; what was promoted before that can.
+            let lives = rollouts.filter(|rollout| rollout.is_promoted() || !rollout.is_done());
+            let ours = lives.filter_map(|rollout| Some((rollout.started, rollout.group.as_ref()?)));
+            ours.filter(|(_, together)| together.group == group)
+                .max_by_key(|(at, _)| *at)
+                .map(|(at, t)| (at, t.clone()))
+        };
+        let found = self.keepers.values().filter_map(newest).max_by_key(|(at, _)| *at);
+        let Some((_, together)) = found else {
+            let what = format!("no service was deployed with the group `{group}`");
+            return Err(AskError::Refused(Refused::NoRelease { what }));
+        };
+        let mut back = Vec::new();
+        for Member { service, .. } in together.members.iter().rev() {
+            let Some(known) = self.keepers.get(service).and_then(|keeper| keeper.service.of_group(&together.id)) else {
+                continue;
+            };
+            let to = if known.is_promoted() { known.stable } else { None };
+            // Who went back already, or had nothing to go back to, has nothing to do.
+            if known.is_done() && to.is_none() {
+                continue;
+            }
+            let (verb, by) = (Verb::Rollback { to }, by.to_owned());
+            match self.happen(service, Event::Command { verb, by }, self.clock.now()).await {
+                Ok(()) => {}
+                Err(Unhappened::Refused(Refused::NothingToDo { .. } | Refused::NoRollout { .. })) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let Some(Keeper { service: now, .. }) = self.keepers.get(service) else { continue };
+            let revision = to.or(now.stable).unwrap_or(Revision(0));
+            back.push(GroupMember { service: service.clone(), revision, rollout: now.serving() });
+        }
+        if back.is_empty() {
+            let what = format!("the services of `{group}` have nothing to go back to");
+            return Err(AskError::Refused(Refused::NoRelease { what }));
+        }
+        Ok(back)
     }
 
     /// The addresses to listen on when a service is to have these.
@@ -934,6 +1054,17 @@ where
 fn in_table<'a>(table: Option<&'a RoutingTable>, name: &ServiceName) -> Option<&'a ServiceRoutes> {
     let services = &table?.services;
     services.binary_search_by(|routes| routes.service.cmp(name)).ok().map(|at| &services[at])
+}
+
+fn to_deploy(request: DeployRequest, artefact: Option<Digest>) -> Deploy {
+    let DeployRequest { version, spec, directory, by, again, how, .. } = request;
+    let directory = directory.to_string_lossy().into_owned();
+    Deploy { version, spec: Box::new(spec), artefact, directory, by, again, how, group: None }
+}
+
+fn member_of(deploy: &Deploy) -> Member {
+    let after = deploy.spec.group.as_ref().map_or_else(Vec::new, |group| group.after.clone());
+    Member { service: deploy.spec.service.clone(), after }
 }
 
 /// Where a spec's users and previews connect.

@@ -59,6 +59,7 @@ fn held() -> Service {
         stable,
         plan,
         stable_replicas: 1,
+        group: None,
         is_rescue: false,
         by: "bench".into(),
     };

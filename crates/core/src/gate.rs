@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::group::Together;
 use crate::ids::{Revision, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::rollout::Moment;
@@ -157,6 +158,9 @@ pub struct Gated {
     pub gates: Gates,
     /// Not before this moment.
     pub start_at: Option<Timestamp>,
+    /// Its group.
+    #[serde(default)]
+    pub group: Option<Box<Together>>,
     /// Who asked.
     pub by: String,
     /// When.

@@ -11,6 +11,7 @@
 //! - [`ratio`]: how many replicas stand for a share where nobody splits requests?
 //! - [`rollout`]: where is a rollout, and which moves are legal?
 //! - [`evidence`]: what do the requests say about the candidate?
+//! - [`group`]: several services that are promoted and rolled back together.
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
 //! - [`record`]: what is written down of a rollout beside its events.
 //! - [`replay`]: runs a recorded rollout once more, the same way or by another spec.
@@ -28,6 +29,7 @@ pub mod choice;
 pub mod evidence;
 pub mod fleet;
 pub mod gate;
+pub mod group;
 pub mod ids;
 pub mod lease;
 pub mod plan;

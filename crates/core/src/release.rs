@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::gate::Passage;
+use crate::group::Together;
 use crate::ids::{Revision, Timestamp};
 use crate::spec::{Probes, Spec, Stop};
 
@@ -97,6 +98,9 @@ pub struct Deploy {
     /// How it goes about its gates.
     #[serde(default)]
     pub how: Passage,
+    /// The group that is deployed together, with this service in it.
+    #[serde(default)]
+    pub group: Option<Box<Together>>,
 }
 
 impl Deploy {

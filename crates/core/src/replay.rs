@@ -350,7 +350,9 @@ fn is_end_of_look(record: &Record, next: Option<&Record>) -> bool {
 /// Whether the candidate has, or may yet get, requests that tell anything of it.
 fn has_share_to_come(rollout: &Rollout) -> bool {
     match rollout.phase {
-        Phase::Clearing { back: None, .. }
+        Phase::Lining { .. }
+        | Phase::Clearing { back: None, .. }
+        | Phase::Gathering { .. }
         | Phase::Preparing { .. }
         | Phase::Smoking { .. }
         | Phase::Shifting { .. }
@@ -393,7 +395,7 @@ impl Other {
             assumed
                 .push("nothing is judged: a first release, or one that was good before, takes all at once".to_owned());
         }
-        let start = Start { id, kind, candidate, stable, plan, stable_replicas, by, is_rescue };
+        let start = Start { id, kind, candidate, stable, plan, stable_replicas, group: None, by, is_rescue };
         let rollout = Rollout::new(start, started);
         let service =
             Service { rollout: Some(rollout), spec: Some(Box::new(spec.clone())), next: None, ..happened.clone() };
@@ -443,7 +445,9 @@ impl Other {
     fn limit(&self) -> Option<Timestamp> {
         match self.rollout()?.phase {
             Phase::Holding { until, .. } => until,
-            Phase::Clearing { .. }
+            Phase::Lining { .. }
+            | Phase::Clearing { .. }
+            | Phase::Gathering { .. }
             | Phase::Preparing { .. }
             | Phase::Smoking { .. }
             | Phase::Shifting { .. }

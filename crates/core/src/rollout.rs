@@ -8,7 +8,8 @@ use evenkeel_analysis::{Finding, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::Measured;
-use crate::ids::{BasisPoints, Revision, RolloutId, Timestamp};
+use crate::group::{Fellows, Together};
+use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use crate::plan::Plan;
 use crate::spec::Hold;
 
@@ -41,6 +42,9 @@ pub struct Rollout {
     /// Until when too few ready replicas are no failure: the service was scaled up.
     #[serde(default)]
     pub scaling_until: Option<Timestamp>,
+    /// The group whose services are promoted and rolled back together with this one.
+    #[serde(default)]
+    pub group: Option<Box<Together>>,
     /// It goes to an earlier good release because the stable one could not take the traffic back.
     #[serde(default)]
     pub is_rescue: bool,
@@ -69,6 +73,11 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum Phase {
+    /// Waits for the other services of its group to begin, and for those it comes after to be through.
+    Lining {
+        /// When it gives up on those that nothing is known of.
+        until: Timestamp,
+    },
     /// Waits for the replicas that a step needs.
     Preparing {
         /// The step.
@@ -127,6 +136,11 @@ pub enum Phase {
         left: Option<Hold>,
         /// Who paused it, or why it paused itself.
         why: String,
+    },
+    /// Was watched to its end, and waits for the other services of its group; the way back is still open.
+    Gathering {
+        /// Since when.
+        since: Timestamp,
     },
     /// The candidate is stable now; waits for the replicas of the old release to be gone.
     Retiring {
@@ -226,6 +240,13 @@ pub enum Why {
     Superseded {
         /// The newer one.
         by: Revision,
+    },
+    /// Another service of its group goes back.
+    Fellow {
+        /// Which.
+        service: ServiceName,
+        /// Why, in words.
+        reason: String,
     },
     /// The time of an A/B test is over, and that was to be its end.
     TestOver,
@@ -327,6 +348,9 @@ pub struct Observation {
     pub measured: Option<Box<Measured>>,
     /// How the smoke checks ended, once they have.
     pub smoke: Option<Result<(), String>>,
+    /// The other services of its group; `None` without a group.
+    #[serde(default)]
+    pub fellows: Option<Box<Fellows>>,
 }
 
 impl Observation {
@@ -385,6 +409,8 @@ pub struct Start {
     pub plan: Plan,
     /// Replicas of the stable release when it is alone.
     pub stable_replicas: u32,
+    /// Its group.
+    pub group: Option<Box<Together>>,
     /// Who asks.
     pub by: String,
     /// Whether the stable release could not take the traffic back.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::gate::{GateSight, Gated, Passage};
+use crate::group::Together;
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use crate::plan::Plan;
 use crate::release::{Deploy, Release, Standing};
@@ -64,6 +65,9 @@ pub struct Next {
     pub revision: Revision,
     /// Its plan.
     pub plan: Plan,
+    /// Its group.
+    #[serde(default)]
+    pub group: Option<Box<Together>>,
     /// Who asked.
     pub by: String,
     /// Whether the stable release could not take the traffic back.
@@ -331,6 +335,21 @@ impl Service {
         wanted
     }
 
+    /// Whether its rollout in a deploy of a group waits for its turn, or for its gates.
+    #[must_use]
+    pub fn awaits(&self, id: &str) -> bool {
+        let of_next = self.next.as_ref().and_then(|next| next.group.as_ref());
+        let of_gated = self.gated.as_ref().and_then(|gated| gated.group.as_ref());
+        of_next.into_iter().chain(of_gated).any(|group| group.id == id)
+    }
+
+    /// Its rollout in a deploy of a group.
+    #[must_use]
+    pub fn of_group(&self, id: &str) -> Option<&Rollout> {
+        let is_of = |rollout: &&Rollout| rollout.group.as_ref().is_some_and(|group| group.id == id);
+        self.rollout.iter().chain(self.past.iter().rev()).find(is_of)
+    }
+
     /// Whether the rollout in flight is on its way back to the stable release.
     #[must_use]
     pub fn is_going_back(&self) -> bool {
@@ -411,8 +430,8 @@ impl Service {
             None => (Kind::Deploy, next.add_release(deploy, now)),
         };
         let (plan, spec) = (next.plan_of(&deploy.spec), deploy.spec.clone());
-        let (by, how) = (deploy.by.clone(), deploy.how.clone());
-        next.asked_for(Wish { kind, revision, plan, spec, by, how }, now)
+        let (by, how, group) = (deploy.by.clone(), deploy.how.clone(), deploy.group.clone());
+        next.asked_for(Wish { kind, revision, plan, spec, group, by, how }, now)
     }
 
     /// Whether a rollout in flight is about to take this release's place as the stable one.
@@ -557,7 +576,7 @@ impl Service {
             self.plan_for(last.candidate, self.full_replicas(last.candidate)).unwrap_or_else(|| last.plan.clone());
         let spec = self.spec.clone().expect("whatever was rolled out has a spec");
         let (kind, revision, by, how) = (last.kind, last.candidate, by.to_owned(), Passage::default());
-        self.clone().asked_for(Wish { kind, revision, plan, spec, by, how }, now)
+        self.clone().asked_for(Wish { group: None, kind, revision, plan, spec, by, how }, now)
     }
 
     fn rolled_back(&self, to: Option<Revision>, by: String, now: Timestamp) -> Result<Option<Self>, Refused> {
@@ -591,8 +610,9 @@ impl Service {
         let mut next = self.clone();
         next.set_replicas(to, replicas);
         let (id, by) = (next.take_rollout_id(), by.to_owned());
-        let (moments, skipped_gates, is_rescue) = (Vec::new(), None, false);
-        next.queue(Next { id, kind: Kind::Back, revision: to, plan, by, is_rescue, moments, skipped_gates }, now)
+        let (group, moments, skipped_gates, is_rescue) = (None, Vec::new(), None, false);
+        let back = Next { id, kind: Kind::Back, revision: to, plan, group, by, is_rescue, moments, skipped_gates };
+        next.queue(back, now)
     }
 
     /// The newest spec's plan for a release that was deployed before, with so many replicas.
@@ -670,8 +690,9 @@ impl Service {
         self.set_replicas(to, replicas);
         let id = self.take_rollout_id();
         let by = "evenkeel: the rollback failed".to_owned();
-        let (moments, skipped_gates, is_rescue) = (Vec::new(), None, true);
-        self.next = Some(Next { id, kind: Kind::Back, revision: to, plan, by, is_rescue, moments, skipped_gates });
+        let (group, moments, skipped_gates, is_rescue) = (None, Vec::new(), None, true);
+        self.next =
+            Some(Next { id, kind: Kind::Back, revision: to, plan, group, by, is_rescue, moments, skipped_gates });
     }
 
     /// The release that was live last of those that are good and wanted.
@@ -723,7 +744,8 @@ impl Service {
     }
 
     fn begin_next(&mut self, now: Timestamp) {
-        let Some(Next { id, kind, revision, plan, by, is_rescue, moments, skipped_gates }) = self.next.take() else {
+        let Some(Next { id, kind, revision, plan, group, by, is_rescue, moments, skipped_gates }) = self.next.take()
+        else {
             return;
         };
         if let Some(mut last) = self.rollout.take() {
@@ -736,7 +758,7 @@ impl Service {
         // The first release has nothing to be compared with or to return to; one that was good is known.
         let plan = plan.begun(kind, self.stable.is_some(), is_rescue);
         let (stable, stable_replicas) = (self.stable, self.stable.map_or(0, |stable| self.full_replicas(stable)));
-        let start = Start { id, kind, candidate: revision, stable, plan, stable_replicas, by, is_rescue };
+        let start = Start { id, kind, candidate: revision, stable, plan, stable_replicas, group, by, is_rescue };
         let mut rollout = Rollout::new(start, now);
         rollout.moments.splice(0..0, moments);
         rollout.skipped_gates = skipped_gates;
@@ -782,6 +804,7 @@ fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
         | Why::Unconfirmed { .. }
         | Why::Aborted { .. }
         | Why::Asked { .. }
+        | Why::Fellow { .. }
         | Why::TestOver
         | Why::StableIsBack
         | Why::Superseded { .. } => Standing::Unjudged,

@@ -9,6 +9,7 @@ use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
 use crate::gate::Gates;
+use crate::group::Membership;
 use crate::ids::{BasisPoints, ServiceName};
 use crate::table::{Match, StickyBy};
 
@@ -60,6 +61,9 @@ pub struct Spec {
     /// What must be open before a rollout begins; default: nothing.
     #[serde(default)]
     pub gates: Gates,
+    /// The group whose services are promoted and rolled back together; `None`: on its own.
+    #[serde(default)]
+    pub group: Option<Membership>,
 }
 
 /// Whether the stable release answers what a new one fails before the first byte of an answer.
@@ -398,6 +402,7 @@ impl Spec {
             log_bytes_max: 10 << 20,
             shield: Shield::default(),
             gates: Gates::default(),
+            group: None,
         }
     }
 }

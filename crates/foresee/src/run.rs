@@ -184,6 +184,7 @@ fn deploy(spec: &Spec, version: &str) -> Deploy {
         by,
         again: false,
         how: Passage::default(),
+        group: None,
     }
 }
 
@@ -462,6 +463,7 @@ impl<'a> Run<'a> {
             },
             measured: None,
             smoke: smoked.map(|_| result),
+            fellows: None,
         })
     }
 

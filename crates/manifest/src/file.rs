@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 
+use evenkeel_core::group::{BadGroup, Member, Membership, in_order};
 use evenkeel_core::spec::Spec;
 
 use crate::environments;
@@ -36,9 +37,11 @@ pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
     }
     let documents: Vec<Rc<Node>> =
         documents.iter().flat_map(|document| environments::expand(document, &mut problems)).collect();
-    let services: Vec<Service> = documents.iter().filter_map(|document| service(document, &mut problems)).collect();
+    let mut services: Vec<Service> = documents.iter().filter_map(|document| service(document, &mut problems)).collect();
     check_names(&services, &mut problems);
     check_addresses(&services, &mut problems);
+    services.iter_mut().for_each(|service| in_own_environment(&mut service.spec));
+    check_groups(&services, &mut problems);
     problems.sort();
     if problems.errors() > 0 {
         return Err(problems);
@@ -77,6 +80,45 @@ fn check_addresses(services: &[Service], problems: &mut Problems) {
             });
         }
         same_port.push(taken);
+    }
+}
+
+/// Those that a service comes after are meant in its own environment.
+fn in_own_environment(spec: &mut Spec) {
+    let environment = spec.service.environment().to_owned();
+    for after in spec.group.iter_mut().flat_map(|group| &mut group.after) {
+        if let Ok(named) = after.in_environment(&environment) {
+            *after = named;
+        }
+    }
+}
+
+/// Every group has an order, among services of this file.
+fn check_groups(services: &[Service], problems: &mut Problems) {
+    let mut groups: BTreeMap<(&str, &str), Vec<&Service>> = BTreeMap::new();
+    for service in services {
+        if let Some(Membership { group, .. }) = &service.spec.group {
+            groups.entry((group, service.spec.service.environment())).or_default().push(service);
+        }
+    }
+    for members in groups.into_values() {
+        let of = |service: &&Service| {
+            let after = service.spec.group.as_ref().map_or_else(Vec::new, |group| group.after.clone());
+            Member { service: service.spec.service.clone(), after }
+        };
+        let Err(bad) = in_order(members.iter().map(of).collect()) else { continue };
+        let named = match &bad {
+            BadGroup::Circle(service) | BadGroup::Unknown { service, .. } => Some(service),
+            BadGroup::TooMany(_) => None,
+        };
+        let told = members.iter().find(|member| named.is_none_or(|named| member.spec.service == *named));
+        let at = told.and_then(|member| member.group_at.clone()).unwrap_or(0..0);
+        let help = match bad {
+            BadGroup::Circle(_) => "take one `after` out of the circle",
+            BadGroup::Unknown { .. } => "name services of this file that have the same `group`",
+            BadGroup::TooMany(_) => "make several groups of it",
+        };
+        problems.add(Mistake::new(Code::Conflict, at, bad.to_string()).help(help));
     }
 }
 

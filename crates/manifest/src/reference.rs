@@ -21,6 +21,7 @@ fn places() -> Vec<Place> {
     vec![
         place(&service::SERVICE, ("", ""), required),
         place(&service::STOP, ("stop: {", "}"), NONE),
+        place(&service::GROUP, ("group: {", "}"), &[("name", "name: shop")]),
         place(&service::SHIELD, ("shield: {", "}"), NONE),
         place(&service::LOGS, ("logs: {", "}"), NONE),
         place(&service::NOT_ENOUGH, ("notEnough: {", "}"), NONE),
@@ -97,7 +98,9 @@ fn whole(place: &Place, key: &str, example: &str) -> String {
         "" => format!("{{ {inner} }}"),
         _ => {
             let listen = if key == "running" { "none" } else { "1" };
-            format!("{{ service: web, command: [bin/web], listen: {listen}, {inner} }}")
+            let api = "---\n{ service: api, command: [bin/api], listen: 2, group: shop }\n";
+            let fellow = if place.around.0.starts_with("group") { api } else { "" };
+            format!("{{ service: web, command: [bin/web], listen: {listen}, {inner} }}\n{fellow}")
         }
     }
 }

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, Shield, Spec, Stop, Strategy};
 
@@ -52,6 +53,7 @@ pub(crate) static SERVICE: Section = Section {
         "unreadyLimit",
         "firstByteTimeout",
         "shield",
+        "group",
         "stop",
         "logs",
     ],
@@ -90,6 +92,11 @@ pub(crate) static SHIELD: Section = Section {
     keys: &["idempotent"],
     elsewhere: &[("methods", "name paths: `idempotent: [/search]`")],
 };
+pub(crate) static GROUP: Section = Section {
+    what: "the mapping `group`",
+    keys: &["name", "after"],
+    elsewhere: &[("dependsOn", "write `after: [api]`"), ("order", "write `after: [api]`")],
+};
 pub(crate) static NOT_ENOUGH: Section =
     Section { what: "the mapping `notEnough`", keys: &["hold"], elsewhere: &[("fail", "write `notEnough: fail`")] };
 
@@ -98,6 +105,8 @@ pub(crate) static NOT_ENOUGH: Section =
 pub(crate) struct Service {
     /// Complete only when nothing was wrong.
     pub(crate) spec: Spec,
+    /// Where its group stands; `None` without one.
+    pub(crate) group_at: Option<Range<usize>>,
     /// Where its name stands; `None` when it has none that can be used.
     pub(crate) name_at: Option<Range<usize>>,
     /// The addresses it takes, each with its place.
@@ -133,7 +142,8 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
     read_limits(&fields, &mut spec, problems);
     spec.service = spec.service.in_environment(&spec.environment).expect("both are DNS labels");
     let addresses = addresses.listen.into_iter().chain(addresses.preview).collect();
-    Some(Service { spec, name_at, addresses })
+    let group_at = fields.key_at("group");
+    Some(Service { spec, group_at, name_at, addresses })
 }
 
 struct Addresses {
@@ -263,6 +273,21 @@ fn read_limits(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("unreadyLimit", &mut spec.unready_limit, problems, duration(SECOND..=DAY));
     fields.set("firstByteTimeout", &mut spec.first_byte_timeout, problems, duration(Duration::from_millis(1)..=HOUR));
     fields.set("shield", &mut spec.shield, problems, shield);
+    spec.group = fields.read("group", problems, group);
+}
+
+fn group(value: &Value<'_>, problems: &mut Problems) -> Option<Membership> {
+    let as_text = |name: ServiceName| name.as_str().to_owned();
+    if !matches!(value.node.kind, Kind::Map(_)) {
+        return name(value, problems).map(|group| Membership { group: as_text(group), after: Vec::new() });
+    }
+    let fields = Fields::open(value, &GROUP, problems)?;
+    let group = fields.required("name", "name: shop", problems, name).map(as_text);
+    let after = fields.read("after", problems, |value, problems| {
+        let items = value.items("write a list of services: `[api]`", problems)?;
+        items.iter().map(|item| name(item, problems)).collect()
+    });
+    Some(Membership { group: group?, after: after.unwrap_or_default() })
 }
 
 fn shield(value: &Value<'_>, problems: &mut Problems) -> Option<Shield> {

@@ -280,7 +280,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -321,7 +321,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -1075,4 +1075,29 @@ fn a_mistake_in_an_environment_is_shown_where_it_is_written() {
       5:28 spec::unknown_key a service has no key `repicas`
         write `replicas`
     ");
+}
+
+#[test]
+fn groups_without_an_order_are_told() {
+    let file = |groups: [&str; 2]| {
+        let [api, web] = groups;
+        format!(
+            "service: api\ncommand: [bin/api]\nlisten: 8080\nobjectives: [\"error_rate < 1%\"]\ngroup: {api}\n---\n\
+             service: web\ncommand: [bin/web]\nlisten: 8081\nobjectives: [\"error_rate < 1%\"]\ngroup: {web}\n"
+        )
+    };
+    let told = |groups| told([""], |_| file(groups));
+    insta::assert_snapshot!(told(["{ name: shop, after: [web] }", "{ name: shop, after: [api] }"]), @r"
+    5:1 spec::conflict `api` comes after itself, by way of the services it comes after
+      take one `after` out of the circle
+    ");
+    insta::assert_snapshot!(told(["shop", "{ name: shop, after: [auth] }"]), @r"
+    11:1 spec::conflict `web` comes after `auth`, which is not in the group
+      name services of this file that have the same `group`
+    ");
+    insta::assert_snapshot!(told(["shop", "{ name: market, after: [api] }"]), @r"
+    11:1 spec::conflict `web` comes after `api`, which is not in the group
+      name services of this file that have the same `group`
+    ");
+    assert_eq!(told(["shop", "{ name: shop, after: [api] }"]), "\n");
 }

@@ -110,6 +110,8 @@ impl Coverage {
 
 fn phase(phase: &Phase) -> &'static str {
     match phase {
+        Phase::Lining { .. } => "lining up",
+        Phase::Gathering { .. } => "gathering",
         Phase::Clearing { .. } => "clearing",
         Phase::Preparing { .. } => "preparing",
         Phase::Smoking { .. } => "smoking",
@@ -134,6 +136,7 @@ fn outcome_of(outcome: &Outcome) -> &'static str {
             Why::NotReady { .. } => "rolled back: not ready",
             Why::Unready { .. } => "rolled back: unready",
             Why::Crashing { .. } => "rolled back: crashing",
+            Why::Fellow { .. } => "rolled back: fellow",
             Why::TestOver => "rolled back: test over",
             Why::StableIsBack => "rolled back: stable is back",
             Why::Smoke { .. } => "rolled back: smoke checks",

@@ -144,6 +144,7 @@ impl Stage {
         std::fs::write(self.folder.join(RELEASE_FILE), text)?;
         let args = DeployArgs {
             service: None,
+            group: None,
             version: Some(version.to_owned()),
             env: None,
             from: None,

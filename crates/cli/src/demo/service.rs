@@ -25,6 +25,8 @@ use crate::exit::{Exit, Failure};
 
 /// The file that a release of the demo consists of.
 pub(crate) const RELEASE_FILE: &str = "release.json";
+/// Names another file than that, where several services have one folder.
+const RELEASE: &str = "DEMO_RELEASE";
 /// The environment variable that names the folder for the records.
 pub(crate) const RECORDS: &str = "DEMO_RECORDS";
 /// Records are on disk after this long.
@@ -67,8 +69,9 @@ impl Records {
 /// Its environment is not as evenkeel makes it.
 pub(crate) async fn run() -> Result<Exit, Failure> {
     let port: u16 = variable("PORT")?.parse().map_err(|_| Failure::Usage("PORT is no port".into()))?;
-    let behaviour: Behaviour = serde_json::from_str(&std::fs::read_to_string(RELEASE_FILE)?)
-        .map_err(|error| Failure::Usage(format!("{RELEASE_FILE}: {error}")))?;
+    let file = std::env::var(RELEASE).unwrap_or_else(|_| RELEASE_FILE.to_owned());
+    let behaviour: Behaviour = serde_json::from_str(&std::fs::read_to_string(&file)?)
+        .map_err(|error| Failure::Usage(format!("{file}: {error}")))?;
     let path = PathBuf::from(variable(RECORDS)?).join(format!("{}.{}.csv", behaviour.version, std::process::id()));
     let file = Mutex::new(BufWriter::new(std::fs::File::create(path)?));
     let records = Arc::new(Records { clock: SystemClock::new(), file });

@@ -44,10 +44,15 @@ impl Record {
 impl Load {
     /// Starts it and waits until it is under way.
     pub fn start(world: &World, rate: u32) -> Self {
+        Self::at(world, world.listen, rate)
+    }
+
+    /// The same for the users of another address.
+    pub fn at(world: &World, address: SocketAddr, rate: u32) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let records = world.folder().join(format!("load-{}.csv", COUNT.fetch_add(1, Ordering::Relaxed)));
         let mut command = Command::new(EVENKEEL);
-        command.args(["demo-load", "--target", &world.listen.to_string(), "--rate", &rate.to_string(), "--records"]);
+        command.args(["demo-load", "--target", &address.to_string(), "--rate", &rate.to_string(), "--records"]);
         command.arg(&records).stdin(Stdio::piped()).stdout(Stdio::null()).env_remove("EVENKEEL_STATE");
         let load = Self { child: command.spawn().unwrap(), records };
         // Its records come in blocks of some kilobytes.

@@ -24,6 +24,7 @@ fn paused_at_half() -> Service {
         plan,
         stable_replicas: 1,
         by: "me".into(),
+        group: None,
         is_rescue: false,
     };
     let mut rollout = Rollout::new(start, Timestamp(0));

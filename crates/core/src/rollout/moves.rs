@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_analysis::Verdict;
 
 use super::{Ask, Health, IllegalMove, Kind, Moment, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
+use crate::group::Fellows;
 use crate::ids::{BasisPoints, Timestamp};
 use crate::plan::{Exchange, Plan, Step, Then};
 use crate::spec::{Hold, NotEnough};
@@ -16,6 +17,8 @@ const STABLE_MAY_RESTART: Duration = Duration::from_secs(5);
 /// How often in a row a replica of a new release may end by itself; with the waits between restarts that takes half a
 /// minute. A release that once was good is not given up for it.
 const CRASHES_MAX: u32 = 4;
+/// How long the others wait for a service of their group of which nothing is known.
+const FELLOWS_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for smoke checks beyond their own time-outs.
 const SMOKE_LIMIT: Duration = Duration::from_secs(60);
 /// Longest wait for stopped replicas to be gone beyond drain and grace.
@@ -27,14 +30,8 @@ impl Rollout {
     /// A rollout at its beginning.
     #[must_use]
     pub fn new(start: Start, now: Timestamp) -> Self {
-        let Start { id, kind, candidate, stable, plan, stable_replicas, by, is_rescue } = start;
-        let phase = match (plan.exchange, stable) {
-            (Exchange::StopFirst, Some(_)) => Phase::Clearing { back: None, until: now.after(stop_limit(&plan)) },
-            _ => {
-                let (weight, until) = (BasisPoints::NONE, now.after(plan.startup_limit));
-                Phase::Preparing { step: 0, weight, until, is_urgent: false }
-            }
-        };
+        let Start { id, kind, candidate, stable, plan, stable_replicas, group, by, is_rescue } = start;
+        let phase = Phase::Lining { until: now.after(FELLOWS_LIMIT) };
         let (kept, returning, scaling_until, moments, skipped_gates) = (0, 0, None, Vec::new(), None);
         let mut rollout = Self {
             id,
@@ -47,12 +44,16 @@ impl Rollout {
             stable_replicas,
             returning,
             scaling_until,
+            group,
             is_rescue,
             started: now,
             by,
             moments,
             skipped_gates,
         };
+        if rollout.group.is_none() {
+            rollout.phase = rollout.beginning(now);
+        }
         rollout.note(now, rollout.told(), None);
         rollout
     }
@@ -108,7 +109,13 @@ impl Rollout {
                 let over = seen.stable.alive == 0 || now >= *until;
                 Ok(over.then(|| self.ended(Outcome::Promoted, now)))
             }
+            (_, Seen(seen)) if self.fellow_failed(seen).is_some() => {
+                Ok(self.fellow_failed(seen).map(|why| self.going_back(why, now)))
+            }
+            (Phase::Lining { until }, Seen(seen)) => Ok(self.lined_up(*until, seen, now)),
             (Phase::Clearing { back, until }, Seen(seen)) => Ok(self.cleared(back.as_ref(), *until, seen, now)),
+            // What one was told of all are told of: there is no way back for the others any more.
+            (Phase::Gathering { .. }, Seen(seen)) if may_be_promoted(seen) => Ok(Some(self.promoted(now))),
             (_, Seen(seen)) if self.harm(seen).is_some() => Ok(self.harm(seen).map(|why| self.going_back(why, now))),
             // Stable is well again before it was given up for its fix: that fix takes its steps after all.
             (Phase::Preparing { is_urgent: true, weight, .. }, Seen(seen)) if seen.stable.ready > 0 => {
@@ -120,7 +127,7 @@ impl Rollout {
             (Phase::Smoking { step, weight, until }, Seen(seen)) => Ok(self.smoked(*step, *weight, *until, seen, now)),
             (Phase::Shifting { step, until }, Seen(seen)) => Ok(self.shifted(*step, *until, seen, now)),
             (Phase::Holding { .. }, Seen(seen)) => Ok(self.held(seen, now)),
-            (Phase::Paused { .. }, Seen(_)) => Ok(None),
+            (Phase::Paused { .. } | Phase::Gathering { .. }, Seen(_)) => Ok(None),
 
             (Phase::Preparing { step, weight, .. }, Asked(Ask::Pause { by })) => {
                 to(Phase::Paused { step: *step, weight: *weight, left: None, why: format!("paused by {by}") })
@@ -164,12 +171,14 @@ impl Rollout {
                 Ok(Some(self.ended(Outcome::Promoted, now)))
             }
             (
-                Phase::Clearing { back: None, .. }
+                Phase::Lining { .. }
+                | Phase::Clearing { back: None, .. }
                 | Phase::Preparing { .. }
                 | Phase::Smoking { .. }
                 | Phase::Shifting { .. }
                 | Phase::Holding { .. }
                 | Phase::Paused { .. }
+                | Phase::Gathering { .. }
                 | Phase::Stuck { .. },
                 Asked(Ask::Back { why }),
             ) => Ok(Some(self.going_back(why.clone(), now))),
@@ -184,10 +193,14 @@ impl Rollout {
         match &self.phase {
             Phase::Preparing { weight, .. } | Phase::Smoking { weight, .. } | Phase::Paused { weight, .. } => *weight,
             Phase::Shifting { step, .. } | Phase::Holding { step, .. } => self.plan.steps[*step].weight,
-            Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => BasisPoints::ALL,
-            Phase::Clearing { .. } | Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Done { .. } => {
-                BasisPoints::NONE
+            Phase::Gathering { .. } | Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => {
+                BasisPoints::ALL
             }
+            Phase::Lining { .. }
+            | Phase::Clearing { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Stopping { .. }
+            | Phase::Done { .. } => BasisPoints::NONE,
             // Held still: whatever is in force stays, and the fleet moves no share that nobody can carry.
             Phase::Stuck { .. } => BasisPoints::NONE,
         }
@@ -207,8 +220,8 @@ impl Rollout {
             }
             Phase::Holding { step, .. } | Phase::Paused { step, .. } => self.plan.steps[*step].replicas,
             Phase::RollingBack { .. } | Phase::Stuck { .. } => self.kept,
-            Phase::Retiring { .. } => self.full_replicas(),
-            Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Done { .. } => 0,
+            Phase::Gathering { .. } | Phase::Retiring { .. } => self.full_replicas(),
+            Phase::Lining { .. } | Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Done { .. } => 0,
         }
     }
 
@@ -220,7 +233,9 @@ impl Rollout {
             Phase::Preparing { step, weight, .. }
             | Phase::Smoking { step, weight, .. }
             | Phase::Paused { step, weight, .. } => self.carrying(*step, *weight),
-            Phase::Clearing { .. }
+            Phase::Lining { .. }
+            | Phase::Clearing { .. }
+            | Phase::Gathering { .. }
             | Phase::Retiring { .. }
             | Phase::RollingBack { .. }
             | Phase::Stopping { .. }
@@ -240,11 +255,16 @@ impl Rollout {
             Phase::Holding { step, .. } | Phase::Paused { step, .. } => {
                 self.plan.steps[*step].stable.unwrap_or(self.stable_replicas)
             }
+            Phase::Gathering { .. } => {
+                self.plan.steps.last().and_then(|step| step.stable).unwrap_or(self.stable_replicas)
+            }
             Phase::RollingBack { .. } if self.plan.scales_stable() => self.returning,
             Phase::Retiring { .. } => 0,
-            Phase::RollingBack { .. } | Phase::Stopping { .. } | Phase::Stuck { .. } | Phase::Done { .. } => {
-                self.stable_replicas
-            }
+            Phase::Lining { .. }
+            | Phase::RollingBack { .. }
+            | Phase::Stopping { .. }
+            | Phase::Stuck { .. }
+            | Phase::Done { .. } => self.stable_replicas,
         }
     }
 
@@ -269,7 +289,9 @@ impl Rollout {
             | Phase::Paused { step, weight, .. } => {
                 step.checked_sub(1).filter(|before| self.plan.steps[*before].weight == *weight)
             }
-            Phase::Clearing { .. }
+            Phase::Gathering { .. } => self.plan.steps.len().checked_sub(1),
+            Phase::Lining { .. }
+            | Phase::Clearing { .. }
             | Phase::Retiring { .. }
             | Phase::RollingBack { .. }
             | Phase::Stopping { .. }
@@ -319,7 +341,8 @@ impl Rollout {
             | Phase::Smoking { step, .. }
             | Phase::Holding { step, .. }
             | Phase::Paused { step, .. } => Some(*step),
-            Phase::Clearing { back: None, .. } => Some(0),
+            Phase::Lining { .. } | Phase::Clearing { back: None, .. } => Some(0),
+            Phase::Gathering { .. } => self.plan.steps.len().checked_sub(1),
             Phase::Clearing { .. }
             | Phase::Retiring { .. }
             | Phase::RollingBack { .. }
@@ -348,7 +371,7 @@ impl Rollout {
     }
 
     fn going_back(&self, why: Why, now: Timestamp) -> Self {
-        let is_clear = matches!(self.phase, Phase::Clearing { .. } | Phase::Stuck { .. });
+        let is_clear = matches!(self.phase, Phase::Lining { .. } | Phase::Clearing { .. } | Phase::Stuck { .. });
         if self.plan.exchange == Exchange::StopFirst && self.stable.is_some() && !is_clear {
             return self.in_phase(Phase::Clearing { back: Some(why), until: now.after(stop_limit(&self.plan)) });
         }
@@ -413,6 +436,38 @@ impl Rollout {
             }
             Verdict::Fail { .. } | Verdict::Pass { .. } | Verdict::Shared { .. } | Verdict::NotEnough { .. } => None,
         }
+    }
+
+    /// What follows once its group has begun, or at once without one.
+    fn beginning(&self, now: Timestamp) -> Phase {
+        if self.plan.exchange == Exchange::StopFirst && self.stable.is_some() {
+            return Phase::Clearing { back: None, until: now.after(stop_limit(&self.plan)) };
+        }
+        self.preparing(0, BasisPoints::NONE, now)
+    }
+
+    /// Begins when every fellow has, and those it comes after are through.
+    fn lined_up(&self, until: Timestamp, seen: &Observation, now: Timestamp) -> Option<Self> {
+        let Some(fellows) = &seen.fellows else { return None };
+        if let (Some(lost), true) = (fellows.lost.first(), now >= until) {
+            let reason = "it never began".to_owned();
+            return Some(self.going_back(Why::Fellow { service: lost.clone(), reason }, now));
+        }
+        let is_free = fellows.failed.is_none()
+            && fellows.lost.is_empty()
+            && fellows.waiting.is_empty()
+            && fellows.ahead.is_empty();
+        is_free.then(|| self.in_phase(self.beginning(now)))
+    }
+
+    /// A fellow goes back, and those behind this one have gone before it.
+    fn fellow_failed(&self, seen: &Observation) -> Option<Why> {
+        let fellows = seen.fellows.as_ref().filter(|fellows| !self.is_promoted() && !fellows.is_promoted)?;
+        let (service, reason) = fellows.failed.clone().filter(|_| fellows.behind.is_empty())?;
+        // Where the reason is this one it was told already.
+        let is_way_back = self.is_going_back()
+            || matches!(self.phase, Phase::Stopping { .. } | Phase::Stuck { .. } | Phase::Done { .. });
+        (!is_way_back).then_some(Why::Fellow { service, reason })
     }
 
     /// Goes on once the replicas that had to make room are gone.
@@ -575,6 +630,13 @@ impl Rollout {
         if step + 1 < self.plan.steps.len() {
             return self.in_phase(self.preparing(step + 1, self.plan.steps[step].weight, now));
         }
+        match self.group {
+            Some(_) => self.in_phase(Phase::Gathering { since: now }),
+            None => self.promoted(now),
+        }
+    }
+
+    fn promoted(&self, now: Timestamp) -> Self {
         if self.stable.is_none() {
             return self.ended(Outcome::Promoted, now);
         }
@@ -626,7 +688,9 @@ impl Rollout {
             | Phase::Shifting { step, .. }
             | Phase::Holding { step, .. }
             | Phase::Paused { step, .. } => *step = place(*step),
-            Phase::Clearing { .. }
+            Phase::Lining { .. }
+            | Phase::Clearing { .. }
+            | Phase::Gathering { .. }
             | Phase::Retiring { .. }
             | Phase::RollingBack { .. }
             | Phase::Stopping { .. }
@@ -644,6 +708,15 @@ impl Rollout {
 /// Longest wait for replicas that were asked to stop.
 fn stop_limit(plan: &Plan) -> Duration {
     plan.stop.drain + plan.stop.grace + STOP_SLACK
+}
+
+/// Whether every service of a group is through, or one of them was promoted, and so all are.
+fn may_be_promoted(seen: &Observation) -> bool {
+    let is_through = |fellows: &Fellows| {
+        let nobody = fellows.lost.is_empty() && fellows.waiting.is_empty() && fellows.on_the_way.is_empty();
+        fellows.is_promoted || (nobody && fellows.failed.is_none())
+    };
+    seen.fellows.as_ref().is_some_and(|fellows| is_through(fellows))
 }
 
 /// Whether a move is one that is decided by what the counts say.

@@ -14,6 +14,8 @@ impl Phase {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Preparing { .. } => "starting replicas",
+            Self::Lining { .. } => "waiting for its group",
+            Self::Gathering { .. } => "waiting for its group to be through",
             Self::Clearing { back: None, .. } => "stopping the old release",
             Self::Clearing { back: Some(_), .. } => "stopping the bad release",
             Self::Smoking { .. } => "smoke testing",
@@ -73,6 +75,12 @@ impl Rollout {
                 let needed = self.plan.steps[*n].replicas;
                 (format!("{needed} ready replica(s) of {} for {}", self.candidate, step(n)), Some(*until))
             }
+            Phase::Lining { until } => {
+                (format!("the other services of {} to begin, and those before it to be through", self.group_name()), Some(*until))
+            }
+            Phase::Gathering { .. } => {
+                (format!("the other services of {} to be through: all are promoted together", self.group_name()), None)
+            }
             Phase::Clearing { back, until } => {
                 let goes = if back.is_some() { Some(self.candidate) } else { self.stable };
                 let of = goes.map_or_else(String::new, |release| format!(" of {release}"));
@@ -108,6 +116,10 @@ impl Rollout {
         Some(Waiting { what, until })
     }
 
+    fn group_name(&self) -> String {
+        self.group.as_ref().map_or_else(|| "its group".to_owned(), |group| format!("the group `{}`", group.group))
+    }
+
     fn holds(&self, step: usize) -> String {
         let need = self.plan.steps[step].minimum_requests;
         match need {
@@ -128,13 +140,20 @@ impl Rollout {
     /// What it has begun to do, as a line of its history.
     pub(super) fn told(&self) -> String {
         match &self.phase {
-            Phase::Preparing { step: 0, .. } if self.moments.is_empty() => {
+            Phase::Preparing { step: 0, .. } if self.moments.is_empty() || self.group.is_some() => {
                 let verb = if self.kind == Kind::Back { "going back to" } else { "starting" };
                 format!("{verb} {}: {} replica(s)", self.candidate, self.plan.steps[0].replicas)
             }
             Phase::Preparing { step, .. } => {
                 format!("{} replica(s) of {} for the next step", self.plan.steps[*step].replicas, self.candidate)
             }
+            Phase::Lining { .. } => {
+                let members =
+                    self.group.iter().flat_map(|group| &group.members).map(|member| member.service.to_string());
+                let members: Vec<String> = members.collect();
+                format!("{} is part of {}: {}, in this order", self.candidate, self.group_name(), members.join(", "))
+            }
+            Phase::Gathering { .. } => format!("{} is through and waits for the rest of its group", self.candidate),
             Phase::Clearing { back: None, .. } => {
                 let old = self.stable.map_or_else(|| "the old release".to_owned(), |stable| stable.to_string());
                 format!("stopping {old} before {} starts", self.candidate)
@@ -213,6 +232,7 @@ impl fmt::Display for Why {
             Self::Crashing { crashes, detail } => {
                 write!(f, "a replica ended by itself {crashes} times in a row{}", after(detail))
             }
+            Self::Fellow { service, reason } => write!(f, "`{service}` of the same group goes back: {reason}"),
             Self::TestOver => f.write_str("the time of the test is over"),
             Self::StableIsBack => f.write_str("the stable release can take the traffic again"),
             Self::NotEnough { have, need } => write!(f, "only {have} of {need} requests came to judge it by"),

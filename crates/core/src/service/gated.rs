@@ -2,6 +2,7 @@
 
 use super::{Next, Refused, Service};
 use crate::gate::{GateSight, Gated, Gates, Judged, Passage, Unapproved};
+use crate::group::Together;
 use crate::ids::{Revision, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::release::Deploy;
@@ -28,7 +29,7 @@ impl Service {
 
     /// Lets a new release begin at once, or wait for its gates; either takes the place of one that waits.
     pub(super) fn asked_for(mut self, wish: Wish, now: Timestamp) -> Result<Self, Refused> {
-        let Wish { kind, revision, plan, spec, by, how } = wish;
+        let Wish { kind, revision, plan, spec, group, by, how } = wish;
         let gates = match how.skip {
             Some(_) => Gates::default(),
             None => spec.gates.clone(),
@@ -42,7 +43,7 @@ impl Service {
             let skipped_gates = how.skip.filter(|_| kind == Kind::Deploy);
             let id = self.take_rollout_id();
             let is_rescue = false;
-            return self.queue(Next { id, kind, revision, plan, by, is_rescue, moments, skipped_gates }, now);
+            return self.queue(Next { id, kind, revision, plan, group, by, is_rescue, moments, skipped_gates }, now);
         }
         let id = self.take_rollout_id();
         let mut gated = Gated {
@@ -52,6 +53,7 @@ impl Service {
             spec,
             gates,
             start_at: how.start_at,
+            group,
             by,
             since: now,
             approvals: Vec::new(),
@@ -80,14 +82,14 @@ impl Service {
             Judged::Waiting(waiting) => next.gated = Some(*waiting),
             Judged::Refused { gate, why } => next.refuse_gated(&gate, &why, now),
             Judged::Open(open) => {
-                let Gated { id, revision, spec, by, mut moments, skipped: skipped_gates, .. } = *open;
+                let Gated { id, revision, spec, group, by, mut moments, skipped: skipped_gates, .. } = *open;
                 // The stable release may have another number of replicas by now.
                 let (plan, is_rescue) = (next.plan_of(&spec), false);
                 moments.push(Moment::plain(now, format!("all gates of {revision} are open")));
                 next.gated = None;
                 next.spec = Some(spec);
                 let kind = Kind::Deploy;
-                let wish = Next { id, kind, revision, plan, by, is_rescue, moments, skipped_gates };
+                let wish = Next { id, kind, revision, plan, group, by, is_rescue, moments, skipped_gates };
                 // Whatever is in flight gets out of the way of a newer release in every phase.
                 next = next.queue(wish, now).ok()?;
             }
@@ -135,10 +137,12 @@ impl Service {
 
     /// Writes what waited into history; nothing of it was ever in force, and its release stands as it stood.
     fn end_gated(&mut self, outcome: Outcome, now: Timestamp) {
-        let Some(Gated { id, revision, plan, by, since, moments, skipped, .. }) = self.gated.take() else { return };
+        let Some(Gated { id, revision, plan, group, by, since, moments, skipped, .. }) = self.gated.take() else {
+            return;
+        };
         let stable_replicas = self.stable.map_or(0, |stable| self.full_replicas(stable));
         let (kind, stable, is_rescue) = (Kind::Deploy, self.stable, false);
-        let start = Start { id, kind, candidate: revision, stable, plan, stable_replicas, by, is_rescue };
+        let start = Start { id, kind, candidate: revision, stable, plan, stable_replicas, group, by, is_rescue };
         let mut ended = Rollout::never_begun(start, since, moments, outcome, now);
         ended.skipped_gates = skipped;
         self.remember(ended);
@@ -152,6 +156,7 @@ pub(super) struct Wish {
     pub(super) revision: Revision,
     pub(super) plan: Plan,
     pub(super) spec: Box<Spec>,
+    pub(super) group: Option<Box<Together>>,
     pub(super) by: String,
     pub(super) how: Passage,
 }

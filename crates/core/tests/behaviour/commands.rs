@@ -34,6 +34,8 @@ fn phases() -> Vec<Phase> {
         Phase::Preparing { step: 0, weight: BasisPoints::NONE, until, is_urgent: false },
         Phase::Preparing { step: 1, weight: percent(5), until, is_urgent: false },
         Phase::Smoking { step: 0, weight: BasisPoints::NONE, until },
+        Phase::Lining { until },
+        Phase::Gathering { since: at(9) },
         Phase::Clearing { back: None, until },
         Phase::Clearing { back: Some(why()), until },
         Phase::Shifting { step: 0, until },
@@ -63,6 +65,7 @@ fn service(phase: &Phase) -> Service {
         stable: Some(Revision(1)),
         plan: rollout.plan.clone(),
         stable_replicas: 4,
+        group: None,
         by: "ann".into(),
         is_rescue: false,
     };
@@ -135,6 +138,32 @@ fn every_command_in_every_phase() {
         resume        ! cannot resume while smoke testing
         promote       ! cannot promote while smoke testing
         promote full  r2 starting replicas step 1 at 0 %
+        abort         r2 rolling back at 0 %
+        retry         ! a rollout is in flight: there is nothing to retry
+        rollback      r2 rolling back at 0 %
+        rollback r1   r2 rolling back at 0 %
+        rollback r2   ! r2 (1.1) was never live: deploy it instead
+        deploy 1.0    r2 rolling back at 0 %
+        deploy 1.1    ! r2 (1.1) is being rolled out already
+        deploy 1.2    r2 rolling back at 0 %, then r3
+    r2 waiting for its group step 1 at 0 %
+        pause         ! cannot pause while waiting for its group
+        resume        ! cannot resume while waiting for its group
+        promote       ! cannot promote while waiting for its group
+        promote full  ! cannot promote --full while waiting for its group
+        abort         r2 rolling back at 0 %
+        retry         ! a rollout is in flight: there is nothing to retry
+        rollback      r2 rolling back at 0 %
+        rollback r1   r2 rolling back at 0 %
+        rollback r2   ! r2 (1.1) was never live: deploy it instead
+        deploy 1.0    r2 rolling back at 0 %
+        deploy 1.1    ! r2 (1.1) is being rolled out already
+        deploy 1.2    r2 rolling back at 0 %, then r3
+    r2 waiting for its group to be through step 3 at 100 %
+        pause         ! cannot pause while waiting for its group to be through
+        resume        ! cannot resume while waiting for its group to be through
+        promote       ! cannot promote while waiting for its group to be through
+        promote full  ! cannot promote --full while waiting for its group to be through
         abort         r2 rolling back at 0 %
         retry         ! a rollout is in flight: there is nothing to retry
         rollback      r2 rolling back at 0 %
@@ -332,6 +361,8 @@ fn every_phase_but_the_last_says_what_it_waits_for() {
     r2 starting replicas step 1 at 0 %: 1 ready replica(s) of r2 for step 1 of 3 (100 s)
     r2 starting replicas step 2 at 5 %: 2 ready replica(s) of r2 for step 2 of 3 (100 s)
     r2 smoke testing step 1 at 0 %: smoke checks of r2 (100 s)
+    r2 waiting for its group step 1 at 0 %: the other services of its group to begin, and those before it to be through (100 s)
+    r2 waiting for its group to be through step 3 at 100 %: the other services of its group to be through: all are promoted together (people)
     r2 stopping the old release step 1 at 0 %: the replicas of r1 to be gone; meanwhile nothing serves (100 s)
     r2 stopping the bad release at 0 %: the replicas of r2 to be gone; meanwhile nothing serves (100 s)
     r2 shifting traffic step 1 at 5 %: the proxy to confirm 5 % for r2 (100 s)

@@ -65,8 +65,8 @@ pub(crate) fn blue_green() -> Spec {
 
 pub(crate) fn deploy(spec: &Spec, version: &str, again: bool) -> Deploy {
     let spec = Box::new(spec.clone());
-    let how = Passage::default();
-    Deploy { version: version.into(), spec, artefact: None, directory: "/srv".into(), by: "ann".into(), again, how }
+    let (how, by) = (Passage::default(), "ann".into());
+    Deploy { version: version.into(), spec, artefact: None, directory: "/srv".into(), by, again, how, group: None }
 }
 
 fn finding(errors: u64, stable: f64) -> Finding {

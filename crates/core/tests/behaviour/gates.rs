@@ -113,6 +113,7 @@ impl Gatehouse {
             verdict: pass(),
             smoke: Some(Ok(())),
             measured: None,
+            fellows: None,
         };
         self.event(Event::Seen(Box::new(seen))).unwrap();
     }

@@ -8,6 +8,7 @@ mod fixtures;
 mod fleets;
 #[cfg(test)]
 mod gates;
+mod groups;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]

@@ -6,12 +6,13 @@
 use std::fmt::Write;
 
 use evenkeel_analysis::Verdict;
+use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, Revision, Timestamp};
 use evenkeel_core::rollout::{Health, Phase};
 use evenkeel_core::spec::Spec;
 use evenkeel_core::{Effect, Event, Observation, Service, Verb};
 
-use crate::fixtures::{at, canary, deploy, fail, few, name, pass, shared};
+use crate::fixtures::{at, canary, deploy, fail, few, pass, shared};
 
 pub(crate) struct Story {
     pub(crate) service: Service,
@@ -23,6 +24,7 @@ pub(crate) struct Story {
     /// Replicas that ought to be gone and are not.
     lingering: u32,
     crashes: u32,
+    pub(crate) fellows: Option<Fellows>,
     proxy_answers: bool,
     proxy_follows: bool,
     in_force: BasisPoints,
@@ -53,13 +55,14 @@ pub(crate) fn update(spec: Spec, script: &str) -> String {
 impl Story {
     pub(crate) fn new(spec: Spec) -> Self {
         Self {
-            service: Service::new(name()),
+            service: Service::new(spec.service.clone()),
             now: at(0),
             spec,
             verdict: pass(),
             ready: [None, None],
             lingering: 0,
             crashes: 0,
+            fellows: None,
             proxy_answers: true,
             proxy_follows: true,
             in_force: BasisPoints::NONE,
@@ -129,7 +132,7 @@ impl Story {
     }
 
     /// A second goes by: the proxy follows, then the world is looked at.
-    fn second(&mut self) {
+    pub(crate) fn second(&mut self) {
         self.now = self.now.after(std::time::Duration::from_secs(1));
         let Some(rollout) = self.service.in_flight() else { return };
         let stable_ready = self.ready[1] != Some(0) && self.service.stable.is_some();
@@ -151,11 +154,12 @@ impl Story {
             verdict: self.verdict.clone(),
             measured: None,
             smoke: self.smoke.clone().filter(|_| self.smokes_asked > 0),
+            fellows: self.fellows.clone().map(Box::new),
         };
         self.event(&Event::Seen(Box::new(seen)));
     }
 
-    fn event(&mut self, event: &Event) {
+    pub(crate) fn event(&mut self, event: &Event) {
         match self.service.step(event, self.now) {
             Err(refused) => writeln!(self.told, "! {refused}").unwrap(),
             Ok(None) => {}

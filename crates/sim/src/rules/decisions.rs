@@ -120,7 +120,9 @@ fn has_evidence(state: &State, name: &ServiceName, before: &Service, event: &Eve
 fn passed(after: &Rollout) -> bool {
     match &after.phase {
         Phase::Preparing { .. } | Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => true,
-        Phase::Clearing { .. }
+        Phase::Lining { .. }
+        | Phase::Clearing { .. }
+        | Phase::Gathering { .. }
         | Phase::Smoking { .. }
         | Phase::Shifting { .. }
         | Phase::Holding { .. }

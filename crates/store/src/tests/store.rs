@@ -196,6 +196,7 @@ fn remembering(rollout: u32, began: u64) -> Service {
         plan: Plan::of(&spec, 1),
         stable_replicas: 1,
         by: "ann".into(),
+        group: None,
         is_rescue: false,
     };
     let mut state = Service::new(web());

@@ -126,7 +126,9 @@ fn step_has_evidence(before: &Rollout, after: &Rollout, event: &Event) {
     let (Phase::Holding { step, .. }, Event::Seen(seen)) = (&before.phase, event) else { return };
     let passed = match &after.phase {
         Phase::Preparing { .. } | Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => true,
-        Phase::Clearing { .. }
+        Phase::Lining { .. }
+        | Phase::Clearing { .. }
+        | Phase::Gathering { .. }
         | Phase::Smoking { .. }
         | Phase::Shifting { .. }
         | Phase::Holding { .. }
