@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response, Sse as Stream};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
-use evenkeel_controller::{AskError, DeployRequest, Deployed, GroupDeployed, Handle};
+use evenkeel_controller::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, Handle};
 use evenkeel_core::gate::Passage;
 use evenkeel_core::ids::{Revision, ServiceName, Timestamp};
 use evenkeel_core::record::Record;
@@ -59,6 +59,7 @@ fn everywhere() -> Vec<Route> {
         post_at("/api/v1/services/{service}/deployments", post(deploy)),
         post_at("/api/v1/groups/{group}/deployments", post(deploy_group)),
         post_at("/api/v1/groups/{group}/rollback", post(back_group)),
+        post_at("/api/v1/services/{service}/foresight", post(foresee)),
         post_at("/api/v1/services/{service}/pause", command(|_| Verb::Pause)),
         post_at("/api/v1/services/{service}/resume", command(|_| Verb::Resume)),
         post_at("/api/v1/services/{service}/promote", command(|body| Verb::Promote { full: body.full })),
@@ -184,25 +185,40 @@ async fn deploy(
     headers: HeaderMap,
     Body(body): Body<DeployBody>,
 ) -> Answer<(StatusCode, Json<Deployed>)> {
+    let request = wished(&name, &headers, body)?;
+    Ok((StatusCode::ACCEPTED, Json(handle.deploy(request).await?)))
+}
+
+async fn foresee(
+    State(handle): State<Handle>,
+    Name(name): Name,
+    headers: HeaderMap,
+    Body(body): Body<DeployBody>,
+) -> Answer<Json<Foreseen>> {
+    let request = wished(&name, &headers, body)?;
+    Ok(Json(handle.foresee(request).await?))
+}
+
+/// The wish to deploy that a body holds.
+fn wished(name: &ServiceName, headers: &HeaderMap, body: DeployBody) -> Answer<DeployRequest> {
     if body.from.is_none() || !body.version.is_empty() {
         check_version(&body.version)?;
     }
     let skip = body.skip_gates.map(|why| sentence("skip_gates", &why)).transpose()?;
     let from = body.from.map(|environment| name.in_environment(&environment)).transpose();
     let from = from.map_err(|bad| Problem::new(Code::BadBody, bad.to_string()))?;
-    if from.as_ref() == Some(&name) {
+    if from.as_ref() == Some(name) {
         return Err(Problem::new(Code::NotPromotable, format!("`{name}` cannot be taken over from itself")));
     }
     let read = evenkeel_manifest::read("spec", &body.spec).map_err(|problems| Problem {
         problems: Some(problems.to_json()),
         ..Problem::new(Code::BadSpec, "the spec has mistakes")
     })?;
-    let spec = read.specs.into_iter().find(|spec| spec.service == name);
+    let spec = read.specs.into_iter().find(|spec| spec.service == *name);
     let spec = spec.ok_or_else(|| Problem::new(Code::NotInSpec, format!("the spec has no service `{name}`")))?;
     let DeployBody { version, directory, again, start_at_us: start_at, .. } = body;
     let how = Passage { start_at, skip, promoted: None };
-    let request = DeployRequest { version, spec, directory, by: who(&headers), again, how, from };
-    Ok((StatusCode::ACCEPTED, Json(handle.deploy(request).await?)))
+    Ok(DeployRequest { version, spec, directory, by: who(headers), again, how, from })
 }
 
 /// What people say is shown on one line.

@@ -64,6 +64,8 @@ pub(crate) enum Command {
         #[arg(long)]
         resolved: bool,
     },
+    /// Show what a deploy would do, step by step, and whether the traffic is enough for it
+    Plan(PlanArgs),
     /// Show what a rollout would do in a scenario, in virtual time
     Simulate(SimulateArgs),
     /// Start evenkeel: controller, API, agent and proxy
@@ -196,6 +198,22 @@ pub(crate) enum Command {
     /// The demo's load generator
     #[command(hide = true)]
     DemoLoad(LoadArgs),
+}
+
+/// What to plan.
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The spec; default: evenkeel.yaml
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The service; needed where the file has several
+    pub(crate) service: Option<String>,
+    /// What the release is called; fills in `{{version}}`
+    #[arg(short, long, default_value = "new")]
+    pub(crate) version: String,
+    /// The traffic to compute with, such as 200/s; default: that of the last ten seconds
+    #[arg(long, value_name = "N/s")]
+    pub(crate) rate: Option<String>,
 }
 
 /// What to simulate.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use evenkeel_api::problem::Problem;
 use evenkeel_api::routes::{Beginning, CommandBody, DeployBody};
 use evenkeel_controller::status::{Overview, ServiceStatus};
-use evenkeel_controller::{Deployed, GroupDeployed, GroupMember};
+use evenkeel_controller::{Deployed, Foreseen, GroupDeployed, GroupMember};
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
 use evenkeel_core::ports::Recorded;
 use evenkeel_core::record::Record;
@@ -96,6 +96,14 @@ impl Client {
         }
         let back: Back = self.ask(Method::POST, &format!("/api/v1/groups/{group}/rollback"), &()).await?;
         Ok(back.services)
+    }
+
+    /// What a deploy would be decided by.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn foresee(&self, service: &str, body: &DeployBody) -> Result<Foreseen, Failure> {
+        self.ask_within(WORK_LIMIT, Method::POST, &format!("/api/v1/services/{service}/foresight"), body).await
     }
 
     /// Asks something of a service; answers the rollout that serves the wish, when one is under way.

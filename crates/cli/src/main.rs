@@ -8,6 +8,7 @@
 //! - [`lead`]: which of several controllers leads.
 //! - [`choice`]: which store a state directory uses.
 //! - [`backup`]: what was decided, copied into a file and back.
+//! - [`plan`]: what a deploy would do.
 //! - [`simulate`]: a rollout in virtual time.
 //! - [`follow`]: a rollout to its end.
 //! - [`gates`]: what a deploy waits for before it begins, and who says yes.
@@ -30,6 +31,7 @@ mod group;
 mod lead;
 mod paint;
 mod place;
+mod plan;
 mod recording;
 mod render;
 mod replay;
@@ -114,6 +116,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             Err(Failure::Usage("only `evenkeel report` has a page: use `-o text` or `-o json`".to_owned()))
         }
         Command::Demo(args) => demo::run(args, is_json).await,
+        Command::Plan(args) => plan::run(named, args, is_json).await,
         Command::Simulate(args) => simulate::run(args, is_json),
         Command::Check { files, resolved } => Ok(commands::check(files, *resolved, is_json)),
         Command::Up(args) => {

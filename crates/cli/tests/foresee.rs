@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
+mod common;
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use common::{Spec, World};
 use serde_json::Value;
 
 struct Ran {
@@ -95,4 +98,99 @@ fn mistakes_of_a_scenario_are_pointed_at_and_nothing_is_simulated() {
     }
     let none = typed(folder.path(), &["simulate", "--scenario", "none.yaml"]);
     assert_eq!(none.code, Some(2), "{}", none.err);
+}
+
+fn planned(strategy: &str, more: &[&str]) -> Ran {
+    let kept: String =
+        SPEC.lines().filter(|line| !line.starts_with("strategy")).map(|line| format!("{line}\n")).collect();
+    let folder = folder(&format!("{kept}strategy: {{ {strategy} }}\n"), "");
+    typed(folder.path(), &[&["plan", "--version", "v2"], more].concat())
+}
+
+#[test]
+fn a_plan_is_told_step_by_step_for_each_strategy() {
+    let cases = [
+        ("canary: { steps: [{ weight: 25%, hold: 1m }, { weight: 50%, hold: manual }], bake: 30s }", "canary"),
+        ("blueGreen: { smoke: [{ path: /ready }], previewReplicas: 1, promotion: 1m, watch: 10m }", "blue-green"),
+        ("rolling: { maxSurge: 1, maxUnavailable: 1, pause: 10s, bake: 1m }", "rolling"),
+        ("recreate: { bake: 1m }", "recreate"),
+        ("ab: { by: visitor, for: 1d }", "ab"),
+    ];
+    let mut all = String::new();
+    for (strategy, name) in cases {
+        let ran = planned(strategy, &["--rate", "40/s"]);
+        assert_eq!(ran.code, Some(0), "{name}: {}", ran.err);
+        all.push_str(&format!("{name}\n{}\n", ran.out));
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans.txt");
+    if std::env::var_os("EVENKEEL_GOLDEN").is_some() {
+        std::fs::write(&golden, &all).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(golden).unwrap(), all, "EVENKEEL_GOLDEN=1 writes it anew");
+}
+
+#[test]
+fn a_plan_says_where_the_traffic_is_not_enough_and_what_would_be() {
+    let canary = "canary: { steps: [{ weight: 5%, hold: 1m }], bake: 30s }";
+    let ran = planned(canary, &["--rate", "60/h"]);
+    let wanted =
+        "step 1 needs 200 requests, which take 66 h 40 min at this traffic: after 1 h 1 min it pauses for people";
+    assert!(ran.out.contains(wanted), "{}", ran.out);
+    assert!(ran.out.contains("`hold: 4000m` would do"), "{}", ran.out);
+    let unknown = planned(canary, &[]);
+    assert!(unknown.out.contains("unknown; say it with `--rate 200/s`"), "{}", unknown.out);
+    assert!(unknown.out.contains("no controller answers"), "{}", unknown.out);
+    assert_eq!(planned(canary, &["--rate", "fast"]).code, Some(2));
+}
+
+#[test]
+fn programs_are_told_the_plan_too() {
+    let ran = planned("canary: { steps: [{ weight: 25%, hold: 1m }], bake: 30s }", &["--rate", "40/s", "--json"]);
+    let told: Value = serde_json::from_str(ran.out.trim()).unwrap();
+    let plan = &told["plan"];
+    assert_eq!((told["is_known"].as_bool(), plan["change"]["kind"].as_str()), (Some(false), Some("update")));
+    assert_eq!((plan["steps"][0]["replicas"].as_u64(), plan["steps"][1]["replicas"].as_u64()), (Some(1), Some(4)));
+    assert_eq!(
+        (plan["steps"][0]["enough_after_ms"].as_u64(), plan["at_least_ms"].as_u64()),
+        (Some(20_000), Some(90_000))
+    );
+    // One more for a minute, four more for half a minute.
+    assert!((plan["extra_replica_hours"].as_f64().unwrap() - (1.0 + 2.0) / 60.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_plan_knows_what_runs_and_touches_nothing() {
+    let world = World::new();
+    world.up();
+    world.build("v1", 0);
+    let first = world.expect(0, &["plan", "--version", "v1"]);
+    assert!(
+        first.out.contains("r1 (v1): the first release; it has all traffic as soon as it is ready"),
+        "{}",
+        first.out
+    );
+    world.ship("v1");
+    let before = world.service().unwrap();
+    let same = world.expect(0, &["plan", "--version", "v1"]);
+    assert!(same.out.contains("v1: nothing to do: r1 (v1) is live already"), "{}", same.out);
+    world.write_spec(&Spec { replicas: 3, ..Spec::default() });
+    let scaled = world.expect(0, &["plan", "--version", "v1"]);
+    assert!(scaled.out.contains("the same release goes from 2 to 3 replica(s), without a rollout"), "{}", scaled.out);
+    world.write_spec(&Spec::default());
+    world.build("v2", 0);
+    let load = world.load(100);
+    let planned = || world.run(&["plan", "--version", "v2", "--json"]).json().remove(0);
+    world.wait_for("traffic to be known", || planned()["plan"]["requests_per_second"].as_f64() > Some(20.0));
+    let told = planned();
+    assert_eq!((told["is_known"].as_bool(), told["plan"]["revision"].as_u64()), (Some(true), Some(2)), "{told}");
+    load.end().assert_none_failed(&world);
+    // It was the engine's own plan.
+    world.expect(0, &["deploy", "--version", "v2", "--detach"]);
+    let rollout = world.rollout_of("v2").unwrap();
+    let shares =
+        |steps: &Value| steps.as_array().unwrap().iter().map(|step| step["weight"].clone()).collect::<Vec<_>>();
+    assert_eq!(shares(&rollout["steps"]), shares(&told["plan"]["steps"]));
+    assert_eq!((before["releases"].as_array().unwrap().len(), &before["stable"]), (1, &Value::from(1)));
+    world.expect(0, &["abort"]);
+    world.down();
 }

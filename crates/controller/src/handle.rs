@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use evenkeel_core::evidence::BadTick;
 use evenkeel_core::gate::{Passage, files};
-use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
+use evenkeel_core::ids::{Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{PlatformError, Recorded, StoreError, TickRecord};
 use evenkeel_core::record::Record;
 use evenkeel_core::release::{Deploy, Digest, Release};
@@ -88,6 +88,11 @@ pub(crate) enum Request {
         to: Digest,
         reply: Reply<Vec<PathBuf>>,
     },
+    Foresee {
+        request: Box<DeployRequest>,
+        artefact: Option<Digest>,
+        reply: Reply<Foreseen>,
+    },
     Deploy {
         request: Box<DeployRequest>,
         artefact: Option<Digest>,
@@ -145,6 +150,19 @@ pub(crate) enum Request {
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, AskError>>;
 
+/// What a deploy would be decided by.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Foreseen {
+    /// This moment.
+    pub at: Timestamp,
+    /// The service as it is.
+    pub service: Box<Service>,
+    /// The deploy.
+    pub deploy: Box<Deploy>,
+    /// Requests of users per second, in the mean of the last ten.
+    pub requests_per_second: f64,
+}
+
 /// What a deploy led to.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Deployed {
@@ -183,6 +201,16 @@ pub struct GroupMember {
 }
 
 impl Handle {
+    /// What a deploy would be decided by: the service as it is, and the deploy with its artefact, of which a copy is kept.
+    /// Nothing is begun.
+    ///
+    /// # Errors
+    /// [`AskError`]: the artefact cannot be read.
+    pub async fn foresee(&self, mut request: DeployRequest) -> Result<Foreseen, AskError> {
+        let artefact = self.keep(&mut request).await?;
+        self.ask(|reply| Request::Foresee { request: Box::new(request), artefact, reply }).await
+    }
+
     /// Keeps the artefact and begins a rollout; answers once the decision is durable.
     ///
     /// # Errors
@@ -218,16 +246,7 @@ impl Handle {
 
     /// Keeps the artefact, and has the addresses listened on.
     async fn prepare(&self, mut request: DeployRequest) -> Result<(DeployRequest, Option<Digest>), AskError> {
-        let fill = |part: &PathBuf| PathBuf::from(part.to_string_lossy().replace("{{version}}", &request.version));
-        request.spec.artefact = request.spec.artefact.iter().map(fill).collect();
-        let artefact = if request.spec.artefact.is_empty() || request.from.is_some() {
-            None
-        } else {
-            let (directory, parts) = (request.directory.clone(), request.spec.artefact.clone());
-            let (reply, kept) = oneshot::channel();
-            self.send(Request::Keep { directory, parts, reply }).await?;
-            Some(kept.await.map_err(|_| AskError::Ending)??)
-        };
+        let artefact = self.keep(&mut request).await?;
         if let Some(artefact) = &artefact {
             self.skip_needless(&request, artefact).await?;
         }
@@ -235,6 +254,19 @@ impl Handle {
         let (service, addresses) = (request.spec.service.clone(), addresses_of(&request.spec));
         self.ask(|reply| Request::Listen { service, addresses, reply }).await?;
         Ok((request, artefact))
+    }
+
+    /// Keeps what a release consists of; `None`: nothing is to be kept of it.
+    async fn keep(&self, request: &mut DeployRequest) -> Result<Option<Digest>, AskError> {
+        let fill = |part: &PathBuf| PathBuf::from(part.to_string_lossy().replace("{{version}}", &request.version));
+        request.spec.artefact = request.spec.artefact.iter().map(fill).collect();
+        if request.spec.artefact.is_empty() || request.from.is_some() {
+            return Ok(None);
+        }
+        let (directory, parts) = (request.directory.clone(), request.spec.artefact.clone());
+        let (reply, kept) = oneshot::channel();
+        self.send(Request::Keep { directory, parts, reply }).await?;
+        Ok(Some(kept.await.map_err(|_| AskError::Ending)??))
     }
 
     /// Refuses what differs from the stable release only in files that need no rollout.

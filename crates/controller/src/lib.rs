@@ -25,5 +25,5 @@ mod recorder;
 mod run;
 pub mod status;
 
-pub use handle::{AskError, DeployRequest, Deployed, GroupDeployed, GroupMember, Handle};
+pub use handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle};
 pub use run::{Options, StartError, start};

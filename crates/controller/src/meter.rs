@@ -92,6 +92,12 @@ impl Meter {
         self.releases.get(&revision).map_or_else(Counts::default, |dial| dial.recent.counts().clone())
     }
 
+    /// Requests of users per second, of all releases, in the mean of the last ten seconds.
+    pub(crate) fn per_second(&self) -> f64 {
+        let of_release = |dial: &Dial| dial.recent.counts().requests() + dial.recent.counts().client_gone;
+        self.releases.values().map(of_release).sum::<u64>() as f64 / SHOWN.as_secs_f64()
+    }
+
     /// Everything counted of a release since the controller started.
     pub(crate) fn total(&self, revision: Revision) -> Tally {
         self.releases.get(&revision).map_or_else(Tally::default, |dial| dial.total.clone())

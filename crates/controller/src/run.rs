@@ -23,7 +23,7 @@ use evenkeel_core::{Event, Phase, Refused};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
-use crate::handle::{AskError, DeployRequest, Deployed, GroupDeployed, GroupMember, Handle, Request};
+use crate::handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle, Request};
 use crate::hands::{self, Deed};
 use crate::keeper::{Keeper, Sight, Unhappened};
 use crate::patience::Patient;
@@ -718,6 +718,9 @@ where
                     });
                 }
             },
+            Request::Foresee { request, artefact, reply } => {
+                let _ = reply.send(self.foresee(*request, artefact));
+            }
             // Whoever is answered finds the answer in the overview.
             Request::Deploy { request, artefact, reply } => {
                 let answer = self.deploy(*request, artefact).await;
@@ -819,6 +822,26 @@ where
         let gated = service.gated.as_ref().is_some_and(|gated| gated.revision == revision);
         let rollout = if gated { service.newest() } else { service.serving() };
         Ok(Deployed { revision, rollout: rollout.filter(|_| !is_settings), version, gated })
+    }
+
+    /// What a deploy would be decided by; nothing of it is.
+    fn foresee(&self, request: DeployRequest, artefact: Option<Digest>) -> Result<Foreseen, AskError> {
+        let name = request.spec.service.clone();
+        let (request, artefact) = match request.from.clone() {
+            Some(from) => self.promoted(request, &from)?,
+            None => (request, artefact),
+        };
+        let DeployRequest { version, spec, directory, by, again, how, .. } = request;
+        self.with_those_of_others(&name, &addresses_of(&spec))?;
+        let directory = directory.to_string_lossy().into_owned();
+        let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again, how, group: None };
+        let keeper = self.keepers.get(&name);
+        Ok(Foreseen {
+            at: self.clock.now(),
+            service: Box::new(keeper.map_or_else(|| Service::new(name), |keeper| keeper.service.clone())),
+            deploy: Box::new(deploy),
+            requests_per_second: keeper.map_or(0.0, |keeper| keeper.meter.per_second()),
+        })
     }
 
     /// A request for the very release that is stable in another environment, with the spec of this one.

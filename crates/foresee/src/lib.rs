@@ -1,9 +1,11 @@
 //! What would a rollout do? Told before anything runs, and tried in virtual time.
 //!
-//! Start at [`simulate`], which lets a rollout happen in a world that a [`Scenario`] describes. It decides nothing: that is left to core's `Service::step`, `Fleet`,
+//! Start at [`Forecast::of`], which says step by step what a deploy would do, and at [`simulate`], which lets a rollout
+//! happen in a world that a [`Scenario`] describes. Neither decides anything: that is left to core's `Service::step`, `Fleet`,
 //! `Evidence` and `Plan`, the very ones that a controller runs. Pure: no clock, no I/O, no async; chance comes from a
 //! seed. Modules, in reading order:
 //!
+//! - [`forecast`]: what a deploy would do, how long it takes, what it costs, and whether the traffic is enough for it.
 //! - [`scenario`]: what users and releases do, and what goes wrong.
 //! - [`run`]: one rollout in virtual time.
 //! - `world`: the replicas, the proxy and the users around it.
@@ -11,6 +13,7 @@
 //! - [`many`]: many runs, as probabilities.
 //! - [`picture`]: one run as an SVG timeline.
 
+pub mod forecast;
 pub mod many;
 pub mod picture;
 pub mod run;
@@ -19,6 +22,7 @@ pub mod scenario;
 mod dice;
 mod world;
 
+pub use forecast::Forecast;
 pub use many::Many;
 pub use run::{Story, simulate};
 pub use scenario::Scenario;

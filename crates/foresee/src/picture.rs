@@ -7,12 +7,14 @@ use evenkeel_core::span::span;
 
 use crate::run::{Line, Point, Story};
 
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 64.0;
+const WIDTH: f64 = 760.0;
+const LEFT: f64 = 68.0;
 const RIGHT: f64 = 16.0;
 const SHARES: (f64, f64) = (56.0, 176.0);
-const ERRORS: (f64, f64) = (216.0, 336.0);
-const LINE: f64 = 19.0;
+const ERRORS: (f64, f64) = (224.0, 344.0);
+/// Numbers of decisions stand at least so far apart.
+const APART: f64 = 24.0;
+const LINE: f64 = 22.0;
 /// Decisions and happenings that are told below; the first and the last ones of more.
 const LINES_MAX: usize = 40;
 
@@ -32,6 +34,7 @@ text { font: 13px system-ui, sans-serif; fill: var(--ink) }
 .mark { stroke: var(--dim); stroke-dasharray: 2 3 }
 .bad { fill: var(--bad) }
 .n { font-size: 11px; fill: var(--dim); text-anchor: middle }
+@media (max-width: 600px) { text { font-size: 17px } .title { font-size: 20px } .n { font-size: 14px } }
 ";
 
 /// Draws a story whose points were kept. `title` is told at the top.
@@ -65,21 +68,23 @@ pub fn svg(title: &str, story: &Story) -> String {
             span(Duration::from_micros(at))
         );
     }
+    let mut numbered = f64::NEG_INFINITY;
     for (n, line) in told.iter().enumerate() {
         let at = x(line.at_us);
         if line.is_decision {
             let _ = writeln!(
                 out,
-                "<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{}\"/><text class=\"n\" x=\"{at:.1}\" y=\"{}\">{}</text>",
-                SHARES.0,
-                ERRORS.1,
-                SHARES.1 + 12.0 + 11.0 * (n % 2) as f64,
-                n + 1
+                "<line class=\"mark\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{}\"/>",
+                SHARES.0, ERRORS.1
             );
+        }
+        if line.is_decision && at >= numbered + APART {
+            numbered = at;
+            let _ = writeln!(out, "<text class=\"n\" x=\"{at:.1}\" y=\"{}\">{}</text>", SHARES.1 + 13.0, n + 1);
         }
         let y = ERRORS.1 + 56.0 + LINE * n as f64;
         put(&mut out, "dim", 16.0, y, &format!("{}", n + 1));
-        put(&mut out, "dim", 48.0, y, &span(Duration::from_micros(line.at_us)));
+        put(&mut out, "dim", 46.0, y, &span(Duration::from_micros(line.at_us)));
         let class = if !line.is_decision {
             "dim"
         } else if line.text.starts_with("roll") {
@@ -87,7 +92,7 @@ pub fn svg(title: &str, story: &Story) -> String {
         } else {
             ""
         };
-        put(&mut out, class, 150.0, y, &cut(&line.text));
+        put(&mut out, class, 164.0, y, &cut(&line.text));
     }
     out + "</svg>\n"
 }
@@ -173,7 +178,7 @@ fn ceiling(points: &[Point]) -> f64 {
 }
 
 fn cut(text: &str) -> String {
-    let kept: String = text.chars().take(118).collect();
+    let kept: String = text.chars().take(96).collect();
     if kept.len() < text.len() { kept + "…" } else { kept }
 }
 

@@ -704,10 +704,10 @@ impl Points {
     }
 
     fn keep(&mut self, at_us: u64, share: BasisPoints, candidate: Revision, counted: &BTreeMap<Revision, Tally>) {
-        let begins_anew =
-            self.kept.last().is_none_or(|last| last.at_us % self.span_us == 0 || last.share != share.get());
-        let starts = |last: &Point| last.at_us / self.span_us != at_us / self.span_us;
-        if begins_anew || self.kept.last().is_some_and(starts) {
+        let slot = |at_us: u64, span_us: u64| at_us.saturating_sub(1) / span_us;
+        let is_same =
+            |last: &Point| last.share == share.get() && slot(last.at_us, self.span_us) == slot(at_us, self.span_us);
+        if !self.kept.last().is_some_and(is_same) {
             self.kept.push(Point { share: share.get(), ..Point::default() });
         }
         let Some(point) = self.kept.last_mut() else { return };
@@ -718,10 +718,11 @@ impl Points {
         }
         if self.kept.len() > POINTS_MAX {
             self.span_us *= 2;
+            let span_us = self.span_us;
             self.kept = self.kept.drain(..).fold(Vec::new(), |mut kept: Vec<Point>, point| {
                 match kept.last_mut() {
                     Some(last)
-                        if last.share == point.share && last.at_us / self.span_us == point.at_us / self.span_us =>
+                        if last.share == point.share && slot(last.at_us, span_us) == slot(point.at_us, span_us) =>
                     {
                         last.merge(&point);
                     }
