@@ -5,8 +5,9 @@ use evenkeel_core::ids::{RolloutId, ServiceName};
 use evenkeel_core::ports::{Recorded, Store, StoreError};
 use evenkeel_core::record::Record;
 use evenkeel_core::replay;
-use evenkeel_store::{Address, Site, SqlStore};
+use evenkeel_store::{Address, SqlStore};
 
+use crate::choice;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::place::Place;
@@ -76,9 +77,13 @@ pub(crate) async fn read(place: Place, which: &Which) -> Result<Recording, Failu
     let client = Client::new(place.clone());
     let (source, service) = match client.service(which.service.as_deref()).await {
         Ok(status) => (Source::Controller(client), status.service),
-        Err(Failure::NotRunning(_)) if place.store().exists() => {
-            let opened = SqlStore::open(&Address::File(place.store()), Site::default()).await;
-            let store = opened.map_err(unread)?;
+        Err(not_running @ Failure::NotRunning(_)) => {
+            let chosen = choice::chosen(&place)?;
+            // What is not there is not made.
+            if matches!(&chosen.address, Address::File(path) if !path.exists()) {
+                return Err(not_running);
+            }
+            let store = SqlStore::open(&chosen.address, chosen.site(&place, "")).await.map_err(unread)?;
             let service = one_of(&store, which.service.as_deref()).await?;
             (Source::Store(store), service)
         }

@@ -165,10 +165,13 @@ impl Keeper {
     }
 
     /// A service as its log tells it: the same events through the same step give the same state.
-    pub(crate) fn recover(stored: Stored, token: FencingToken) -> Self {
+    ///
+    /// `last` is when the last event of a snapshot was decided, where no event follows.
+    pub(crate) fn recover(stored: Stored, token: FencingToken, last: Option<Timestamp>) -> Self {
         let mut keeper = Self::new(stored.service, token);
         if let Some((version, service)) = stored.snapshot {
-            keeper.newest = service.rollout.as_ref().and_then(|r| r.moments.last()).map_or(keeper.newest, |m| m.at);
+            let told = service.rollout.as_ref().and_then(|r| r.moments.last()).map(|moment| moment.at);
+            keeper.newest = told.max(last).unwrap_or(keeper.newest);
             (keeper.version, keeper.service) = (version, service);
         }
         stored.events.iter().for_each(|recorded| keeper.replay(recorded));
@@ -235,7 +238,7 @@ impl Keeper {
             // Traffic goes back to stable without anybody's permission, and is recorded afterwards.
             warn!(service = %self.service.name, %error, "going back before it could be recorded");
             self.durable.get_or_insert_with(|| Box::new(self.service.clone()));
-            let sequence = self.recorder.reserve();
+            let sequence = self.recorder.next();
             self.unsaved.push_back(Unsaved { at: now, event, sequence });
         }
         self.service = step.next;

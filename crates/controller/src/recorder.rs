@@ -26,15 +26,15 @@ pub(crate) struct Recorder {
     seen: Option<(RolloutId, Observation)>,
     /// The next record is the first of its kind: whoever reads it begins to count anew.
     is_fresh: bool,
-    /// The last record says that something could not be written.
-    is_unwritten: bool,
+    /// The newest record says that something could not be written.
+    ends_unwritten: bool,
 }
 
 impl Recorder {
     /// Nothing written yet by the controller that holds `token`.
     pub(crate) fn new(token: FencingToken) -> Self {
         let sequence = token.0.saturating_mul(SEQUENCES);
-        Self { sequence, pending: VecDeque::new(), seen: None, is_fresh: false, is_unwritten: false }
+        Self { sequence, pending: VecDeque::new(), seen: None, is_fresh: false, ends_unwritten: false }
     }
 
     /// The next record begins anew.
@@ -46,12 +46,6 @@ impl Recorder {
     pub(crate) fn next(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
-    }
-
-    /// The sequence of a decision that will be written later.
-    pub(crate) fn reserve(&mut self) -> u64 {
-        self.is_unwritten = false;
-        self.next()
     }
 
     /// Says first that it begins anew, where that is so, with `version` events known of the log.
@@ -71,12 +65,15 @@ impl Recorder {
         }
     }
 
-    /// Something was decided and could not be written.
+    /// Something was decided and could not be written. It may be in the store all the same, with the sequence that was
+    /// taken for it: the mark comes after that.
     pub(crate) fn unwritten(&mut self, rollout: RolloutId, at: Timestamp) {
-        if !self.is_unwritten {
-            self.put(rollout, at, What::Unwritten);
-            self.is_unwritten = true;
+        // One mark is enough as long as nothing else is told.
+        if self.ends_unwritten {
+            self.pending.pop_back();
         }
+        self.put(rollout, at, What::Unwritten);
+        self.ends_unwritten = true;
     }
 
     /// Writes a record with the next sequence.
@@ -87,9 +84,7 @@ impl Recorder {
 
     /// Writes a record whose sequence was taken with [`Recorder::next`].
     pub(crate) fn add(&mut self, rollout: RolloutId, record: Record) {
-        if let What::Fresh { .. } | What::Decided(_) = record.what {
-            self.is_unwritten = false;
-        }
+        self.ends_unwritten = false;
         self.pending.push_back(record.stored(rollout));
         if self.pending.len() > PENDING_MAX {
             self.drop_oldest();
@@ -116,7 +111,7 @@ impl Recorder {
     /// The store has everything, and a decision on top.
     pub(crate) fn kept_decision(&mut self) {
         self.pending.clear();
-        self.is_unwritten = false;
+        self.ends_unwritten = false;
     }
 
     /// A mark takes the place of the last one dropped. Should the store have them after all, it ignores the mark.

@@ -102,7 +102,12 @@ where
     workloads.hello(token).await?;
     let mut keepers = BTreeMap::new();
     for stored in store.load().await? {
-        let keeper = Keeper::recover(stored, token);
+        // A snapshot does not say when its last event was decided.
+        let last = match (&stored.snapshot, stored.events.is_empty()) {
+            (Some((version, _)), true) => store.events(&stored.service, *version, 1).await?.first().map(|last| last.at),
+            _ => None,
+        };
+        let keeper = Keeper::recover(stored, token, last);
         clock.not_before(keeper.newest());
         keepers.insert(keeper.service.name.clone(), keeper);
     }
