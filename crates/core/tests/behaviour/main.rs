@@ -10,6 +10,8 @@ mod fleets;
 mod gates;
 mod groups;
 #[cfg(test)]
+mod replays;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod strategies;
