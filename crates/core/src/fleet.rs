@@ -279,8 +279,14 @@ impl Fleet {
         let other = before.iter().filter(|(revision, _)| **revision != stable).max_by_key(|(_, weight)| **weight);
         let other = *other?.0;
         let had = before.get(&stable).copied().unwrap_or_default();
-        let can = u16::try_from(u64::from(ready) * 10_000 / u64::from(full.max(1))).ok().and_then(BasisPoints::new)?;
-        let share = can.max(had);
+        let part = |count: u32| {
+            let hundredths = u64::from(count.min(full)) * 10_000 / u64::from(full.max(1));
+            u16::try_from(hundredths).ok().and_then(BasisPoints::new)
+        };
+        // Where replicas may be missing, those that are ready also carry what the other one gives up before the rest of
+        // them are there.
+        let left = part(world.wanted.replicas.get(&other).copied().unwrap_or(0))?;
+        let share = part(ready)?.max(had).max(left.rest());
         (share < BasisPoints::ALL).then(|| BTreeMap::from([(stable, share), (other, share.rest())]))
     }
 
@@ -404,6 +410,9 @@ impl Fleet {
                 .map(|(id, m)| ((!m.is_ready(), !in_traffic(id), m.slot.is_none(), m.slot), id.clone()))
                 .collect();
             ids.sort_unstable();
+            // On a way back batch by batch the plan says how many may go: some are missing meanwhile, and it allows for that.
+            let stable_is_there = world.wanted.stable.is_some_and(|stable| self.ready_count(stable) > 0);
+            let by_batches = |count: u32| world.wanted.carry.is_some() && (count > 0 || stable_is_there);
             let mut stays: BTreeMap<Revision, u32> = BTreeMap::new();
             for (_, id) in ids {
                 let Some(member) = self.members.get_mut(&id) else { continue };
@@ -411,7 +420,8 @@ impl Fleet {
                 let count = world.wanted.replicas.get(&revision).copied().unwrap_or(0);
                 let has = share(&before, revision).max(share(&next, revision));
                 let full = world.releases.get(&revision).map_or(1, |release| release.replicas);
-                let carries = if has > share(&wanted, revision) { has.of_replicas(full) } else { 0 };
+                let is_owed = has > share(&wanted, revision) && !by_batches(count);
+                let carries = if is_owed { has.of_replicas(full) } else { 0 };
                 let stays = stays.entry(revision).or_default();
                 if *stays >= count.max(carries) {
                     member.stage = Stage::Leaving { since: None };
