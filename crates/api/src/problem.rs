@@ -83,6 +83,8 @@ codes! {
     NoGate = "no_gate" CONFLICT,
     /// The release of the other environment cannot be taken over.
     NotPromotable = "not_promotable" CONFLICT,
+    /// Another routing table has come into force since.
+    OldGeneration = "old_generation" CONFLICT,
     /// The rollout cannot do this where it is.
     IllegalMove = "illegal_move" CONFLICT,
     /// The body is too large.
@@ -143,6 +145,7 @@ impl From<AskError> for Problem {
                 of(Code::NoService).help("`evenkeel status` lists the services; `evenkeel deploy` makes one")
             }
             AskError::Refused(refused) => of_refused(refused, detail),
+            AskError::OldGeneration { .. } => of(Code::OldGeneration).help("look at the weights again, then set them"),
             AskError::Platform(PlatformError::Refused(_)) => of(Code::PlatformRefused),
             AskError::Platform(_) => of(Code::PlatformUnavailable),
             AskError::Store(_) => of(Code::StoreUnavailable).help("nothing was changed; try again"),

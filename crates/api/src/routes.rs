@@ -1,5 +1,6 @@
 //! What can be asked, and how it is answered.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use axum::{Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
 use evenkeel_controller::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, Handle};
 use evenkeel_core::gate::Passage;
-use evenkeel_core::ids::{Revision, ServiceName, Timestamp};
+use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName, Timestamp};
 use evenkeel_core::record::Record;
 use evenkeel_core::service::{Service, Verb};
 use evenkeel_core::spec::Spec;
@@ -71,6 +72,8 @@ fn everywhere() -> Vec<Route> {
             command(|body| Verb::Approve { role: body.role, comment: body.comment }),
         ),
         post_at("/api/v1/services/{service}/reject", command(|body| Verb::Reject { comment: body.comment })),
+        post_at("/api/v1/services/{service}/scale", post(scale)),
+        post_at("/api/v1/services/{service}/weights", post(weigh)),
         get_at("/api/v1/services/{service}/logs", get(logs)),
         get_at("/api/v1/services/{service}/events", get(recorded)),
         get_at("/api/v1/services/{service}/beginning", get(beginning)),
@@ -312,6 +315,58 @@ fn command(verb: fn(CommandBody) -> Verb) -> MethodRouter<Handle> {
             Ok(Json(json!({"done": true, "rollout": rollout})))
         },
     )
+}
+
+/// The body of `scale`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScaleBody {
+    /// How many replicas; 1 to 1 000.
+    pub replicas: u32,
+}
+
+async fn scale(
+    State(handle): State<Handle>,
+    Name(name): Name,
+    headers: HeaderMap,
+    Body(body): Body<ScaleBody>,
+) -> Answer<Json<serde_json::Value>> {
+    let rollout = handle.command(name, Verb::Scale { replicas: body.replicas }, who(&headers)).await?;
+    Ok(Json(json!({"done": true, "rollout": rollout})))
+}
+
+/// The body of `weights`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightsBody {
+    /// Percentages by version, or by release such as `r3`; together 100.
+    pub weights: BTreeMap<String, f64>,
+    /// Generation of the routing table that this was decided by; `None`: whichever is in force.
+    #[serde(default)]
+    pub generation: Option<u64>,
+}
+
+async fn weigh(
+    State(handle): State<Handle>,
+    Name(name): Name,
+    headers: HeaderMap,
+    Body(body): Body<WeightsBody>,
+) -> Answer<Json<serde_json::Value>> {
+    let shares = body.weights.into_iter().map(|(release, percent)| Ok((release, share(percent)?)));
+    let shares = shares.collect::<Answer<BTreeMap<String, BasisPoints>>>()?;
+    handle.weigh(name, shares, body.generation.map(Generation), who(&headers)).await?;
+    Ok(Json(json!({"done": true})))
+}
+
+/// A percentage with at most two decimals.
+fn share(percent: f64) -> Answer<BasisPoints> {
+    let hundredths = (percent * 100.0).round();
+    let is_whole = (percent * 100.0 - hundredths).abs() < 1e-6 && (0.0..=10_000.0).contains(&hundredths);
+    let share = is_whole.then(|| BasisPoints::new(hundredths as u16)).flatten();
+    share.ok_or_else(|| {
+        Problem::new(Code::BadBody, format!("{percent} is no weight"))
+            .help("write a percentage from 0 to 100 with at most two decimals, such as 12.5")
+    })
 }
 
 #[derive(Debug, Deserialize)]

@@ -129,13 +129,31 @@ pub(crate) enum Command {
     Pause(ServiceArgs),
     /// Go on after a pause
     Resume(ServiceArgs),
-    /// End this step as passed
+    /// End this step as passed, and go on with the next one
+    #[command(visible_alias = "skip")]
     Promote {
         /// The service; needed where there are several
         service: Option<String>,
         /// Give all traffic to the new release as soon as it can carry it, and judge no more
         #[arg(long)]
         full: bool,
+    },
+    /// Give a service another number of replicas, also while a release is on its way
+    #[command(allow_missing_positional = true)]
+    Scale {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// How many replicas; 1 to 1000
+        replicas: u32,
+    },
+    /// Show who has which share of the traffic; set it by hand while a rollout is paused
+    Weights {
+        /// The service, where there are several; then shares such as `1.0=90 1.1=10`, in percent, together 100
+        #[arg(value_name = "SERVICE | RELEASE=SHARE")]
+        words: Vec<String>,
+        /// Refuse when the routing table is not of this generation any more
+        #[arg(long, value_name = "N")]
+        generation: Option<u64>,
     },
     /// Say yes to a deploy that waits for its gates
     Approve {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_api::problem::Problem;
-use evenkeel_api::routes::{Beginning, CommandBody, DeployBody};
+use evenkeel_api::routes::{Beginning, CommandBody, DeployBody, ScaleBody, WeightsBody};
 use evenkeel_controller::status::{Overview, ServiceStatus};
 use evenkeel_controller::{Deployed, Foreseen, GroupDeployed, GroupMember};
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
@@ -122,6 +122,26 @@ impl Client {
         }
         let done: Done = self.ask(Method::POST, &format!("/api/v1/services/{service}/{verb}"), body).await?;
         Ok(done.rollout)
+    }
+
+    /// Gives a service another number of replicas.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn scale(&self, service: &str, replicas: u32) -> Result<(), Failure> {
+        let path = format!("/api/v1/services/{service}/scale");
+        let _: serde_json::Value = self.ask(Method::POST, &path, &ScaleBody { replicas }).await?;
+        Ok(())
+    }
+
+    /// Sets the split of a paused rollout.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn weigh(&self, service: &str, body: &WeightsBody) -> Result<(), Failure> {
+        let path = format!("/api/v1/services/{service}/weights");
+        let _: serde_json::Value = self.ask(Method::POST, &path, body).await?;
+        Ok(())
     }
 
     /// The last lines that the newest replica of a release wrote.

@@ -150,7 +150,7 @@ pub(crate) fn over(rollout: &RolloutStatus, follow: &Follow, is_live: bool) -> O
             Why::Asked { .. } | Why::Aborted { .. } if follow.back_is_done => Exit::Done,
             _ => Exit::RolledBack,
         }),
-        None if rollout.state.starts_with("stuck") => Some(Exit::PeopleNeeded),
+        None if rollout.manual_intervention => Some(Exit::PeopleNeeded),
         None if is_live && !follow.json => None,
         // Nobody sits at a terminal: waiting for people is an end of its own.
         None => rollout.waiting.as_ref().filter(|waiting| waiting.until.is_none()).map(|_| Exit::Open),

@@ -10,6 +10,7 @@
 //! - [`backup`]: what was decided, copied into a file and back.
 //! - [`plan`]: what a deploy would do.
 //! - [`simulate`]: a rollout in virtual time.
+//! - [`split`]: how many replicas, and who has which share.
 //! - [`follow`]: a rollout to its end.
 //! - [`gates`]: what a deploy waits for before it begins, and who says yes.
 //! - [`client`], [`place`]: the controller's socket and where it is.
@@ -38,6 +39,7 @@ mod replay;
 mod report;
 mod screen;
 mod simulate;
+mod split;
 mod up;
 
 use std::process::ExitCode;
@@ -141,6 +143,8 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Pause(args) => command(&client()?, &args.service, "pause", false, is_json).await,
         Command::Resume(args) => command(&client()?, &args.service, "resume", false, is_json).await,
         Command::Promote { service, full } => command(&client()?, service, "promote", *full, is_json).await,
+        Command::Scale { service, replicas } => split::scale(&client()?, service.as_deref(), *replicas, is_json).await,
+        Command::Weights { words, generation } => split::weights(&client()?, words, *generation, is_json).await,
         Command::Approve { service, role, comment } => {
             let body = CommandBody { role: role.clone(), comment: comment.clone(), ..CommandBody::default() };
             gates::say(&client()?, service.as_deref(), "approve", body, is_json).await

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Verdict};
-use evenkeel_controller::status::{GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus};
+use evenkeel_controller::status::{GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus, StepStatus};
 use evenkeel_core::Outcome;
 use evenkeel_core::gate::GateStatus;
 use evenkeel_core::ids::{BasisPoints, Timestamp};
@@ -20,7 +20,8 @@ const RECENT: Duration = Duration::from_secs(10);
 /// The tree of a service at `now`.
 #[must_use]
 pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec<String> {
-    let listen = service.listen.map_or_else(String::new, |listen| format!("http://{listen}"));
+    let listen =
+        service.listen.map_or_else(|| "a worker, without an address".into(), |listen| format!("http://{listen}"));
     let mut lines = vec![format!("{}  {}  {listen}", paint.bold(&service.service), paint.dim(&service.environment))];
     let shown: Vec<&ReleaseStatus> = service.releases.iter().filter(|release| is_shown(service, release)).collect();
     let width = shown.iter().map(|release| release.version.len()).max().unwrap_or(0);
@@ -35,7 +36,7 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
             }));
     }
     if let Some(rollout) = &service.rollout {
-        lines.extend(rollout_lines(rollout, now, paint));
+        lines.extend(rollout_lines(rollout, service.listen.is_some(), now, paint));
     }
     if let Some(gated) = &service.gated {
         lines.extend(gated_lines(gated, paint));
@@ -62,11 +63,13 @@ fn release_line(
         Standing::Bad { .. } => paint.bad("bad      "),
         Standing::Good | Standing::Untried | Standing::Unjudged => paint.dim("old      "),
     };
-    let share = bar(release.weight);
     let ready = format!("{}/{} ready", release.ready, release.wanted.max(release.ready));
     let ready = if release.ready < release.wanted { paint.warn(&ready) } else { ready };
     let (revision, version) = (release.revision, &release.version);
-    let figures = figures(release, now, paint);
+    if service.listen.is_none() {
+        return format!("{revision} {version:<width$}  {role} {ready}");
+    }
+    let (share, figures) = (bar(release.weight), figures(release, now, paint));
     format!("{revision} {version:<width$}  {role} {share} {:>7}  {ready}  {figures}", release.weight.to_string())
 }
 
@@ -113,7 +116,7 @@ fn millis(us: u64) -> String {
     }
 }
 
-fn rollout_lines(rollout: &RolloutStatus, now: Timestamp, paint: Paint) -> Vec<String> {
+fn rollout_lines(rollout: &RolloutStatus, has_users: bool, now: Timestamp, paint: Paint) -> Vec<String> {
     let state = match &rollout.outcome {
         Some(Outcome::Promoted) => paint.good(&rollout.state),
         Some(_) => paint.bad(&rollout.state),
@@ -121,7 +124,8 @@ fn rollout_lines(rollout: &RolloutStatus, now: Timestamp, paint: Paint) -> Vec<S
     };
     let mut lines = vec![format!("rollout {} of {} ({}): {state}", rollout.id, rollout.candidate, rollout.version)];
     if rollout.outcome.is_none() {
-        lines.push(format!("  {}", steps(rollout, paint)));
+        lines.push(format!("  {}", steps(rollout, has_users, paint)));
+        lines.extend(rollout.sticky.as_ref().map(|by| paint.dim(format!("  users stick to their release by {by}"))));
     }
     let hidden = rollout.moments.len().saturating_sub(MOMENTS_SHOWN);
     lines.extend(rollout.moments.iter().skip(hidden).map(|moment| {
@@ -158,15 +162,29 @@ pub(crate) fn first(rollout: &RolloutStatus) -> Timestamp {
     rollout.moments.first().map_or(rollout.started, |moment| moment.at.min(rollout.started))
 }
 
-/// `● 5 % ─ ◐ 20 % ─ ○ 50 % ─ ○ 100 %`
-fn steps(rollout: &RolloutStatus, paint: Paint) -> String {
+/// `● copies of 20 % ─ ◐ 5 % and testers ─ ○ 50 % ─ ○ 100 %`; of a worker `● 1 replica ─ ◐ 3 replicas`.
+fn steps(rollout: &RolloutStatus, has_users: bool, paint: Paint) -> String {
     let at = rollout.step.unwrap_or(0);
+    let named = |step: &StepStatus| match (has_users, step.replicas) {
+        (true, _) => audience(step),
+        (false, 1) => "1 replica".into(),
+        (false, count) => format!("{count} replicas"),
+    };
     let marks = rollout.steps.iter().enumerate().map(|(n, step)| match n {
-        n if n < at => paint.good(format!("● {}", step.weight)),
-        n if n == at => paint.bold(format!("◐ {}", step.weight)),
-        _ => paint.dim(format!("○ {}", step.weight)),
+        n if n < at => paint.good(format!("● {}", named(step))),
+        n if n == at => paint.bold(format!("◐ {}", named(step))),
+        _ => paint.dim(format!("○ {}", named(step))),
     });
     marks.collect::<Vec<_>>().join(" ─ ")
+}
+
+/// Whom a step's candidate meets.
+fn audience(step: &StepStatus) -> String {
+    let share = (step.weight > BasisPoints::NONE).then(|| step.weight.to_string());
+    let testers = step.has_testers.then(|| "testers".to_owned());
+    let copies = (step.mirror > BasisPoints::NONE).then(|| format!("copies of {}", step.mirror));
+    let all: Vec<String> = [share, testers, copies].into_iter().flatten().collect();
+    if all.is_empty() { "preview".into() } else { all.join(" and ") }
 }
 
 /// What it waits for, until when, and how far that is.

@@ -1,11 +1,12 @@
 //! What can be asked of a running controller.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use evenkeel_core::evidence::BadTick;
 use evenkeel_core::gate::{Passage, files};
-use evenkeel_core::ids::{Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{PlatformError, Recorded, StoreError, TickRecord};
 use evenkeel_core::record::Record;
 use evenkeel_core::release::{Deploy, Digest, Release};
@@ -46,6 +47,14 @@ pub enum AskError {
     /// The core refuses it.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// Another table has come into force since this was decided.
+    #[error("the table in force has generation {in_force}, not {given}: somebody else was quicker")]
+    OldGeneration {
+        /// The generation that was named.
+        given: u64,
+        /// The one in force.
+        in_force: u64,
+    },
     /// The platform refuses or does not answer.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -113,6 +122,13 @@ pub(crate) enum Request {
         verb: Verb,
         by: String,
         reply: Reply<Option<RolloutId>>,
+    },
+    Weigh {
+        service: ServiceName,
+        shares: BTreeMap<String, BasisPoints>,
+        generation: Option<Generation>,
+        by: String,
+        reply: Reply<()>,
     },
     Log {
         service: ServiceName,
@@ -308,6 +324,21 @@ impl Handle {
     /// [`AskError`]: nothing has changed.
     pub async fn command(&self, service: ServiceName, verb: Verb, by: String) -> Result<Option<RolloutId>, AskError> {
         self.ask(|reply| Request::Command { service, verb, by, reply }).await
+    }
+
+    /// Sets the split of a paused rollout by hand, releases named by version or as `r3`; answers once the decision is
+    /// durable. `generation` is that of the table it was decided by; `None`: whichever is in force.
+    ///
+    /// # Errors
+    /// [`AskError`]: nothing has changed.
+    pub async fn weigh(
+        &self,
+        service: ServiceName,
+        shares: BTreeMap<String, BasisPoints>,
+        generation: Option<Generation>,
+        by: String,
+    ) -> Result<(), AskError> {
+        self.ask(|reply| Request::Weigh { service, shares, generation, by, reply }).await
     }
 
     /// The last lines that the newest replica of a release wrote; of the candidate, or else the stable one, without a

@@ -531,12 +531,13 @@ pub(crate) enum Unhappened {
     Store(#[from] StoreError),
 }
 
-fn world<'a>(wanted: &'a evenkeel_core::Wanted, service: &'a Service, sight: &Sight<'a>) -> World<'a> {
-    /// What is in force for a service without an address, at all times.
+/// A service that shall have this, in the world as it is seen.
+pub(crate) fn world<'a>(wanted: &'a evenkeel_core::Wanted, service: &'a Service, sight: &Sight<'a>) -> World<'a> {
+    /// What is in force for a service that never had an address.
     static NOTHING: LazyLock<ServiceRoutes> = LazyLock::new(ServiceRoutes::nowhere);
     let Sight { replicas, in_force, in_flight, .. } = *sight;
     let is_worker = service.spec.as_ref().is_some_and(|spec| spec.listen.is_none());
-    let in_force = if is_worker { Some(&*NOTHING) } else { in_force };
+    let in_force = in_force.or_else(|| is_worker.then(|| &*NOTHING));
     World { wanted, releases: &service.releases, replicas, in_force, in_flight }
 }
 

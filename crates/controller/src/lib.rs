@@ -11,6 +11,7 @@
 //! - `recorder`: writes down what decisions rest on, until the store has it.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - `patience`: a store whose answers are not waited for without end.
+//! - `split`: the split as people write it.
 //! - [`status`]: what people and programs are shown.
 //! - [`clock`]: the time, which never goes back.
 
@@ -23,6 +24,7 @@ mod meter;
 mod patience;
 mod recorder;
 mod run;
+mod split;
 pub mod status;
 
 pub use handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle};

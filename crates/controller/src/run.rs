@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use evenkeel_core::fleet::Action;
 use evenkeel_core::group::{Fellows, Member, Together, among, in_order};
-use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::ids::{
+    BasisPoints, FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp,
+};
 use evenkeel_core::lease::{Held, RENEW_EVERY};
 use evenkeel_core::ports::{
     Answered, CheckedFor, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store,
@@ -25,8 +27,9 @@ use tracing::{error, info, warn};
 
 use crate::handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle, Request};
 use crate::hands::{self, Deed};
-use crate::keeper::{Keeper, Sight, Unhappened};
+use crate::keeper::{self, Keeper, Sight, Unhappened};
 use crate::patience::Patient;
+use crate::split;
 use crate::status::{Shown, Told};
 
 /// The loop turns at least this often; counters come up as often.
@@ -461,7 +464,8 @@ where
             let sight = sight(table, replicas, in_flight, &name);
             let Some(keeper) = self.keepers.get_mut(&name) else { continue };
             let actions = if self.going_down.is_some() {
-                keeper.fleet.step(&nothing_wanted(&sight, &keeper.service.releases), now)
+                let world = keeper::world(&NOTHING_WANTED, &keeper.service, &sight);
+                keeper.fleet.step(&world, now)
             } else {
                 keeper.reconcile(&sight, now)
             };
@@ -753,6 +757,11 @@ where
                 self.show();
                 let _ = reply.send(answer);
             }
+            Request::Weigh { service, shares, generation, by, reply } => {
+                let answer = self.weigh(&service, &shares, generation, by).await;
+                self.show();
+                let _ = reply.send(answer);
+            }
             Request::Log { service, revision, lines, reply } => {
                 let newest = self.keepers.get(&service).map(|keeper| {
                     let candidate = keeper.service.rollout.as_ref().map(|rollout| rollout.candidate);
@@ -1023,6 +1032,7 @@ where
             | Verb::Promote { .. }
             | Verb::Retry
             | Verb::Rollback { .. }
+            | Verb::Weigh { .. }
             | Verb::Scale { .. } => false,
         });
         let is_retry = matches!(verb, Verb::Retry);
@@ -1032,6 +1042,25 @@ where
         let service = self.keepers.get(name).map(|keeper| &keeper.service);
         let serving = |service: &evenkeel_core::Service| if is_retry { service.newest() } else { service.serving() };
         Ok(gated.or(service.and_then(serving)))
+    }
+
+    async fn weigh(
+        &mut self,
+        name: &ServiceName,
+        shares: &BTreeMap<String, BasisPoints>,
+        generation: Option<Generation>,
+        by: String,
+    ) -> Result<(), AskError> {
+        let keeper = self.keepers.get(name).ok_or_else(|| AskError::NoService(name.to_string()))?;
+        if let Some(given) = generation {
+            let unknown = || PlatformError::Unavailable("the proxy does not tell which table is in force".into());
+            let in_force = self.table.as_ref().ok_or_else(unknown)?.generation;
+            if given != in_force {
+                return Err(AskError::OldGeneration { given: given.0, in_force: in_force.0 });
+            }
+        }
+        let verb = split::verb(&keeper.service, shares)?;
+        self.happen(name, Event::Command { verb, by }, self.clock.now()).await.map_err(AskError::from)
     }
 
     fn addresses(&self) -> BTreeSet<SocketAddr> {
@@ -1123,12 +1152,8 @@ fn sight<'a>(
     }
 }
 
-/// The world of a service that shall have no replica.
-fn nothing_wanted<'a>(sight: &Sight<'a>, releases: &'a BTreeMap<Revision, Release>) -> evenkeel_core::fleet::World<'a> {
-    static NOTHING: LazyLock<evenkeel_core::Wanted> = LazyLock::new(evenkeel_core::Wanted::default);
-    let Sight { replicas, in_force, in_flight, .. } = *sight;
-    evenkeel_core::fleet::World { wanted: &NOTHING, releases, replicas, in_force, in_flight }
-}
+/// What a service shall have when everything is stopped.
+static NOTHING_WANTED: LazyLock<evenkeel_core::Wanted> = LazyLock::new(evenkeel_core::Wanted::default);
 
 /// A probe to be sent.
 struct Probing {

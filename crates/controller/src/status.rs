@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_analysis::{Counts, Verdict};
+use evenkeel_core::choice::StickyBy;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::release::Standing;
@@ -169,6 +170,12 @@ pub struct RolloutStatus {
     pub step: Option<usize>,
     /// When the share in force was confirmed, while it is held.
     pub held_since: Option<Timestamp>,
+    /// What users stick to their release by, in words; `None`: a coin for each request.
+    #[serde(default)]
+    pub sticky: Option<String>,
+    /// Traffic could not be moved back: everything is held still until people have helped.
+    #[serde(default)]
+    pub manual_intervention: bool,
     /// What it waits for.
     pub waiting: Option<Waiting>,
     /// What the counts of the step say right now; `None` when it is over.
@@ -208,6 +215,15 @@ pub struct StepStatus {
     pub hold_ms: Option<u64>,
     /// What must hold meanwhile.
     pub objectives: Vec<String>,
+    /// Replicas of the candidate.
+    #[serde(default)]
+    pub replicas: u32,
+    /// Share of the stable release's requests that the candidate gets copies of.
+    #[serde(default)]
+    pub mirror: BasisPoints,
+    /// Whether some requests go to the candidate for what they are.
+    #[serde(default)]
+    pub has_testers: bool,
 }
 
 /// Something that was decided, as it happens.
@@ -251,6 +267,8 @@ impl RolloutStatus {
             steps: rollout.plan.steps.iter().map(StepStatus::of).collect(),
             step: rollout.at_step(),
             held_since,
+            sticky: rollout.plan.sticky.as_ref().map(sticky),
+            manual_intervention: matches!(rollout.phase, Phase::Stuck { .. }),
             waiting: rollout.waiting(),
             verdict: verdict.filter(|_| !rollout.is_done()),
             moments: rollout.moments.clone(),
@@ -275,12 +293,29 @@ impl GatedStatus {
     }
 }
 
+/// What decides who is in a share, for people.
+fn sticky(by: &StickyBy) -> String {
+    match by {
+        StickyBy::Header(name) => format!("the header {name}"),
+        StickyBy::Cookie(name) => format!("the cookie {name}"),
+        StickyBy::ClientAddress => "their address".into(),
+        StickyBy::Visitor => "a cookie of evenkeel's own".into(),
+    }
+}
+
 impl StepStatus {
     fn of(step: &evenkeel_core::plan::Step) -> Self {
         let hold_ms = match step.hold {
             evenkeel_core::spec::Hold::For(time) => Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
             evenkeel_core::spec::Hold::UntilPromoted => None,
         };
-        Self { weight: step.weight, hold_ms, objectives: step.objectives.iter().map(ToString::to_string).collect() }
+        Self {
+            weight: step.weight,
+            hold_ms,
+            objectives: step.objectives.iter().map(ToString::to_string).collect(),
+            replicas: step.replicas,
+            mirror: step.mirror,
+            has_testers: !step.pins.is_empty(),
+        }
     }
 }

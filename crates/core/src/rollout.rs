@@ -325,6 +325,13 @@ pub enum Ask {
     Promote,
     /// Give the candidate all traffic as soon as it can carry it, and judge no more.
     PromoteFully,
+    /// Give the paused candidate this share.
+    Weigh {
+        /// The share.
+        weight: BasisPoints,
+        /// Who asks.
+        by: String,
+    },
     /// Take the candidate back.
     Back {
         /// Why.

@@ -122,6 +122,13 @@ pub enum Verb {
         /// How many; 1 to 1 000.
         replicas: u32,
     },
+    /// Give the candidate of a paused rollout this share; the stable release has the rest.
+    Weigh {
+        /// The candidate, as whoever asks knows it.
+        candidate: Revision,
+        /// Its share.
+        weight: BasisPoints,
+    },
     /// Go back to a release that was good.
     Rollback {
         /// Which; `None`: out of the rollout in flight, or else to the release before the stable one.
@@ -550,6 +557,7 @@ impl Service {
                 next.scale(*replicas, now);
                 Ok(Some(next))
             }
+            Verb::Weigh { candidate, weight } => self.weighed(*candidate, *weight, by, now),
             Verb::Rollback { to } => self.rolled_back(*to, by, now),
         }
     }
@@ -561,6 +569,20 @@ impl Service {
         // Whoever goes back does not want what waits behind it either.
         let waiting = if let Ask::Back { .. } = ask { None } else { self.next.clone() };
         Ok(Some(Self { rollout: Some(next), next: waiting, ..self.clone() }))
+    }
+
+    fn weighed(
+        &self,
+        candidate: Revision,
+        weight: BasisPoints,
+        by: String,
+        now: Timestamp,
+    ) -> Result<Option<Self>, Refused> {
+        if let Some(rollout) = self.in_flight().filter(|rollout| rollout.candidate != candidate) {
+            let what = format!("{candidate} is not being rolled out: {} is", self.called(rollout.candidate));
+            return Err(Refused::Illegal { what });
+        }
+        self.ask(Ask::Weigh { weight, by }, "set weights", now)
     }
 
     fn retried(&self, by: &str, now: Timestamp) -> Result<Self, Refused> {

@@ -230,6 +230,8 @@ mod tests {
             steps: Vec::new(),
             step: None,
             held_since: None,
+            sticky: None,
+            manual_intervention: false,
             waiting: None,
             verdict: None,
             moments: Vec::new(),

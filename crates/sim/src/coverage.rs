@@ -159,6 +159,7 @@ fn name_of(verb: &Verb) -> &'static str {
         Verb::Retry => "retry",
         Verb::Rollback { .. } => "rollback",
         Verb::Scale { .. } => "scale",
+        Verb::Weigh { .. } => "weigh",
         Verb::Approve { .. } => "approve",
         Verb::Reject { .. } => "reject",
     }

@@ -43,6 +43,9 @@ pub(crate) struct Behaviour {
     pub(crate) fail_percent: u8,
     /// How long it takes for an answer, in milliseconds.
     pub(crate) delay_ms: u64,
+    /// It says of itself that it is not ready.
+    #[serde(default)]
+    pub(crate) is_unready: bool,
 }
 
 /// What the release itself writes down of each request: a line `arrived,answered,status`, times in µs since 1970.
@@ -125,7 +128,8 @@ async fn answer(
     records: &Records,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == "/health" {
-        return Ok(response(StatusCode::OK, &behaviour.version, "ok\n".into()));
+        let status = if behaviour.is_unready { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        return Ok(response(status, &behaviour.version, format!("{status}\n")));
     }
     let arrived = records.clock.now();
     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;

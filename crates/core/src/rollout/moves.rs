@@ -141,6 +141,17 @@ impl Rollout {
                 to(self.preparing(*step, *weight, now))
             }
             (Phase::Paused { step, left: Some(left), .. }, Asked(Ask::Resume)) => to(holding(*step, *left, now)),
+            // Where replicas make room for one another the split follows their numbers.
+            (Phase::Paused { step, left: left @ Some(_), .. }, Asked(Ask::Weigh { weight, by }))
+                if self.can_be_weighed(*step) =>
+            {
+                to(Phase::Paused {
+                    step: *step,
+                    weight: *weight,
+                    left: *left,
+                    why: format!("the split was set by {by}"),
+                })
+            }
             (Phase::Paused { step, .. } | Phase::Holding { step, .. }, Asked(Ask::Promote)) => {
                 Ok(Some(self.advanced(*step, now)))
             }
@@ -218,7 +229,10 @@ impl Rollout {
             Phase::Shifting { step, .. } => {
                 self.plan.steps[*step].replicas.max(step.checked_sub(1).map_or(0, |n| self.plan.steps[n].replicas))
             }
-            Phase::Holding { step, .. } | Phase::Paused { step, .. } => self.plan.steps[*step].replicas,
+            Phase::Holding { step, .. } => self.plan.steps[*step].replicas,
+            Phase::Paused { step, weight, .. } => {
+                self.plan.steps[*step].replicas.max(self.carrying(*step + 1, *weight))
+            }
             Phase::RollingBack { .. } | Phase::Stuck { .. } => self.kept,
             Phase::Gathering { .. } | Phase::Retiring { .. } => self.full_replicas(),
             Phase::Lining { .. } | Phase::Clearing { .. } | Phase::Stopping { .. } | Phase::Done { .. } => 0,
@@ -232,7 +246,9 @@ impl Rollout {
             Phase::Shifting { step, .. } | Phase::Holding { step, .. } => self.plan.steps[*step].replicas,
             Phase::Preparing { step, weight, .. }
             | Phase::Smoking { step, weight, .. }
-            | Phase::Paused { step, weight, .. } => self.carrying(*step, *weight),
+            | Phase::Paused { step, weight, left: None, .. } => self.carrying(*step, *weight),
+            // Its own share, or one that was set by hand.
+            Phase::Paused { step, weight, .. } => self.carrying(*step + 1, *weight),
             Phase::Lining { .. }
             | Phase::Clearing { .. }
             | Phase::Gathering { .. }
@@ -308,6 +324,12 @@ impl Rollout {
         }
         let gave = self.plan.steps[..step].iter().rev().find(|before| before.weight == weight);
         gave.map_or_else(|| weight.of_replicas(self.full_replicas()), |before| before.replicas)
+    }
+
+    /// Whether people may set the split of a step: it has one, judged by its requests, and the proxy makes it.
+    fn can_be_weighed(&self, step: usize) -> bool {
+        let has_share = self.plan.steps[step].weight > BasisPoints::NONE;
+        has_share && self.stable.is_some() && self.plan.exchange == Exchange::Beside
     }
 
     fn full_replicas(&self) -> u32 {

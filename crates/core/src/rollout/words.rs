@@ -58,6 +58,7 @@ impl Ask {
             Self::Resume => "resume",
             Self::Promote => "promote",
             Self::PromoteFully => "promote --full",
+            Self::Weigh { .. } => "set weights",
             Self::Back { why: Why::Aborted { .. } } => "abort",
             Self::Back { why: Why::Asked { .. } } => "roll back",
             Self::Back { .. } => "go back",
@@ -166,9 +167,7 @@ impl Rollout {
                 format!("smoke testing {} before it has {}", self.candidate, self.plan.steps[*step].weight)
             }
             Phase::Shifting { step, .. } => match &self.plan.steps[*step] {
-                step if step.weight > BasisPoints::NONE => {
-                    format!("{} of traffic to {}", audience(step), self.candidate)
-                }
+                step if has_share_alone(step) => format!("{} of traffic to {}", step.weight, self.candidate),
                 step => format!("{} for {}", audience(step), self.candidate),
             },
             Phase::Holding { step, .. } => {
@@ -182,9 +181,7 @@ impl Rollout {
                     Hold::UntilPromoted => "until somebody promotes".to_owned(),
                 };
                 match &plan.steps[*step] {
-                    step if step.weight > BasisPoints::NONE => {
-                        format!("watching {candidate} at {} {time}", audience(step))
-                    }
+                    step if has_share_alone(step) => format!("watching {candidate} at {} {time}", step.weight),
                     step => format!("watching {candidate} with {} {time}", audience(step)),
                 }
             }
@@ -208,9 +205,17 @@ impl Rollout {
     }
 }
 
+/// Whether a step gives the candidate a share and nothing else.
+fn has_share_alone(step: &Step) -> bool {
+    step.weight > BasisPoints::NONE && step.pins.is_empty() && step.mirror == BasisPoints::NONE
+}
+
 /// What of the users' requests reaches the candidate in a step: `5 %`, `copies of 20 % of the requests`.
 fn audience(step: &Step) -> String {
-    let share = (step.weight > BasisPoints::NONE).then(|| step.weight.to_string());
+    let share = (step.weight > BasisPoints::NONE).then(|| match has_share_alone(step) {
+        true => step.weight.to_string(),
+        false => format!("{} of traffic", step.weight),
+    });
     let pins = (!step.pins.is_empty()).then(|| "the requests that match".to_owned());
     let copies = (step.mirror > BasisPoints::NONE).then(|| format!("copies of {} of the requests", step.mirror));
     let all: Vec<String> = [share, pins, copies].into_iter().flatten().collect();

@@ -8,7 +8,7 @@ use evenkeel_core::spec::{Afterwards, Amount, CanaryStep, Hold, Shift, SmokeChec
 use insta::assert_snapshot;
 
 use crate::fixtures::{canary, percent, seconds};
-use crate::tell::{story, update};
+use crate::tell::{Story, story, update};
 
 fn with(strategy: Strategy) -> Spec {
     Spec { strategy, ..canary() }
@@ -17,6 +17,11 @@ fn with(strategy: Strategy) -> Spec {
 fn rolling(surge: u32, unavailable: u32) -> Spec {
     let (surge, unavailable, warm) = (Amount::Count(surge), Amount::Count(unavailable), Amount::Count(0));
     with(Strategy::Rolling { surge, unavailable, pause: Duration::ZERO, smoke: Vec::new(), warm, watch: seconds(5) })
+}
+
+fn rolling_slowly() -> Spec {
+    let (surge, unavailable, warm) = (Amount::Count(1), Amount::Count(0), Amount::Count(0));
+    with(Strategy::Rolling { surge, unavailable, pause: seconds(10), smoke: Vec::new(), warm, watch: seconds(5) })
 }
 
 fn recreate() -> Spec {
@@ -773,4 +778,92 @@ fn a_rescue_ends_when_the_stable_release_can_take_the_traffic_after_all() {
      42s #4 rolled back: the stable release can take the traffic again
            4 x r2 100 %; r1 good, r2 good, r3 bad
     ");
+}
+
+#[test]
+fn the_split_of_a_paused_rollout_is_set_by_hand_until_it_goes_on() {
+    let told = update(
+        canary(),
+        "
+        deploy 1.1
+        wait 4
+        weigh r2 70
+        pause
+        weigh r9 70
+        weigh r2 70
+        wait 3
+        weigh r2 0
+        resume
+        wait 1
+    ",
+    );
+    assert_snapshot!(told, @r"
+    > deploy 1.1
+      0s #2 starting r2: 1 replica(s)
+           4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 3
+      1s #2 5 % of traffic to r2
+           4 x r1 95 %, 1 x r2 5 %; waits until 31s for the proxy to confirm 5 % for r2
+      2s #2 watching r2 at 5 % for 10 s
+           4 x r1 95 %, 1 x r2 5 %; waits until 72s for the end of step 1 and at least 50 requests to r2
+    > weigh r2 70
+    ! cannot set weights while watching
+    > pause
+      4s #2 paused at 5 %: paused by bob
+           4 x r1 95 %, 1 x r2 5 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (paused by bob)
+    > weigh r9 70
+    ! r9 is not being rolled out: r2 (1.1) is
+    > weigh r2 70
+      4s #2 paused at 70 %: the split was set by bob
+           4 x r1 30 %, 3 x r2 70 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (the split was set by bob)
+    > weigh r2 0
+      7s #2 paused at 0 %: the split was set by bob
+           4 x r1 100 %, 1 x r2 0 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (the split was set by bob)
+    > resume
+      7s #2 watching r2 at 5 % for 10 s
+           4 x r1 95 %, 1 x r2 5 %; waits until 75s for the end of step 1 and at least 50 requests to r2
+    ");
+}
+
+#[test]
+fn the_split_of_a_rolling_update_follows_its_replicas_and_is_not_set_by_hand() {
+    let told = update(
+        rolling_slowly(),
+        "
+        deploy 1.1
+        wait 4
+        pause
+        weigh r2 70
+    ",
+    );
+    assert_snapshot!(told, @r"
+    > deploy 1.1
+      0s #2 starting r2: 1 replica(s)
+           4 x r1 100 %, 1 x r2 0 %; waits until 30s for 1 ready replica(s) of r2 for step 1 of 4
+      1s #2 25 % of traffic to r2
+           4 x r1 75 %, 1 x r2 25 %; waits until 31s for the proxy to confirm 25 % for r2
+      2s #2 watching r2 at 25 % for 10 s
+           3 x r1 75 %, 1 x r2 25 %; waits until 72s for the end of step 1
+    > pause
+      4s #2 paused at 25 %: paused by bob
+           3 x r1 75 %, 1 x r2 25 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (paused by bob)
+    > weigh r2 70
+    ! cannot set weights while paused
+    ");
+}
+
+#[test]
+fn the_plan_of_a_rollout_stays_when_the_spec_changes_on_its_way() {
+    let mut story = Story::new(canary());
+    ["deploy 1.0", "wait 6", "deploy 1.1", "wait 4"].iter().for_each(|line| story.line(line));
+    let before = story.service.clone();
+    story.spec.strategy = recreate().strategy;
+    story.spec.first_byte_timeout = seconds(7);
+    story.line("deploy 1.1");
+    let (before, after) = (before.rollout.unwrap(), story.service.rollout.clone().unwrap());
+    assert_eq!((before.id, before.plan, before.phase), (after.id, after.plan, after.phase));
+    assert_eq!(story.service.spec.as_ref().unwrap().first_byte_timeout, seconds(7));
+    // The next release takes the new strategy.
+    story.line("deploy 1.2");
+    story.line("wait 3");
+    assert_eq!(story.service.rollout.unwrap().plan.steps.len(), 1);
 }

@@ -12,12 +12,12 @@ use evenkeel_core::rollout::{Health, Phase};
 use evenkeel_core::spec::Spec;
 use evenkeel_core::{Effect, Event, Observation, Service, Verb};
 
-use crate::fixtures::{at, canary, deploy, fail, few, pass, shared};
+use crate::fixtures::{at, canary, deploy, fail, few, pass, percent, shared};
 
 pub(crate) struct Story {
     pub(crate) service: Service,
     pub(crate) now: Timestamp,
-    spec: Spec,
+    pub(crate) spec: Spec,
     verdict: Verdict,
     /// Ready replicas of the candidate and of the stable release; `None`: as many as wanted.
     ready: [Option<u32>; 2],
@@ -123,6 +123,10 @@ impl Story {
             ["promote", _] => Verb::Promote { full: true },
             ["abort"] => Verb::Abort,
             ["scale", replicas] => Verb::Scale { replicas: replicas.parse().unwrap() },
+            ["weigh", candidate, weight] => Verb::Weigh {
+                candidate: Revision(candidate[1..].parse().unwrap()),
+                weight: percent(weight.parse().unwrap()),
+            },
             ["retry"] => Verb::Retry,
             ["rollback"] => Verb::Rollback { to: None },
             ["rollback", to] => Verb::Rollback { to: Some(Revision(to[1..].parse().unwrap())) },
