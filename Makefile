@@ -4,16 +4,19 @@ CARGO ?= cargo
 BINARY = target/release/evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test soak fmt lint bench docs
+.PHONY: help demo strategies build test soak fmt lint bench docs
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 build: ## build the release binary: target/release/evenkeel
 	$(CARGO) build --release --locked -p evenkeel
 
 demo: build ## ship a good release and take back a bad one, on this machine, in about a minute
 	@$(BINARY) demo $(ARGS)
+
+strategies: build ## try every strategy under load: a good release, then a bad one; about three minutes
+	@examples/strategies/try --evenkeel $(BINARY) $(ARGS)
 
 test: ## format, lints, every test, documentation
 	@scripts/setup test

@@ -12,7 +12,7 @@ pub mod processes;
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -177,6 +177,17 @@ stop: {stop}
         std::fs::write(self.folder().join("release.json"), behaviour.to_string()).unwrap();
     }
 
+    /// Builds a release that runs and is never ready.
+    pub fn build_unready(&self, version: &str) {
+        let behaviour = json!({"version": version, "fail_percent": 0, "delay_ms": 2, "is_unready": true});
+        std::fs::write(self.folder().join("release.json"), behaviour.to_string()).unwrap();
+    }
+
+    /// Builds a release that ends as soon as it is started.
+    pub fn build_crashing(&self, version: &str) {
+        std::fs::write(self.folder().join("release.json"), format!("{version} is no release")).unwrap();
+    }
+
     /// A command on this state directory.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(EVENKEEL);
@@ -238,13 +249,12 @@ stop: {stop}
 
     /// Everything the controller shows; `None` while it does not answer.
     pub fn overview(&self) -> Option<Value> {
-        let mut stream = UnixStream::connect(self.state().join("control.sock")).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-        stream.write_all(b"GET /api/v1/services HTTP/1.1\r\nhost: evenkeel\r\nconnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let (_, body) = answer.split_once("\r\n\r\n")?;
-        serde_json::from_str(body).ok()
+        overview(&self.state())
+    }
+
+    /// A user's request with headers of its own, over a connection of its own; answers its status and who answered.
+    pub fn ask(&self, headers: &[&str]) -> Asked {
+        ask(self.listen, &self.listen.to_string(), headers)
     }
 
     /// The service; `None` while the controller does not answer, or before the first deploy.
@@ -354,6 +364,41 @@ stop: {stop}
         let sockets: Vec<PathBuf> = sockets.into_iter().filter(|path| is_socket(path)).collect();
         assert!(sockets.is_empty(), "left behind: {sockets:?}");
     }
+}
+
+/// What a user was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The status.
+    pub status: u16,
+    /// The version that answered; empty when none said so.
+    pub version: String,
+    /// All of the head, in lower case.
+    pub head: String,
+}
+
+/// Asks for `/` as `curl` would.
+pub fn ask(address: SocketAddr, host: &str, headers: &[&str]) -> Asked {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let lines: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    stream.write_all(format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{lines}\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let head = text.split_once("\r\n\r\n").unwrap().0.to_ascii_lowercase();
+    let version = head.lines().find_map(|line| line.strip_prefix("x-version: ")).unwrap_or_default().to_owned();
+    Asked { status: head.split(' ').nth(1).unwrap().parse().unwrap(), version, head }
+}
+
+/// Everything the controller of a state directory shows; `None` while it does not answer.
+pub fn overview(state: &Path) -> Option<Value> {
+    let mut stream = UnixStream::connect(state.join("control.sock")).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET /api/v1/services HTTP/1.1\r\nhost: evenkeel\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    serde_json::from_str(body).ok()
 }
 
 /// What a release wrote down of one request, times in µs since 1970.
