@@ -7,12 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use evenkeel_wire::agent::INHERITED;
+
 use crate::family::Family;
 use crate::marker::Marker;
-
-/// What a replica gets of the agent's own environment. Everything else comes from its launch, so that it starts the
-/// same whoever started the agent, and sees no secret of theirs.
-const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"];
 
 /// Why a replica could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -494,6 +494,28 @@ fn a_release_that_never_gets_ready_is_given_up_and_its_last_words_are_shown() {
 }
 
 #[test]
+fn a_command_asks_each_release_in_its_own_folder_and_its_last_words_are_shown() {
+    let world = World::new();
+    world.write_spec(&Spec { more: "startupLimit: 2s".into(), ..Spec::default() });
+    let path = world.folder().join("evenkeel.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let over_http = text.lines().find(|line| line.starts_with("  readiness:")).unwrap();
+    let script = r#"grep -q '"fail_percent":0' release.json && test \"$PORT\" = {{port}} || { echo ill >&2; exit 7; }"#;
+    let command = format!(
+        "  readiness: {{ exec: [sh, -c, {}], periodSeconds: 1, timeoutSeconds: 10 }}",
+        json!(script.replace('\\', ""))
+    );
+    fs::write(&path, text.replace(over_http, &command)).unwrap();
+    world.up();
+    world.ship("v1");
+    world.build("v2", 100);
+    let ran = world.expect(3, &["deploy", "--version", "v2"]);
+    assert_says(&ran, &["exit status 7: ill"]);
+    assert_eq!(world.stable().as_deref(), Some("v1"));
+    world.down();
+}
+
+#[test]
 fn a_first_release_that_never_gets_ready_is_stopped_and_says_why() {
     let world = World::new();
     world.write_spec(&Spec {

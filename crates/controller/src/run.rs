@@ -12,14 +12,14 @@ use evenkeel_core::ids::{
 };
 use evenkeel_core::lease::{Held, RENEW_EVERY};
 use evenkeel_core::ports::{
-    Answered, CheckedFor, Clock, LiveRelease, PlatformError, ReleaseReport, Replica, Replicas, Report, Store,
+    Answered, CheckedFor, Clock, LiveRelease, PlatformError, Probed, ReleaseReport, Replica, Replicas, Report, Store,
     StoreError, TickRecord, Traffic, TrafficError, Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release, Standing};
 use evenkeel_core::rollout::RolloutEvent;
 use evenkeel_core::service::{Effect, Service, Verb};
-use evenkeel_core::spec::Stop;
+use evenkeel_core::spec::{ProbeCheck, Stop};
 use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
 use evenkeel_core::{Event, Phase, Refused};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -1157,16 +1157,15 @@ static NOTHING_WANTED: LazyLock<evenkeel_core::Wanted> = LazyLock::new(evenkeel_
 
 /// A probe to be sent.
 struct Probing {
-    replica: ReplicaId,
-    port: u16,
+    whom: Probed,
     kind: ProbeKind,
     probe: evenkeel_core::spec::Probe,
 }
 
 impl Probing {
     async fn send<W: Workloads>(self, workloads: Arc<W>, found: mpsc::UnboundedSender<Found>) {
-        let answer = workloads.probe(self.port, &self.probe.check, self.probe.timeout).await;
-        let _ = found.send(Found::Probe { replica: self.replica, kind: self.kind, answer });
+        let answer = workloads.probe(&self.whom, &self.probe.check, self.probe.timeout).await;
+        let _ = found.send(Found::Probe { replica: self.whom.replica, kind: self.kind, answer });
     }
 }
 
@@ -1184,7 +1183,13 @@ fn deed(action: Action, releases: &BTreeMap<Revision, Release>, log_bytes_max: u
             Ok(Some(Deed::Kill { replica, grace: stop.grace }))
         }
         Action::Forget(replica) => Ok(Some(Deed::Forget(replica))),
-        Action::Probe { replica, port, kind, probe } => Err(Probing { replica, port, kind, probe }),
+        Action::Probe { replica, port, kind, probe } => {
+            let content = match probe.check {
+                ProbeCheck::Exec { .. } => releases.get(&replica.revision).map(|r| Box::new(r.content.clone())),
+                ProbeCheck::Http { .. } | ProbeCheck::Tcp { .. } | ProbeCheck::Grpc { .. } => None,
+            };
+            Err(Probing { whom: Probed { replica, port, content }, kind, probe })
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gate::Check;
 use crate::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
-use crate::release::{Digest, Release};
+use crate::release::{Content, Digest, Release};
 use crate::service::{Event, Service};
 use crate::spec::{ProbeCheck, SmokeCheck};
 use crate::table::{RoutingTable, TableRefused};
@@ -231,7 +231,7 @@ pub trait Workloads: Send + Sync {
     fn listen(&self, addresses: Vec<SocketAddr>) -> impl Future<Output = Result<(), PlatformError>> + Send;
 
     /// Probes a replica once.
-    fn probe(&self, port: u16, check: &ProbeCheck, limit: Duration) -> impl Future<Output = Answered> + Send;
+    fn probe(&self, whom: &Probed, check: &ProbeCheck, limit: Duration) -> impl Future<Output = Answered> + Send;
 
     /// Smoke-tests a replica once.
     fn smoke(&self, port: u16, check: &SmokeCheck) -> impl Future<Output = Answered> + Send;
@@ -268,6 +268,17 @@ pub struct CheckedFor {
     pub version: String,
     /// The spec's directory, where commands run.
     pub directory: PathBuf,
+}
+
+/// A replica that is probed.
+#[derive(Debug, Clone)]
+pub struct Probed {
+    /// Its name.
+    pub replica: ReplicaId,
+    /// Its port.
+    pub port: u16,
+    /// What it runs: a command that asks it runs in the same place with the same environment. Not needed otherwise.
+    pub content: Option<Box<Content>>,
 }
 
 /// How a probe or a smoke check went.

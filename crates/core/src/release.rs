@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::gate::Passage;
 use crate::group::Together;
 use crate::ids::{Revision, Timestamp};
-use crate::spec::{Probes, Spec, Stop};
+use crate::spec::{ProbeCheck, Probes, Spec, Stop};
 
 /// The SHA-256 of what a release consists of, as 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -108,12 +108,18 @@ impl Deploy {
     #[must_use]
     pub fn content(&self) -> Content {
         let fill = |text: &String| text.replace("{{version}}", &self.version);
+        let mut probes = self.spec.probes.clone();
+        for probe in [&mut probes.startup, &mut probes.liveness, &mut probes.readiness].into_iter().flatten() {
+            if let ProbeCheck::Exec { command } = &mut probe.check {
+                *command = command.iter().map(fill).collect();
+            }
+        }
         Content {
             command: self.spec.command.iter().map(fill).collect(),
             env: self.spec.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
             artefact: self.artefact.clone(),
             directory: self.directory.clone(),
-            probes: self.spec.probes.clone(),
+            probes,
             stop: self.spec.stop,
         }
     }

@@ -336,6 +336,18 @@ pub enum ProbeCheck {
         /// Another port than the replica's own.
         port: Option<u16>,
     },
+    /// Good when the command ends with exit status 0; it runs where the replica runs, with the same environment.
+    Exec {
+        /// Program and arguments; `{{version}}` and `{{port}}` are filled in. No shell.
+        command: Vec<String>,
+    },
+    /// `grpc.health.v1.Health/Check`: good when it answers SERVING.
+    Grpc {
+        /// Another port than the replica's own.
+        port: Option<u16>,
+        /// What is asked for; empty asks for the server as a whole.
+        service: String,
+    },
 }
 
 /// One thing that must be right before a blue-green switch.

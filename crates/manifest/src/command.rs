@@ -97,6 +97,13 @@ impl Command {
     }
 }
 
+/// The program of a command that runs beside the replicas, when it is a file below the spec's folder: it is kept with
+/// what is kept by itself.
+pub(crate) fn program_below(words: &[String]) -> Option<PathBuf> {
+    let program = words.first().filter(|program| program.contains('/') && !program.contains("{{"))?;
+    below(program).ok()
+}
+
 /// Reads an artefact: a path or a list of paths; an empty list keeps nothing on purpose.
 pub(crate) fn artefact(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<PathBuf>> {
     match &value.node.kind {

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use evenkeel_core::spec::{Probe, ProbeCheck, Probes};
 
+use crate::command::words;
 use crate::fields::{Fields, Section, Value};
+use crate::placeholder::{PORT, VERSION};
 use crate::problem::{Code, Mistake, Problems};
-use crate::values::{count, duration, number, port, text, url_path, written};
+use crate::values::{count, duration, number, port, short, text, url_path, written};
 use crate::yaml::Kind;
 
-const EXEC: &str = "exec probes are not supported: ask over HTTP or TCP";
-const GRPC: &str = "gRPC probes are not supported: ask over HTTP or TCP";
+/// Longest name of a gRPC service, in characters.
+const GRPC_SERVICE_MAX: usize = 200;
 const SECONDS_MAX: u64 = 86_400;
 const THRESHOLD_MAX: u32 = 1_000;
 
@@ -31,6 +33,8 @@ pub(crate) static PROBE: Section = Section {
         "tcp",
         "httpGet",
         "tcpSocket",
+        "exec",
+        "grpc",
         "initialDelaySeconds",
         "periodSeconds",
         "timeoutSeconds",
@@ -38,8 +42,6 @@ pub(crate) static PROBE: Section = Section {
         "failureThreshold",
     ],
     elsewhere: &[
-        ("exec", EXEC),
-        ("grpc", GRPC),
         ("terminationGracePeriodSeconds", "leave it out: a restart takes the time of `stop.grace`"),
         ("path", "write `http: /health`"),
         ("port", "write `httpGet: { path: /health, port: 9000 }`"),
@@ -61,6 +63,18 @@ pub(crate) static HTTP_HEADER: Section =
 pub(crate) static TCP_SOCKET: Section = Section {
     what: "the mapping `tcpSocket`",
     keys: &["port"],
+    elsewhere: &[("host", "leave it out: a replica is asked where it runs")],
+};
+
+pub(crate) static EXEC: Section = Section {
+    what: "the mapping `exec`",
+    keys: &["command"],
+    elsewhere: &[("args", "write the arguments behind the program: `command: [bin/check, --fast]`")],
+};
+
+pub(crate) static GRPC: Section = Section {
+    what: "the mapping `grpc`",
+    keys: &["port", "service"],
     elsewhere: &[("host", "leave it out: a replica is asked where it runs")],
 };
 
@@ -116,18 +130,24 @@ fn success_threshold(value: &Value<'_>, role: Role, problems: &mut Problems) -> 
 /// A probe of a public port would be answered by whichever release is stable. Such a port, copied from a Kubernetes
 /// container, means the replica's own.
 fn without_public_port(mut check: ProbeCheck, own_ports: &[u16]) -> ProbeCheck {
-    let (ProbeCheck::Http { port, .. } | ProbeCheck::Tcp { port }) = &mut check;
-    *port = port.filter(|port| !own_ports.contains(port));
+    match &mut check {
+        ProbeCheck::Http { port, .. } | ProbeCheck::Tcp { port } | ProbeCheck::Grpc { port, .. } => {
+            *port = port.filter(|port| !own_ports.contains(port));
+        }
+        ProbeCheck::Exec { .. } => {}
+    }
     check
 }
 
 fn check(fields: &Fields<'_>, problems: &mut Problems) -> Option<ProbeCheck> {
-    let kinds = ["http", "httpGet", "tcp", "tcpSocket"];
+    let kinds = ["http", "httpGet", "tcp", "tcpSocket", "exec", "grpc"];
     fields.only_one_of(&kinds, "keep one of them", problems);
     let Some(kind) = kinds.into_iter().find(|kind| fields.key_at(kind).is_some()) else {
         if !fields.has_unknown() {
             let mistake = Mistake::new(Code::MissingKey, fields.at(), "this probe asks nothing");
-            problems.add(mistake.label("`http` or `tcp` is missing").help("add `http: /health` or `tcp: true`"));
+            problems.add(
+                mistake.label("`http`, `tcp`, `exec` or `grpc` is missing").help("add `http: /health` or `tcp: true`"),
+            );
         }
         return None;
     };
@@ -135,6 +155,8 @@ fn check(fields: &Fields<'_>, problems: &mut Problems) -> Option<ProbeCheck> {
         "http" => Some(ProbeCheck::Http { path: url_path(value, problems)?, port: None, headers: Vec::new() }),
         "httpGet" => http_get(value, problems),
         "tcp" => tcp(value, problems),
+        "exec" => exec(value, problems),
+        "grpc" => grpc(value, problems),
         _ => tcp_socket(value, problems),
     })
 }
@@ -152,6 +174,37 @@ fn tcp(value: &Value<'_>, problems: &mut Problems) -> Option<ProbeCheck> {
 fn tcp_socket(value: &Value<'_>, problems: &mut Problems) -> Option<ProbeCheck> {
     let fields = Fields::open(value, &TCP_SOCKET, problems)?;
     Some(ProbeCheck::Tcp { port: fields.read("port", problems, port) })
+}
+
+/// Kubernetes' form, or the list alone.
+fn exec(value: &Value<'_>, problems: &mut Problems) -> Option<ProbeCheck> {
+    let command = match &value.node.kind {
+        Kind::Map(_) => {
+            let fields = Fields::open(value, &EXEC, problems)?;
+            fields.required("command", "command: [bin/check, --fast]", problems, probe_words)
+        }
+        Kind::List(_) | Kind::Scalar(_) => probe_words(value, problems),
+    };
+    Some(ProbeCheck::Exec { command: command? })
+}
+
+fn probe_words(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<String>> {
+    words(value, &[VERSION, PORT], problems)
+}
+
+fn grpc(value: &Value<'_>, problems: &mut Problems) -> Option<ProbeCheck> {
+    let fields = Fields::open(value, &GRPC, problems)?;
+    let port = fields.read("port", problems, port);
+    let service = fields.read("service", problems, |value, problems| {
+        let name = written(value, problems)?;
+        if name.chars().count() > GRPC_SERVICE_MAX || name.chars().any(char::is_control) {
+            let message = format!("`service`: `{}` is no name of a gRPC service", short(&name));
+            value.bad(message, format!("use at most {GRPC_SERVICE_MAX} characters on one line"), problems);
+            return None;
+        }
+        Some(name)
+    });
+    Some(ProbeCheck::Grpc { port, service: service.unwrap_or_default() })
 }
 
 fn http_get(value: &Value<'_>, problems: &mut Problems) -> Option<ProbeCheck> {

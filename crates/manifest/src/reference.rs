@@ -43,7 +43,11 @@ fn places() -> Vec<Place> {
             &[("every", "every: 1s"), ("within", "within: 1m")],
         ),
         place(&probes::PROBES, ("probes: {", "}"), NONE),
-        place(&probes::PROBE, ("probes: { readiness: {", "}}"), &[("http tcp httpGet tcpSocket", "tcp: true")]),
+        place(
+            &probes::PROBE,
+            ("probes: { readiness: {", "}}"),
+            &[("http tcp httpGet tcpSocket exec grpc", "tcp: true")],
+        ),
         place(&probes::HTTP_GET, ("probes: { readiness: { httpGet: {", "}}}"), NONE),
         place(
             &probes::HTTP_HEADER,
@@ -51,6 +55,8 @@ fn places() -> Vec<Place> {
             &[("name", "name: a"), ("value", "value: b")],
         ),
         place(&probes::TCP_SOCKET, ("probes: { readiness: { tcpSocket: {", "}}}"), NONE),
+        place(&probes::EXEC, ("probes: { readiness: { exec: {", "}}}"), &[("command", "command: [bin/check]")]),
+        place(&probes::GRPC, ("probes: { readiness: { grpc: {", "}}}"), NONE),
         place(&strategy::STRATEGY, ("strategy: {", "}"), NONE),
         place(&strategy::CANARY, ("strategy: { canary: {", "}}"), NONE),
         place(

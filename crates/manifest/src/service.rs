@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
-use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, Shield, Spec, Stop, Strategy};
+use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, ProbeCheck, Probes, Shield, Spec, Stop, Strategy};
 
 use crate::command::{self, Command};
 use crate::fields::{Fields, Section, Value};
@@ -188,11 +188,25 @@ fn read_program(fields: &Fields<'_>, command: Option<Command>, spec: &mut Spec, 
     let running = spec.probes.running;
     fields.set("probes", &mut spec.probes, problems, |value, problems| probes(value, &own_ports, problems));
     spec.probes.running = spec.probes.running.or(running);
+    if fields.key_at("artefact").is_none() && !spec.artefact.is_empty() {
+        keep_probes(spec);
+    }
     fields.set("stop", &mut spec.stop, problems, stop);
     fields.set("logs", &mut spec.log_bytes_max, problems, |value, problems| {
         let logs = Fields::open(value, &LOGS, problems)?;
         logs.required("maxSize", "maxSize: 10MiB", problems, size(LOG_BOUNDS))
     });
+}
+
+/// Keeps the programs that probe replicas beside the one that they run.
+fn keep_probes(spec: &mut Spec) {
+    let Probes { startup, liveness, readiness, .. } = &spec.probes;
+    for probe in [startup, liveness, readiness].into_iter().flatten() {
+        let ProbeCheck::Exec { command } = &probe.check else { continue };
+        if let Some(path) = command::program_below(command).filter(|path| !spec.artefact.contains(path)) {
+            spec.artefact.push(path);
+        }
+    }
 }
 
 fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {

@@ -254,12 +254,20 @@ fn a_service_that_nobody_connects_to_is_rolled_and_ready_when_it_has_run_a_while
 fn probes_read_in_kubernetes_form_and_in_short_form() {
     let readiness = |text: &str| one(&format!("{BASE}probes: {{ readiness: {text} }}")).probes.readiness;
     let tcp = |port| Probe::new(ProbeCheck::Tcp { port });
+    let exec =
+        |command: &[&str]| Probe::new(ProbeCheck::Exec { command: command.iter().map(|w| (*w).into()).collect() });
+    let grpc = |port, service: &str| Probe::new(ProbeCheck::Grpc { port, service: service.into() });
     let headers = vec![("X-A".into(), "1".into())];
     let cases = [
         ("{ http: /health }", http("/health", None)),
         ("{ httpGet: {} }", http("/", None)),
         ("{ httpGet: { path: /health, port: 9000, scheme: HTTP } }", http("/health", Some(9_000))),
         ("{ tcp: true }", tcp(None)),
+        ("{ exec: [bin/check, --fast] }", exec(&["bin/check", "--fast"])),
+        ("{ exec: { command: [cat, /tmp/healthy] } }", exec(&["cat", "/tmp/healthy"])),
+        ("{ grpc: {} }", grpc(None, "")),
+        ("{ grpc: { port: 2379, service: liveness } }", grpc(Some(2_379), "liveness")),
+        ("{ grpc: { port: 8080 } }", grpc(None, "")),
         ("{ tcpSocket: { port: 9000 } }", tcp(Some(9_000))),
         (
             "{ httpGet: { path: /, httpHeaders: [{ name: X-A, value: 1 }] } }",
@@ -288,6 +296,16 @@ fn a_probe_of_the_public_port_asks_the_replica_not_whoever_is_stable() {
     let probes = one(&format!("{BASE}{text}")).probes;
     assert_eq!(probes.liveness, Some(http("/", None)));
     assert_eq!(probes.startup, Some(Probe::new(ProbeCheck::Tcp { port: None })));
+}
+
+#[test]
+fn the_program_of_a_probe_is_kept_beside_the_command_that_is_kept_by_itself() {
+    let kept = |rest: &str| one(&format!("service: web\nlisten: 1\n{rest}")).artefact;
+    let probed = "probes: { liveness: { exec: [bin/live] }, readiness: { exec: [./bin/ready, -v] } }";
+    let all = ["bin/web", "bin/live", "bin/ready"].map(PathBuf::from);
+    assert_eq!(kept(&format!("command: [bin/web]\n{probed}")), all);
+    assert_eq!(kept(&format!("command: [bin/web]\nartefact: bin\n{probed}")), [PathBuf::from("bin")]);
+    assert!(kept(&format!("command: [/opt/web]\n{probed}")).is_empty(), "it runs in the spec's folder");
 }
 
 #[test]

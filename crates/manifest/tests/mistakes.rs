@@ -262,7 +262,9 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         "replicas: 3\nreplicas: 4",
         "stop: { drian: 5s }",
         "logs: {}",
-        "probes: { readiness: { exec: { command: [x] } } }",
+        "probes: { readiness: { exec: { args: [x] } } }",
+        "probes: { readiness: { exec: bin/check --fast } }",
+        "probes: { readiness: { grpc: { port: http, servce: a } } }",
         "probes: { readiness: { periodSeconds: 1 } }",
         "probes: { readiness: { http: /a, tcp: true } }",
         "strategy: {}",
@@ -293,9 +295,19 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
     logs: {}
       5:7 spec::missing_key the mapping `logs` needs the key `maxSize`
         add `maxSize: 10MiB`
-    probes: { readiness: { exec: { command: [x] } } }
-      5:24 spec::unknown_key a probe has no key `exec`
-        exec probes are not supported: ask over HTTP or TCP
+    probes: { readiness: { exec: { args: [x] } } }
+      5:30 spec::missing_key the mapping `exec` needs the key `command`
+        add `command: [bin/check, --fast]`
+      5:32 spec::unknown_key the mapping `exec` has no key `args`
+        write the arguments behind the program: `command: [bin/check, --fast]`
+    probes: { readiness: { exec: bin/check --fast } }
+      5:30 spec::wrong_type `exec` takes a list, not text
+        no shell reads this; write a list: `[bin/check, --fast]`
+    probes: { readiness: { grpc: { port: http, servce: a } } }
+      5:38 spec::wrong_type `port` takes a port number, not text
+        ports have no names here: write the number, or leave it out for the replica's own
+      5:44 spec::unknown_key the mapping `grpc` has no key `servce`
+        write `service`
     probes: { readiness: { periodSeconds: 1 } }
       5:22 spec::missing_key this probe asks nothing
         add `http: /health` or `tcp: true`
@@ -430,7 +442,7 @@ fn values_of_the_wrong_type_are_told_with_what_they_are() {
         the mapping `probes` has these keys: startup, liveness, readiness, running
     probes: { readiness: /health }
       5:22 spec::wrong_type `readiness` takes a mapping, not text
-        a probe has these keys: http, tcp, httpGet, tcpSocket, initialDelaySeconds, periodSeconds, timeoutSeconds, successThreshold, failureThreshold
+        a probe has these keys: http, tcp, httpGet, tcpSocket, exec, grpc, initialDelaySeconds, periodSeconds, timeoutSeconds, successThreshold, failureThreshold
     probes: { readiness: { tcp: 8080 } }
       5:29 spec::wrong_type `tcp` takes `true`, not a whole number
         write `tcp: true`, or `tcpSocket: { port: 9000 }` for another port

@@ -2,7 +2,6 @@
 //!
 //! What is asked may be slow or hostile: what is read of it is bounded in bytes and time, and made printable.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use evenkeel_core::gate::{Check, Look};
@@ -11,26 +10,21 @@ use http::{Request, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::http::{Failure, Got, Span, USER_AGENT, failure, from_io, read_body};
+use crate::command::run_to_end;
+use crate::http::{Failure, Got, USER_AGENT, failure, from_io, read_body};
 use crate::text::printable;
 
 /// Where an answer is looked at for its text.
 const BODY_BYTES: usize = 64 << 10;
-/// What is kept of a command's output: its end.
-const OUTPUT_BYTES: usize = 8 << 10;
 /// Lines of it that are shown.
 const OUTPUT_LINES: usize = 5;
 /// Characters of each that are shown.
 const LINE_CHARACTERS: usize = 200;
-/// Longest wait for the output of a command that has ended: another process may hold it open.
-const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
 
 /// Asks a check once, within its time-out. Dropped before its end, it ends what it started.
 pub(crate) async fn check(check: &Check, about: &CheckedFor) -> Answered {
@@ -109,18 +103,6 @@ fn status_line(status: StatusCode) -> String {
     format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("")).trim_end().to_owned()
 }
 
-/// Everything that a command started, ended with this value.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            // ESRCH: all of it has ended.
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
-    }
-}
-
 async fn run(
     command: &[String],
     env: &std::collections::BTreeMap<String, String>,
@@ -131,68 +113,18 @@ async fn run(
     let fill = |text: &str| text.replace("{{version}}", &about.version);
     let called = fill(&command.join(" "));
     let mut command = Command::new(fill(program));
-    command
-        .args(arguments.iter().map(|word| fill(word)))
-        .current_dir(&about.directory)
-        .process_group(0)
-        .kill_on_drop(true);
+    command.args(arguments.iter().map(|word| fill(word))).current_dir(&about.directory);
     command.env_remove("EVENKEEL_REPLICA").env_remove("EVENKEEL_STATE").env_remove("PORT");
     command.env("EVENKEEL_SERVICE", about.service.service()).env("EVENKEEL_ENVIRONMENT", about.service.environment());
     command
         .env("EVENKEEL_VERSION", &about.version)
         .env("EVENKEEL_REVISION", about.revision.to_string())
         .envs(env.iter().map(|(name, value)| (name, fill(value))));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return bad(format!("{called}: could not be started: {error}")),
-    };
-    let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-    let group = Group(leader);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let mut readers = JoinSet::new();
-    let (tails, mut ends) = tokio::sync::mpsc::unbounded_channel();
-    if let Some(out) = out {
-        readers.spawn(read_tail(out, tails.clone()));
+    match run_to_end(&mut command, limit).await {
+        Err(error) => bad(format!("{called}: could not be started: {error}")),
+        Ok(end) if end.is_good => good(format!("{called}: exit status 0")),
+        Ok(end) => bad(format!("{called}: {}{}", end.how, last_lines(&end.output))),
     }
-    if let Some(err) = err {
-        readers.spawn(read_tail(err, tails.clone()));
-    }
-    drop(tails);
-    let ended = timeout(limit, child.wait()).await;
-    // Whatever it left behind in its group holds nothing open any more. While there is any, its number is nobody else's.
-    drop(group);
-    let mut output = Vec::new();
-    let all = async {
-        while let Some(part) = ends.recv().await {
-            keep_tail(&mut output, &part);
-        }
-    };
-    let _ = timeout(OUTPUT_LIMIT, all).await;
-    let how = match ended {
-        Ok(Ok(status)) if status.success() => return good(format!("{called}: exit status 0")),
-        Ok(Ok(status)) => status.to_string().replace("exit status: ", "exit status "),
-        Ok(Err(error)) => format!("its end is not known: {error}"),
-        Err(_) => format!("did not end within {}; it was killed", Span(limit)),
-    };
-    bad(format!("{called}: {how}{}", last_lines(&output)))
-}
-
-/// Reads to the end, and passes the last of it on.
-async fn read_tail(mut from: impl AsyncRead + Unpin, to: tokio::sync::mpsc::UnboundedSender<Vec<u8>>) {
-    let mut tail = Vec::new();
-    let mut part = [0; 4 << 10];
-    while let Ok(read @ 1..) = from.read(&mut part).await {
-        keep_tail(&mut tail, &part[..read]);
-    }
-    let _ = to.send(tail);
-}
-
-/// Adds to what is kept, of which only the end stays.
-fn keep_tail(kept: &mut Vec<u8>, part: &[u8]) {
-    kept.extend_from_slice(part);
-    let surplus = kept.len().saturating_sub(OUTPUT_BYTES);
-    kept.drain(..surplus);
 }
 
 fn last_lines(output: &[u8]) -> String {

@@ -172,7 +172,7 @@ pub(crate) async fn connect_within(port: u16, limit: Duration) -> Result<(), Fai
     timeout(limit, connect(port)).await.map_err(|_| Failure::Late(limit))?.map(drop)
 }
 
-async fn connect(port: u16) -> Result<TcpStream, Failure> {
+pub(crate) async fn connect(port: u16) -> Result<TcpStream, Failure> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let stream = TcpStream::connect(address).await.map_err(|error| from_io(&error))?;
     // Where nobody listens the kernel may pick the very same port for our end, and connect us to ourselves.

@@ -9,8 +9,10 @@
 //! - [`artefact`]: what a release consists of, copied to where later changes cannot reach it.
 //! - `tree`: what lies in a folder, and the digest of it.
 //! - `check`: is what a release depends on well? One request, connection or command.
-//! - [`probe`]: is a replica well? One HTTP request, or one connection.
+//! - [`probe`]: is a replica well? One request over HTTP or gRPC, one connection, or one command.
 //! - `http`: one bounded HTTP request.
+//! - `grpc`: the health of a gRPC server.
+//! - `command`: one command, run to its end.
 //! - [`logs`]: what replicas wrote.
 //! - `limits`: how many files a process may have open.
 //! - `text`: words of strangers, made safe to print.
@@ -18,6 +20,8 @@
 pub mod agent;
 pub mod artefact;
 mod check;
+mod command;
+mod grpc;
 mod http;
 mod limits;
 pub mod logs;

@@ -1,15 +1,23 @@
-//! Is a replica well? One HTTP request, or one connection.
+//! Is a replica well? One request over HTTP or gRPC, one connection, or one command.
 //!
 //! A replica may be hostile: what is read of it is bounded in bytes and time, and made printable.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use evenkeel_core::ports::Answered;
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
+use evenkeel_wire::agent::INHERITED;
 use http::StatusCode;
+use rustix::io::Errno;
+use tokio::process::Command;
+use tokio::sync::Semaphore;
 
-use crate::http::{Get, Got, Span, connect_within, unless_local};
-use crate::text::first_line;
+use crate::command::run_to_end;
+use crate::grpc::{self, Said};
+use crate::http::{Failure, Get, Got, Span, connect_within, from_io, unless_local};
+use crate::text::{first_line, last_line};
 
 /// What is read of the body of a bad answer, for its first line.
 const DETAIL_BYTES: usize = 1 << 10;
@@ -18,16 +26,35 @@ const DETAIL_CHARACTERS: usize = 120;
 /// Where a smoke check looks for its text.
 const SMOKE_BYTES: usize = 64 << 10;
 
-/// Probes the replica on `port` once, within `limit`.
+/// Commands that probe replicas at the same time, of all services together: each of them is a process of this machine.
+const COMMANDS_MAX: usize = 32;
+/// A place for each.
+static COMMANDS: Semaphore = Semaphore::const_new(COMMANDS_MAX);
+
+/// Where and with what a command runs that probes a replica: as the replica itself.
+#[derive(Debug, Clone)]
+pub struct Home {
+    /// The replica's working directory.
+    pub directory: PathBuf,
+    /// What the release adds to the environment; `{{port}}` becomes the port.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Probes the replica on `port` once, within `limit`; a command needs to know its `home`.
 ///
 /// What this machine lacks to send the probe is waited for in addition: that is not the replica's fault.
 /// A redirect is good, as any status from 200 to 399, and is not followed. Cancel safe: the connection is closed.
-pub async fn probe(port: u16, check: &ProbeCheck, limit: Duration) -> Answered {
+pub async fn probe(port: u16, check: &ProbeCheck, limit: Duration, home: Option<&Home>) -> Answered {
     match check {
         ProbeCheck::Http { path, port: other, headers } => {
             http(Get { port: other.unwrap_or(port), path, headers, limit }).await
         }
         ProbeCheck::Tcp { port: other } => tcp(other.unwrap_or(port), limit).await,
+        ProbeCheck::Grpc { port: other, service } => grpc(other.unwrap_or(port), service, limit).await,
+        ProbeCheck::Exec { command } => match home {
+            Some(home) => exec(command, home, port, limit).await,
+            None => bad(format!("{}: its release is not known", shown(command))),
+        },
     }
 }
 
@@ -53,6 +80,52 @@ async fn tcp(port: u16, limit: Duration) -> Answered {
         Ok(()) => good(format!("port {port}: accepts connections")),
         Err(failure) => bad(format!("port {port}: {failure}")),
     }
+}
+
+async fn grpc(port: u16, service: &str, limit: Duration) -> Answered {
+    let called = if service.is_empty() { "gRPC health".to_owned() } else { format!("gRPC health of `{service}`") };
+    match unless_local(|| grpc::ask(port, service, limit)).await {
+        Ok(Said::Serving) => good(format!("{called}: SERVING")),
+        Ok(Said::Other(what)) => bad(format!("{called}: {what}")),
+        Err(failure) => bad(format!("{called}: {failure}")),
+    }
+}
+
+/// Runs a command as the replica on `port` runs. Waiting for a place among all commands is not part of its limit: that
+/// is not the replica's fault.
+async fn exec(command: &[String], home: &Home, port: u16, limit: Duration) -> Answered {
+    let fill = |text: &String| text.replace("{{port}}", &port.to_string());
+    let Some((program, arguments)) = command.split_first() else { return bad("there is no program to run".into()) };
+    let called = shown(command);
+    let run = || {
+        let mut command = Command::new(fill(program));
+        command.args(arguments.iter().map(fill)).current_dir(&home.directory);
+        command.env_clear().envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command.env("PORT", port.to_string());
+        command.envs(home.env.iter().map(|(name, value)| (name, fill(value))));
+        async move { run_to_end(&mut command, limit).await.map_err(|error| from_spawn(&error)) }
+    };
+    let _place = COMMANDS.acquire().await;
+    match unless_local(run).await {
+        Ok(end) if end.is_good => good(format!("{called}: exit status 0")),
+        Ok(end) => {
+            let said = last_line(&end.output, DETAIL_CHARACTERS).map_or_else(String::new, |line| format!(": {line}"));
+            bad(format!("{called}: {}{said}", end.how))
+        }
+        Err(failure) => bad(format!("{called}: could not be started: {failure}")),
+    }
+}
+
+/// A machine that has no process left says nothing of a replica.
+fn from_spawn(error: &std::io::Error) -> Failure {
+    match Errno::from_io_error(error) {
+        Some(Errno::AGAIN) => Failure::Local(error.to_string()),
+        _ => from_io(error),
+    }
+}
+
+fn shown(command: &[String]) -> String {
+    command.join(" ").chars().take(DETAIL_CHARACTERS).collect()
 }
 
 fn smoked(check: &SmokeCheck, got: &Got) -> Answered {

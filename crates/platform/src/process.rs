@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evenkeel_core::gate::Check;
 use evenkeel_core::ids::{FencingToken, ReplicaId};
-use evenkeel_core::ports::{Answered, CheckedFor, Launch, LiveRelease, PlatformError, Replicas, Workloads};
+use evenkeel_core::ports::{Answered, CheckedFor, Launch, LiveRelease, PlatformError, Probed, Replicas, Workloads};
 use evenkeel_core::release::{Content, Digest, Release};
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
 use evenkeel_wire::agent::{Answer, Ask};
@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::agent::{Agent, unexpected};
 use crate::artefact::{Artefacts, KeepError};
+use crate::probe::Home;
 use crate::{check, logs, probe};
 
 /// Longest wait the agent grants a watch.
@@ -86,13 +87,18 @@ impl ProcessPlatform {
         blocking(move || artefacts.verify(&digest)).await
     }
 
-    fn launch(&self, replica: &ReplicaId, content: &Content, log_bytes_max: u64) -> Launch {
+    /// Where a release runs: where it was kept, or else where its spec lies.
+    fn directory_of(&self, content: &Content) -> PathBuf {
         let kept = content.artefact.as_ref().map(|digest| self.kept_directory(digest));
+        kept.unwrap_or_else(|| PathBuf::from(&content.directory))
+    }
+
+    fn launch(&self, replica: &ReplicaId, content: &Content, log_bytes_max: u64) -> Launch {
         Launch {
             replica: replica.clone(),
             argv: content.command.clone(),
             env: content.env.clone(),
-            directory: kept.unwrap_or_else(|| PathBuf::from(&content.directory)),
+            directory: self.directory_of(content),
             log: logs::log_path(&self.state, replica),
             log_bytes_max,
         }
@@ -177,8 +183,12 @@ impl Workloads for ProcessPlatform {
         self.agent.listen(addresses).await
     }
 
-    async fn probe(&self, port: u16, check: &ProbeCheck, limit: Duration) -> Answered {
-        probe::probe(port, check, limit).await
+    async fn probe(&self, whom: &Probed, check: &ProbeCheck, limit: Duration) -> Answered {
+        let home = whom
+            .content
+            .as_ref()
+            .map(|content| Home { directory: self.directory_of(content), env: content.env.clone() });
+        probe::probe(whom.port, check, limit, home.as_ref()).await
     }
 
     async fn smoke(&self, port: u16, check: &SmokeCheck) -> Answered {

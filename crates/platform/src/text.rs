@@ -26,6 +26,13 @@ pub(crate) fn first_line(body: &[u8], characters_max: usize) -> Option<String> {
     Some(line.trim().chars().take(characters_max).collect())
 }
 
+/// The last line that has something in it, printable, at most `characters_max` long.
+pub(crate) fn last_line(output: &[u8], characters_max: usize) -> Option<String> {
+    let text = String::from_utf8_lossy(output);
+    let line = text.lines().rev().map(printable).find(|line| !line.trim().is_empty())?;
+    Some(line.trim().chars().take(characters_max).collect())
+}
+
 /// Control characters, and those that change the direction of what stands around them.
 fn is_unsafe(character: char) -> bool {
     character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

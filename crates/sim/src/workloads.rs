@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use evenkeel_core::gate::Check;
 use evenkeel_core::ids::{FencingToken, ReplicaId};
-use evenkeel_core::ports::{Answered, CheckedFor, LiveRelease, PlatformError, Replicas, Workloads};
+use evenkeel_core::ports::{Answered, CheckedFor, LiveRelease, PlatformError, Probed, Replicas, Workloads};
 use evenkeel_core::release::{Digest, Release};
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -170,11 +170,13 @@ impl Workloads for SimWorkloads {
         .await
     }
 
-    async fn probe(&self, port: u16, check: &ProbeCheck, limit: Duration) -> Answered {
+    async fn probe(&self, whom: &Probed, check: &ProbeCheck, limit: Duration) -> Answered {
         let asked = match check {
             ProbeCheck::Http { path, .. } if path == "/started" => Asked::Startup,
             ProbeCheck::Http { path, .. } if path == "/alive" => Asked::Liveness,
-            ProbeCheck::Http { .. } | ProbeCheck::Tcp { .. } => Asked::Readiness,
+            ProbeCheck::Http { .. } | ProbeCheck::Tcp { .. } | ProbeCheck::Exec { .. } | ProbeCheck::Grpc { .. } => {
+                Asked::Readiness
+            }
         };
         let life = self.caller.life;
         self.caller.point().await;
@@ -188,7 +190,7 @@ impl Workloads for SimWorkloads {
         }
         let good = self.caller.yard.with(|state| {
             let wrong = state.happens(Fault::ProbeWrong);
-            state.platform.probed(port, asked, wrong, life, state.now)
+            state.platform.probed(whom.port, asked, wrong, life, state.now)
         });
         self.caller.point().await;
         Answered { good, detail: if good { String::new() } else { "GET /: 503".into() } }

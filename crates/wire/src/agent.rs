@@ -6,6 +6,10 @@ use evenkeel_core::ids::{FencingToken, ReplicaId};
 pub use evenkeel_core::ports::{Exit, Launch, Replica};
 use serde::{Deserialize, Serialize};
 
+/// What a replica gets of the agent's own environment, and a command that probes it of the controller's. Everything else
+/// comes from the release, so that it starts the same whoever started the agent, and sees no secret of theirs.
+pub const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"];
+
 /// A request to the agent, with the fencing token of the controller that sends it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Request {

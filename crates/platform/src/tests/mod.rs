@@ -1,5 +1,7 @@
 mod agent;
 mod artefact;
+mod exec;
+mod grpc;
 mod logs;
 mod probe;
 

@@ -76,7 +76,7 @@ fn get(path: &str) -> ProbeCheck {
 
 async fn probed(act: Act, limit: Duration) -> Answered {
     let server = Server::start(act).await;
-    timeout(PATIENCE, probe(server.port, &get("/health"), limit)).await.unwrap()
+    timeout(PATIENCE, probe(server.port, &get("/health"), limit, None)).await.unwrap()
 }
 
 /// What a probe says of a server that does not need its patience.
@@ -121,15 +121,15 @@ async fn a_server_that_closes_or_speaks_something_else_is_told_apart() {
 #[tokio::test]
 async fn nobody_on_the_port_is_a_refused_connection() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    assert_eq!(probe(port, &get("/health"), PATIENCE).await.detail, "GET /health: connection refused");
-    let tcp = probe(port, &ProbeCheck::Tcp { port: None }, PATIENCE).await;
+    assert_eq!(probe(port, &get("/health"), PATIENCE, None).await.detail, "GET /health: connection refused");
+    let tcp = probe(port, &ProbeCheck::Tcp { port: None }, PATIENCE, None).await;
     assert_eq!((tcp.good, tcp.detail), (false, format!("port {port}: connection refused")));
 }
 
 #[tokio::test]
 async fn an_accepted_connection_is_enough_for_a_tcp_probe() {
     let server = Server::start(say("500 Internal Server Error", "")).await;
-    let tcp = probe(1, &ProbeCheck::Tcp { port: Some(server.port) }, PATIENCE).await;
+    let tcp = probe(1, &ProbeCheck::Tcp { port: Some(server.port) }, PATIENCE, None).await;
     assert_eq!((tcp.good, tcp.detail), (true, format!("port {}: accepts connections", server.port)));
 }
 
@@ -173,7 +173,7 @@ async fn a_probe_says_who_it_is_and_sends_the_headers_of_its_spec() {
     let mut server = Server::start(say("200 OK", "")).await;
     let headers = vec![("Host".to_owned(), "shop.example".to_owned()), ("X-Key".to_owned(), "1".to_owned())];
     let check = ProbeCheck::Http { path: "/a?b=c".into(), port: None, headers };
-    assert!(probe(server.port, &check, PATIENCE).await.good);
+    assert!(probe(server.port, &check, PATIENCE, None).await.good);
     let request = server.requests.recv().await.unwrap().to_lowercase();
     assert!(request.starts_with("get /a?b=c http/1.1\r\n"), "{request}");
     for header in ["host: shop.example", "x-key: 1", "connection: close", "user-agent: evenkeel-probe/"] {
@@ -185,9 +185,9 @@ async fn a_probe_says_who_it_is_and_sends_the_headers_of_its_spec() {
 async fn a_request_that_cannot_be_written_is_told() {
     let header = vec![("X-Bad".to_owned(), "a\r\nb".to_owned())];
     let check = ProbeCheck::Http { path: "/".into(), port: None, headers: header };
-    assert_eq!(probe(1, &check, PATIENCE).await.detail, "GET /: `X-Bad` cannot be sent as a header");
-    assert_eq!(probe(1, &get("health"), PATIENCE).await.detail, "GET health: a path begins with `/`");
-    assert!(!probe(1, &get("/a b"), PATIENCE).await.good);
+    assert_eq!(probe(1, &check, PATIENCE, None).await.detail, "GET /: `X-Bad` cannot be sent as a header");
+    assert_eq!(probe(1, &get("health"), PATIENCE, None).await.detail, "GET health: a path begins with `/`");
+    assert!(!probe(1, &get("/a b"), PATIENCE, None).await.good);
 }
 
 async fn smoked(act: Act, contains: Option<&str>, limit: Duration) -> (bool, String) {

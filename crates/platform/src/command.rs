@@ -1,0 +1,101 @@
+//! One command, run to its end within a limit, with everything it started.
+
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::http::Span;
+use crate::limits::restore_open_files;
+
+/// What is kept of a command's output: its end.
+const OUTPUT_BYTES: usize = 8 << 10;
+/// Longest wait for the output of a command that has ended: another process may hold it open.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(1);
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// Whether it ended with exit status 0 within its limit.
+    pub(crate) is_good: bool,
+    /// In words: `exit status 1`, `did not end within 1 s; it was killed`.
+    pub(crate) how: String,
+    /// The end of what it wrote to standard output and standard error.
+    pub(crate) output: Vec<u8>,
+}
+
+/// Runs a command in a process group of its own, which is killed when the command has ended or `limit` is over.
+///
+/// Dropped before its end, it ends what it started.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) async fn run_to_end(command: &mut Command, limit: Duration) -> io::Result<End> {
+    command.process_group(0).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.id().into_iter().for_each(restore_open_files);
+    let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+    let group = Group(leader);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let mut readers = JoinSet::new();
+    let (tails, mut ends) = unbounded_channel();
+    if let Some(out) = out {
+        readers.spawn(read_tail(out, tails.clone()));
+    }
+    if let Some(err) = err {
+        readers.spawn(read_tail(err, tails.clone()));
+    }
+    drop(tails);
+    let ended = timeout(limit, child.wait()).await;
+    // Whatever it left behind in its group holds nothing open any more. While there is any, its number is nobody else's.
+    drop(group);
+    let mut output = Vec::new();
+    let all = async {
+        while let Some(part) = ends.recv().await {
+            keep_tail(&mut output, &part);
+        }
+    };
+    let _ = timeout(OUTPUT_LIMIT, all).await;
+    let how = match &ended {
+        Ok(Ok(status)) => status.to_string().replace("exit status: ", "exit status "),
+        Ok(Err(error)) => format!("its end is not known: {error}"),
+        Err(_) => format!("did not end within {}; it was killed", Span(limit)),
+    };
+    Ok(End { is_good: matches!(ended, Ok(Ok(status)) if status.success()), how, output })
+}
+
+/// Everything that a command started, ended with this value.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            // ESRCH: all of it has ended.
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+/// Reads to the end, and passes the last of it on.
+async fn read_tail(mut from: impl AsyncRead + Unpin, to: UnboundedSender<Vec<u8>>) {
+    let mut tail = Vec::new();
+    let mut part = [0; 4 << 10];
+    while let Ok(read @ 1..) = from.read(&mut part).await {
+        keep_tail(&mut tail, &part[..read]);
+    }
+    let _ = to.send(tail);
+}
+
+/// Adds to what is kept, of which only the end stays.
+fn keep_tail(kept: &mut Vec<u8>, part: &[u8]) {
+    kept.extend_from_slice(part);
+    let surplus = kept.len().saturating_sub(OUTPUT_BYTES);
+    kept.drain(..surplus);
+}
