@@ -29,6 +29,11 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
         let branch = if n + 1 == shown.len() { "└─" } else { "├─" };
         lines.push(format!("{branch} {}", release_line(service, release, width, now, paint)));
         let stem = if n + 1 == shown.len() { "  " } else { "│ " };
+        if release.crash_looping {
+            let what = format!("a replica ends again and again: {} restarts", release.restarts);
+            let next = format!("next: evenkeel logs {} --release {}", service.service, release.revision);
+            lines.push(format!("{stem}   {}; {next}", paint.bad(what)));
+        }
         let troubled = release.replicas.iter().filter(|replica| replica.state != "ready" && !replica.detail.is_empty());
         lines
             .extend(troubled.map(|replica| {
@@ -240,6 +245,8 @@ mod tests {
             weight: BasisPoints::NONE,
             wanted: 1,
             ready: 1,
+            restarts: 0,
+            crash_looping: false,
             replicas: Vec::new(),
             recent: Counts::default(),
             total: Counts::default(),

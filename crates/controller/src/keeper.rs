@@ -30,6 +30,8 @@ const MISSED_AT_ONCE: u32 = 100;
 pub(crate) struct Keeper {
     pub(crate) service: Service,
     pub(crate) fleet: Fleet,
+    /// Releases of which a replica ends again and again, as of the last look.
+    looping: BTreeMap<Revision, u32>,
     pub(crate) meter: Meter,
     evidence: Evidence,
     pub(crate) recorder: Recorder,
@@ -86,6 +88,7 @@ impl Keeper {
     pub(crate) fn new(name: ServiceName, token: FencingToken) -> Self {
         Self {
             fleet: Fleet::new(name.clone()),
+            looping: BTreeMap::new(),
             service: Service::new(name),
             meter: Meter::default(),
             evidence: Evidence::new(),
@@ -438,7 +441,16 @@ impl Keeper {
     /// Lets the fleet look at the world and say what is to be done.
     pub(crate) fn reconcile(&mut self, sight: &Sight<'_>, now: Timestamp) -> Vec<Action> {
         let wanted = self.service.wanted();
-        self.fleet.step(&world(&wanted, &self.service, sight), now)
+        let actions = self.fleet.step(&world(&wanted, &self.service, sight), now);
+        let looping = self.fleet.crash_looping();
+        for (revision, restarts) in looping.iter().filter(|(revision, _)| !self.looping.contains_key(revision)) {
+            let Health { detail, .. } = self.fleet.health(*revision);
+            let service = &self.service.name;
+            warn!(%service, release = %revision, restarts, why = detail, "a replica ends again and again");
+        }
+        self.is_outdated |= looping != self.looping;
+        self.looping = looping;
+        actions
     }
 
     /// The routes the proxy shall have now; `None` before the first deploy, and for a service without an address.
@@ -494,6 +506,8 @@ impl Keeper {
                 weight: in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(revision)),
                 wanted: wanted.replicas.get(&revision).copied().unwrap_or(0),
                 ready: self.fleet.health(revision).ready,
+                restarts: self.fleet.restarts(revision),
+                crash_looping: self.looping.contains_key(&revision),
                 replicas: replicas.collect(),
                 recent: self.meter.recent(revision),
                 total: total.counts,

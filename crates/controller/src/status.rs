@@ -108,6 +108,12 @@ pub struct ReleaseStatus {
     pub wanted: u32,
     /// Replicas that may have traffic.
     pub ready: u32,
+    /// Restarts of its replicas since the controller started.
+    #[serde(default)]
+    pub restarts: u64,
+    /// Whether one of them was started again for the third time without having run for ten minutes since.
+    #[serde(default)]
+    pub crash_looping: bool,
     /// Its replicas.
     pub replicas: Vec<ReplicaStatus>,
     /// Requests of the last ten seconds.

@@ -25,6 +25,8 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(10);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A replica that ran this long is forgiven its earlier crashes.
 const BACKOFF_RESET: Duration = Duration::from_secs(600);
+/// From so many restarts of one replica on, none of which ran for [`BACKOFF_RESET`], people are told (H1).
+const RESTARTS_TOLD: u32 = 3;
 /// Time between two SIGKILLs of something that does not die.
 const KILL_AGAIN: Duration = Duration::from_secs(1);
 /// A replica counts as idle only after it has been out of the table in force this long: the proxy's counts of requests
@@ -42,6 +44,8 @@ pub struct Fleet {
     slots: BTreeMap<(Revision, u32), Slot>,
     launches: BTreeMap<Revision, u32>,
     last_exit: BTreeMap<Revision, String>,
+    /// Restarts since this fleet began.
+    restarts: BTreeMap<Revision, u64>,
     /// Whether the platform's list was met; until then the table in force tells what runs.
     has_list: bool,
 }
@@ -70,7 +74,10 @@ enum Stage {
 #[derive(Debug, Clone, Default)]
 struct Slot {
     filled: bool,
+    /// How often who filled it ended by itself, in a row.
     crashes: u32,
+    /// How often it was filled again because of that.
+    restarts: u32,
     retry_at: Timestamp,
 }
 
@@ -124,6 +131,7 @@ impl Fleet {
             slots: BTreeMap::new(),
             launches: BTreeMap::new(),
             last_exit: BTreeMap::new(),
+            restarts: BTreeMap::new(),
             has_list: false,
         }
     }
@@ -131,6 +139,7 @@ impl Fleet {
     /// Looks at the world and says what is to be done next.
     pub fn step(&mut self, world: &World<'_>, now: Timestamp) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.forgive(now);
         self.learn(world, now);
         if let Some(replicas) = world.replicas {
             self.take_stock(replicas, world, now, &mut actions);
@@ -155,8 +164,12 @@ impl Fleet {
     /// Until when [`Fleet::step`] has nothing to do as long as it is shown the same world and no probe is answered.
     #[must_use]
     pub fn rests_until(&self) -> Timestamp {
+        let crashed = |slot: &(Revision, u32)| self.slots.get(slot).is_some_and(|slot| slot.crashes > 0);
         let of_member = |member: &Member| match member.stage {
-            Stage::Running { .. } => member.book.next_due().unwrap_or(Timestamp(u64::MAX)),
+            Stage::Running { since } => {
+                let forgiven = member.slot.filter(crashed).map(|_| since.after(BACKOFF_RESET));
+                member.book.next_due().into_iter().chain(forgiven).min().unwrap_or(Timestamp(u64::MAX))
+            }
             Stage::Launching { .. } | Stage::Leaving { .. } | Stage::Terminating { .. } => Timestamp(0),
         };
         let empty = self.slots.values().filter(|slot| !slot.filled).map(|slot| slot.retry_at);
@@ -205,6 +218,25 @@ impl Fleet {
     fn crashes(&self, revision: Revision) -> u32 {
         let own = self.slots.iter().filter(|((of, _), _)| *of == revision);
         own.map(|(_, slot)| slot.crashes).max().unwrap_or(0)
+    }
+
+    /// How often replicas of a release were started again since this fleet began, because they ended by themselves or
+    /// their probes failed.
+    #[must_use]
+    pub fn restarts(&self, revision: Revision) -> u64 {
+        self.restarts.get(&revision).copied().unwrap_or(0)
+    }
+
+    /// The releases of which a replica was started again for the third time without having run for ten minutes since,
+    /// with its number of restarts.
+    #[must_use]
+    pub fn crash_looping(&self) -> BTreeMap<Revision, u32> {
+        let mut looping = BTreeMap::new();
+        for ((revision, _), slot) in self.slots.iter().filter(|(_, slot)| slot.restarts >= RESTARTS_TOLD) {
+            let most: &mut u32 = looping.entry(*revision).or_default();
+            *most = slot.restarts.max(*most);
+        }
+        looping
     }
 
     /// The ports of a release's ready replicas, for smoke checks.
@@ -288,6 +320,18 @@ impl Fleet {
         let left = part(world.wanted.replicas.get(&other).copied().unwrap_or(0))?;
         let share = part(ready)?.max(had).max(left.rest());
         (share < BasisPoints::ALL).then(|| BTreeMap::from([(stable, share), (other, share.rest())]))
+    }
+
+    /// Forgets the crashes of those whose present run is a long one.
+    fn forgive(&mut self, now: Timestamp) {
+        for member in self.members.values() {
+            let Stage::Running { since } = member.stage else { continue };
+            if let Some(slot) = member.slot.and_then(|slot| self.slots.get_mut(&slot))
+                && now.since(since) >= BACKOFF_RESET
+            {
+                (slot.crashes, slot.restarts) = (0, 0);
+            }
+        }
     }
 
     /// Takes from the table in force which ids are used up, and which replicas an earlier controller found ready.
@@ -384,9 +428,6 @@ impl Fleet {
         }
         let Some(slot) = member.slot.and_then(|slot| self.slots.get_mut(&slot)) else { return };
         slot.filled = false;
-        if let Stage::Running { since } = member.stage {
-            slot.forgive(since, now);
-        }
         slot.retry_at = now.after(backoff(slot.crashes));
         slot.crashes += 1;
     }
@@ -440,6 +481,7 @@ impl Fleet {
             slot.filled || *n < world.wanted.replicas.get(revision).copied().unwrap_or(0)
         });
         self.last_exit.retain(|revision, _| world.wanted.replicas.contains_key(revision));
+        self.restarts.retain(|revision, _| world.releases.contains_key(revision));
     }
 
     /// Out of the table in force → drained → SIGTERM → grace → SIGKILL.
@@ -447,10 +489,7 @@ impl Fleet {
         for (id, member) in &mut self.members {
             let stop = world.releases.get(&id.revision).map_or_else(Stop::default, |release| release.content.stop);
             match member.stage {
-                Stage::Running { since } if member.book.must_restart() => {
-                    if let Some(slot) = member.slot.and_then(|slot| self.slots.get_mut(&slot)) {
-                        slot.forgive(since, now);
-                    }
+                Stage::Running { .. } if member.book.must_restart() => {
                     member.stage = Stage::Terminating { kill_at: now.after(stop.grace) };
                     actions.push(Action::Terminate(id.clone()));
                 }
@@ -490,6 +529,10 @@ impl Fleet {
                     continue;
                 }
                 slot.filled = true;
+                if slot.crashes > 0 {
+                    slot.restarts = slot.restarts.saturating_add(1);
+                    *self.restarts.entry(*revision).or_default() += 1;
+                }
                 let launch = self.launches.entry(*revision).or_default();
                 *launch += 1;
                 let id = ReplicaId { service: self.service.clone(), revision: *revision, launch: *launch };
@@ -512,15 +555,6 @@ impl Fleet {
                 let due = member.book.due(now).into_iter();
                 actions.extend(due.map(|(kind, probe)| Action::Probe { replica: id.clone(), port, kind, probe }));
             }
-        }
-    }
-}
-
-impl Slot {
-    /// Forgets earlier crashes when the last run was a long one.
-    fn forgive(&mut self, since: Timestamp, now: Timestamp) {
-        if now.since(since) >= BACKOFF_RESET {
-            self.crashes = 0;
         }
     }
 }

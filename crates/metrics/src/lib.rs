@@ -46,6 +46,8 @@ impl Collector for Shown {
         let mut dropped = Vec::new();
         let mut up = Vec::new();
         let mut weight = Vec::new();
+        let mut restarts = Vec::new();
+        let mut looping = Vec::new();
         for (service, release) in services.iter().flat_map(|s| s.releases.iter().map(move |r| (s, r))) {
             let labels = labels(service, release);
             requests.extend(classes(&labels, &release.total));
@@ -53,6 +55,10 @@ impl Collector for Shown {
             pinned.extend(classes(&labels, &release.pinned));
             mirrored.extend(classes(&labels, &release.mirrored));
             dropped.push((labels.clone(), release.mirror_dropped));
+            let mut named = of_service(service);
+            named.push(("release", release.revision.to_string()));
+            restarts.push((named.clone(), release.restarts));
+            looping.push((named, i64::from(release.crash_looping)));
             up.push((labels.clone(), i64::from(release.ready)));
             weight.push((labels, i64::from(release.weight.get())));
         }
@@ -71,6 +77,10 @@ impl Collector for Shown {
         let name = "evenkeel_mirrored_request_duration_seconds";
         durations(&mut encoder, name, help, services, |release| &release.mirrored)?;
         gauges(&mut encoder, "replica_up", "Replicas that may have traffic", up)?;
+        let help = "Replicas that were started again since they ended by themselves or failed a probe";
+        counters(&mut encoder, "evenkeel_replica_restarts", help, restarts)?;
+        let help = "1 while a replica that was restarted three times has not run for ten minutes since";
+        gauges(&mut encoder, "evenkeel_replica_crash_looping", help, looping)?;
         gauges(&mut encoder, "evenkeel_release_weight", "Share of traffic in units of 0.01 %", weight)?;
         let status = services.iter().map(|s| (of_service(s), deployment_status(s))).collect();
         let help = "1 while a rollout is in flight, 0 when all is stable, -1 when the last one went back";
@@ -246,6 +256,8 @@ mod tests {
             weight: BasisPoints::ALL,
             wanted: 1,
             ready: 1,
+            restarts: 3,
+            crash_looping: true,
             replicas: Vec::new(),
             recent: Counts::default(),
             total,
@@ -281,6 +293,8 @@ mod tests {
             format!(r#"evenkeel_mirrored_request_duration_seconds_count{{{labels}}} 1"#),
             format!(r#"evenkeel_mirror_dropped_total{{{labels}}} 7"#),
             format!(r#"replica_up{{{labels}}} 1"#),
+            r#"evenkeel_replica_restarts_total{service="web",environment="production",release="r3"} 3"#.into(),
+            r#"evenkeel_replica_crash_looping{service="web",environment="production",release="r3"} 1"#.into(),
             "evenkeel_store_bytes 4096".into(),
             "# TYPE evenkeel_rollouts_remembered gauge".into(),
             r#"evenkeel_rollouts_remembered{service="web",environment="production",status="promoted"} 2"#.into(),

@@ -237,6 +237,26 @@ fn restarts_back_off_and_a_long_run_is_forgiven() {
 }
 
 #[test]
+fn the_third_restart_of_a_replica_is_told_until_a_run_of_ten_minutes() {
+    let mut harbour = Harbour::new(1, 0, 0);
+    harbour.step(0);
+    for _ in 0..3 {
+        assert!(harbour.fleet.crash_looping().is_empty());
+        harbour.step(0);
+        harbour.all_exit(STABLE);
+        assert!((0..100).any(|_| !harbour.step(1_000).is_empty()));
+    }
+    harbour.step(0);
+    assert_eq!(harbour.fleet.crash_looping(), [(STABLE, 3)].into());
+    assert_eq!((harbour.fleet.restarts(STABLE), harbour.fleet.restarts(CANDIDATE)), (3, 0));
+    harbour.step(599_000);
+    assert_eq!(harbour.fleet.crash_looping(), [(STABLE, 3)].into());
+    harbour.step(1_000);
+    assert!(harbour.fleet.crash_looping().is_empty());
+    assert_eq!(harbour.fleet.restarts(STABLE), 3, "what has happened is not forgotten");
+}
+
+#[test]
 fn a_new_controller_leaves_the_table_as_it_is_until_the_platform_answers() {
     let mut harbour = Harbour::new(4, 2, 50).set_sail();
     let before = harbour.next_table();
