@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::paint::Paint;
 use crate::screen::Screen;
-use crate::{gates, render};
+use crate::{gates, progress, render};
 
 /// How often the controller is asked.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,6 +48,7 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
     let mut answered = begun;
     let mut last = None;
     let mut gates = gates::Shown::default();
+    let mut pace = progress::Pace::default();
     loop {
         let left = follow.timeout.map_or(PATIENCE, |limit| limit.saturating_sub(begun.elapsed())).max(LOOK);
         let overview = tokio::time::timeout(left, client.overview()).await;
@@ -86,6 +87,9 @@ pub(crate) async fn follow(client: &Client, follow: &Follow) -> Result<Exit, Fai
                     told = tell(&mut screen, follow, service, rollout, overview.at, told);
                     if let Some(exit) = over(rollout, follow, screen.is_live()) {
                         return close(client, &mut screen, follow, rollout, exit).await;
+                    }
+                    if (follow.json || !screen.is_live()) && pace.is_due(begun.elapsed()) {
+                        screen.print(&[progress::line(service, rollout, overview.at, follow.json)]);
                     }
                     last = Some(rollout.clone());
                 }

@@ -33,6 +33,7 @@ mod lead;
 mod paint;
 mod place;
 mod plan;
+mod progress;
 mod recording;
 mod render;
 mod replay;
