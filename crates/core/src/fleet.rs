@@ -144,8 +144,8 @@ impl Fleet {
         if let Some(replicas) = world.replicas {
             self.take_stock(replicas, world, now, &mut actions);
         }
-        self.find_slots(world);
-        self.let_go(world);
+        self.find_slots(world, now);
+        self.let_go(world, now);
         self.stop(world, now, &mut actions);
         self.fill(world, now, &mut actions);
         self.probe(now, &mut actions);
@@ -393,18 +393,29 @@ impl Fleet {
     }
 
     /// Gives slots to replicas that have none, to those first that have traffic, then to the newest; the rest is surplus.
-    fn find_slots(&mut self, world: &World<'_>) {
-        let is_homeless =
-            |m: &Member| m.slot.is_none() && matches!(m.stage, Stage::Launching { .. } | Stage::Running { .. });
+    fn find_slots(&mut self, world: &World<'_>, now: Timestamp) {
+        let is_homeless = |m: &Member| match m.stage {
+            Stage::Launching { .. } | Stage::Running { .. } => m.slot.is_none(),
+            // One that the platform has not listed has no port yet.
+            Stage::Leaving { .. } => m.port != 0,
+            Stage::Terminating { .. } => false,
+        };
         let homeless = self.members.iter().filter(|(_, member)| is_homeless(member));
-        let mut homeless: Vec<ReplicaId> = homeless.map(|(id, _)| id.clone()).collect();
         let in_traffic = |id: &ReplicaId| world.in_force.is_some_and(|table| table.has_backend(id));
-        homeless.sort_by_key(|id| (!in_traffic(id), Reverse(id.launch)));
+        let mut homeless: Vec<_> = homeless
+            .map(|(id, m)| ((m.is_leaving(), !m.book.is_ready(), !in_traffic(id), Reverse(id.launch)), id.clone()))
+            .collect();
+        homeless.sort_unstable();
+        let homeless = homeless.into_iter().map(|(_, id)| id);
         for id in homeless {
             let count = world.wanted.replicas.get(&id.revision).copied().unwrap_or(0);
             let free = (0..count).find(|n| !self.slots.get(&(id.revision, *n)).is_some_and(|slot| slot.filled));
             if let (Some(n), Some(member)) = (free, self.members.get_mut(&id)) {
                 member.slot = Some((id.revision, n));
+                // Who was to leave and is wanted again before it was told to end just stays.
+                if member.is_leaving() {
+                    member.stage = Stage::Running { since: now };
+                }
                 self.slots.entry((id.revision, n)).or_default().filled = true;
             }
         }
@@ -434,7 +445,7 @@ impl Fleet {
 
     /// Marks what is not wanted any more. While a release has more than its wanted share, because nobody else can carry
     /// it or the proxy has not confirmed, as many of its replicas stay as that share needs.
-    fn let_go(&mut self, world: &World<'_>) {
+    fn let_go(&mut self, world: &World<'_>, now: Timestamp) {
         // Without a confirmed table nobody knows who has a share.
         if world.in_force.is_some() {
             let (before, next) = (weights_of(world.in_force), self.weights(world));
@@ -475,7 +486,7 @@ impl Fleet {
                     slot.filled = false;
                 }
             }
-            self.find_slots(world);
+            self.find_slots(world, now);
         }
         self.slots.retain(|(revision, n), slot| {
             slot.filled || *n < world.wanted.replicas.get(revision).copied().unwrap_or(0)
@@ -562,6 +573,10 @@ impl Fleet {
 impl Member {
     fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Running { .. }) && self.book.is_ready()
+    }
+
+    fn is_leaving(&self) -> bool {
+        matches!(self.stage, Stage::Leaving { .. })
     }
 
     /// Whether the platform may not have listed it yet.

@@ -46,11 +46,26 @@ pub enum Exchange {
         surge: u32,
         /// How many of the wanted number may be missing.
         unavailable: u32,
+        /// How many of them must never be missing, however the service is scaled: one where users connect.
+        #[serde(default)]
+        least: u32,
         /// How many of the old release stay until the end, for a quick way back.
         warm: Amount,
     },
     /// They are gone before the candidate starts.
     StopFirst,
+}
+
+impl Exchange {
+    /// Ready replicas, of both releases, that there must be when `wanted` are wanted.
+    #[must_use]
+    pub fn ready_at_least(self, wanted: u32) -> u32 {
+        match self {
+            Self::Beside => wanted,
+            Self::Batches { unavailable, least, .. } => wanted.saturating_sub(unavailable).max(least.min(wanted)),
+            Self::StopFirst => 0,
+        }
+    }
 }
 
 /// One share of traffic for the candidate.
@@ -208,6 +223,10 @@ impl Plan {
         let smoke = self.steps.iter().flat_map(|step| step.smoke.clone()).collect();
         let mut steps: Vec<Step> = self.steps.last().map(|last| unjudged(last.clone(), smoke)).into_iter().collect();
         for step in &mut steps {
+            // It stays one step, however many replicas the service is given.
+            if step.size == Size::Batch {
+                step.size = Size::Full;
+            }
             match self.exchange {
                 Exchange::Beside => {}
                 Exchange::Batches { .. } => (step.stable_before, step.stable) = (stable, Some(0)),
@@ -238,13 +257,15 @@ fn exchange(spec: &Spec) -> Exchange {
             match (unavailable >= spec.replicas, spec.listen) {
                 (true, Some(_)) if surge == 0 => Exchange::StopFirst,
                 // Users are never left without any replica while there may be another one.
-                (true, Some(_)) => Exchange::Batches { surge, unavailable: spec.replicas - 1, warm: *warm },
-                _ => Exchange::Batches { surge, unavailable, warm: *warm },
+                (true, Some(_)) => Exchange::Batches { surge, unavailable: spec.replicas - 1, least: 1, warm: *warm },
+                (_, listen) => {
+                    Exchange::Batches { surge, unavailable, least: u32::from(listen.is_some()), warm: *warm }
+                }
             }
         }
         Strategy::Recreate { .. } => Exchange::StopFirst,
         Strategy::Canary { .. } if spec.listen.is_none() => {
-            Exchange::Batches { surge: 1, unavailable: 0, warm: Amount::Count(0) }
+            Exchange::Batches { surge: 1, unavailable: 0, least: 0, warm: Amount::Count(0) }
         }
         Strategy::Canary { .. } | Strategy::BlueGreen { .. } | Strategy::Ab { .. } => Exchange::Beside,
     }
@@ -322,13 +343,13 @@ fn canary_step(spec: &Spec, canary: &CanaryStep, step: Step) -> Step {
 /// As Kubernetes does it for Deployments, but batch by batch: the next one begins when the last one is ready. The first
 /// and the last of `model` say what else the batches are like.
 fn batches(model: &[Step], exchange: Exchange, wanted: u32, stable: u32) -> Vec<Step> {
-    let (surge, unavailable, warm) = match exchange {
-        Exchange::Batches { surge, unavailable, warm } => (surge, unavailable, warm.rounded_up(wanted).min(stable)),
+    let (surge, warm) = match exchange {
+        Exchange::Batches { surge, warm, .. } => (surge, warm.rounded_up(wanted).min(stable)),
         // Everything at once: the old ones are gone before.
-        Exchange::Beside | Exchange::StopFirst => (0, wanted, 0),
+        Exchange::Beside | Exchange::StopFirst => (0, 0),
     };
     let (Some(first), Some(last)) = (model.first(), model.last()) else { return Vec::new() };
-    let ready_at_least = wanted.saturating_sub(unavailable);
+    let ready_at_least = exchange.ready_at_least(wanted);
     let (mut new, mut old) = (0, stable);
     let mut steps: Vec<Step> = Vec::new();
     while steps.is_empty() || new < wanted {

@@ -263,7 +263,12 @@ impl Rollout {
     /// How many replicas the stable release shall have now.
     #[must_use]
     pub fn stable_replicas(&self) -> u32 {
-        let before = |step: usize| self.plan.steps[step].stable_before.unwrap_or(self.stable_replicas);
+        // However the service was scaled meanwhile: whoever has a share keeps somebody to answer it.
+        let least = match self.plan.exchange {
+            Exchange::Batches { least, .. } if self.weight() < BasisPoints::ALL => least,
+            Exchange::Batches { .. } | Exchange::Beside | Exchange::StopFirst => 0,
+        };
+        let before = |step: usize| self.plan.steps[step].stable_before.unwrap_or(self.stable_replicas).max(least);
         match &self.phase {
             Phase::Clearing { .. } => 0,
             Phase::Preparing { step, .. } | Phase::Smoking { step, .. } | Phase::Shifting { step, .. } => before(*step),
@@ -407,18 +412,21 @@ impl Rollout {
     /// How many replicas of the stable release there is room for beside so many of the candidate.
     fn room(&self, candidate: u32) -> u32 {
         match self.plan.exchange {
-            Exchange::Batches { surge, .. } => (self.full_replicas() + surge).saturating_sub(candidate),
+            // The new release may be meant to have fewer than stable has: they all come back.
+            Exchange::Batches { surge, .. } => {
+                (self.full_replicas().max(self.stable_replicas) + surge).saturating_sub(candidate)
+            }
             Exchange::Beside | Exchange::StopFirst => self.stable_replicas,
         }
     }
 
     /// The next batch on the way back: stable's replicas are ready, so that some of the candidate's make room.
     fn next_batch_back(&self, seen: &Observation) -> Option<Self> {
-        let Exchange::Batches { unavailable, .. } = self.plan.exchange else { return None };
+        let Exchange::Batches { .. } = self.plan.exchange else { return None };
         if seen.stable.ready < self.returning || self.returning >= self.stable_replicas {
             return None;
         }
-        let ready_at_least = self.full_replicas().saturating_sub(unavailable);
+        let ready_at_least = self.plan.exchange.ready_at_least(self.full_replicas());
         let kept = self.kept.min(ready_at_least.saturating_sub(seen.stable.ready));
         let returning = self.room(kept).clamp(self.returning, self.stable_replicas);
         ((kept, returning) != (self.kept, self.returning)).then(|| Self { kept, returning, ..self.clone() })

@@ -96,7 +96,11 @@ impl Rollout {
                 (format!("{needed} ready replica(s) of {} again", self.candidate), Some(short.after(self.plan.unready_limit)))
             }
             Phase::Holding { until: None, .. } => ("`evenkeel promote`".to_owned(), None),
-            Phase::Holding { step: n, until: Some(until), .. } => (self.holds(*n), Some(self.at_most(*n, *until))),
+            Phase::Holding { step: n, until: Some(until), .. } => {
+                // Replicas that the service was given meanwhile may take until then to be there.
+                let until = self.at_most(*n, *until).max(self.scaling_until.unwrap_or_default());
+                (self.holds(*n), Some(until))
+            }
             Phase::Paused { why, .. } => (format!("`evenkeel resume`, `promote` or `abort` ({why})"), None),
             Phase::Retiring { until } => {
                 let old = self.stable.map_or_else(String::new, |stable| format!(" of {stable}"));

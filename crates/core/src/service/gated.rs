@@ -71,6 +71,8 @@ impl Service {
         }
         gated.note(now, gated.told());
         self.gated = Some(gated);
+        // Only now: a release that was known and is wished for again is in use from here on.
+        self.drop_old_releases();
         Ok(self)
     }
 
@@ -126,6 +128,7 @@ impl Service {
 
     fn refuse_gated(&mut self, gate: &str, why: &str, now: Timestamp) {
         self.end_gated(Outcome::Refused { gate: gate.to_owned(), why: why.to_owned() }, now);
+        self.drop_old_releases();
     }
 
     /// A newer deploy takes the place of one that waits.
@@ -146,7 +149,6 @@ impl Service {
         let mut ended = Rollout::never_begun(start, since, moments, outcome, now);
         ended.skipped_gates = skipped;
         self.remember(ended);
-        self.drop_old_releases();
     }
 }
 

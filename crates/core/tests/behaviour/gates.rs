@@ -640,3 +640,19 @@ fn a_state_from_before_there_were_gates_can_be_read() {
     event.as_object_mut().unwrap().remove("how").unwrap();
     assert_eq!(serde_json::from_value::<Event>(event).unwrap(), house.log[0].1);
 }
+
+#[test]
+fn a_known_release_that_takes_the_place_of_one_at_its_gates_is_not_dropped_as_an_old_one() {
+    let mut house = Gatehouse::new();
+    for version in 2..=12 {
+        house.event(Event::Deploy(Box::new(deploy(&canary(), &format!("{version}.0"), false)))).unwrap();
+        house.event(Event::Command { verb: Verb::Abort, by: "me".into() }).unwrap();
+        house.wait(60);
+    }
+    let sign = Sign { role: "owner".into(), count: 1, from: Vec::new() };
+    house.deploy(&Gates { approvals: vec![sign], ..Gates::default() }, "13.0");
+    let oldest = house.service.releases.values().find(|release| release.version != "1.0").unwrap().version.clone();
+    house.event(Event::Deploy(Box::new(deploy(&canary(), &oldest, false)))).unwrap();
+    let candidate = house.service.in_flight().unwrap().candidate;
+    assert_eq!(house.service.releases[&candidate].version, oldest);
+}
