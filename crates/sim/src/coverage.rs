@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_core::rollout::Why;
 use evenkeel_core::spec::Strategy;
-use evenkeel_core::{Event, Outcome, Phase, Service, Verb};
+use evenkeel_core::{Event, Outcome, Phase, Rollout, Service, Verb};
 
 use crate::weather::FAULTS;
 
@@ -32,6 +32,7 @@ const EXPECTED: [(Group, &[&str]); 4] = [
     (
         Group::Phase,
         &[
+            "clearing",
             "preparing",
             "smoking",
             "shifting",
@@ -57,11 +58,20 @@ const EXPECTED: [(Group, &[&str]); 4] = [
             "rolled back: aborted",
             "rolled back: asked",
             "rolled back: superseded",
+            "rolled back: test over",
+            "rolled back: stable is back",
             "first release stopped",
+            "refused by a gate",
         ],
     ),
-    (Group::Command, &["pause", "resume", "promote", "promote fully", "abort", "retry", "rollback"]),
-    (Group::Strategy, &["canary", "blue-green"]),
+    (
+        Group::Command,
+        &["pause", "resume", "promote", "promote fully", "abort", "retry", "rollback", "scale", "approve", "reject"],
+    ),
+    (
+        Group::Strategy,
+        &["canary", "blue-green", "rolling", "recreate", "A/B", "rolling worker", "canary worker", "recreate worker"],
+    ),
 ];
 
 impl Coverage {
@@ -75,6 +85,13 @@ impl Coverage {
         if let Event::Command { verb, .. } = event {
             self.count(Group::Command, name_of(verb));
         }
+        let is_new = |last: &&Rollout| before.past.iter().all(|past| past.id != last.id);
+        let refused = after.past.iter().rev().take(2).filter(is_new);
+        for rollout in refused {
+            if let Phase::Done { outcome: outcome @ Outcome::Refused { .. }, .. } = &rollout.phase {
+                self.count(Group::Outcome, outcome_of(outcome));
+            }
+        }
         let known = |id| before.rollout.as_ref().filter(|rollout| rollout.id == id);
         let ended = after.past.last().into_iter().filter(|last| known(last.id).is_some());
         for rollout in ended.chain(&after.rollout) {
@@ -82,7 +99,7 @@ impl Coverage {
             if was.is_none()
                 && let Some(spec) = &after.spec
             {
-                self.count(Group::Strategy, strategy(&spec.strategy));
+                self.count(Group::Strategy, strategy(&spec.strategy, spec.listen.is_none()));
             }
             if was != Some(rollout.phase.name()) {
                 self.count(Group::Phase, phase(&rollout.phase));
@@ -165,12 +182,15 @@ fn name_of(verb: &Verb) -> &'static str {
     }
 }
 
-fn strategy(strategy: &Strategy) -> &'static str {
-    match strategy {
-        Strategy::Canary { .. } => "canary",
-        Strategy::BlueGreen { .. } => "blue-green",
-        Strategy::Rolling { .. } => "rolling",
-        Strategy::Recreate { .. } => "recreate",
-        Strategy::Ab { .. } => "A/B",
+fn strategy(strategy: &Strategy, is_worker: bool) -> &'static str {
+    match (strategy, is_worker) {
+        (Strategy::Canary { .. }, false) => "canary",
+        (Strategy::Canary { .. }, true) => "canary worker",
+        (Strategy::BlueGreen { .. }, _) => "blue-green",
+        (Strategy::Rolling { .. }, false) => "rolling",
+        (Strategy::Rolling { .. }, true) => "rolling worker",
+        (Strategy::Recreate { .. }, false) => "recreate",
+        (Strategy::Recreate { .. }, true) => "recreate worker",
+        (Strategy::Ab { .. }, _) => "A/B",
     }
 }

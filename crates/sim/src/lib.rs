@@ -6,7 +6,7 @@
 //! - `world`: what is true, whoever knows of it.
 //! - `weather`: which faults a world has, and how often.
 //! - `lives`: controllers that start, crash, are taken over from, and start again.
-//! - `people`: who deploys and commands what.
+//! - `people`: who deploys and commands what; `wishes`: the specs of all strategies.
 //! - [`coverage`](Coverage): what really happened, and how often.
 //! - `calls`: how a call gets lost or late; `store`, `workloads` with `platform`, `proxy`, `clock`: the adapters.
 //! - `rules`: the invariants.
@@ -25,6 +25,7 @@ mod proxy;
 mod rules;
 mod store;
 mod weather;
+mod wishes;
 mod workloads;
 mod world;
 

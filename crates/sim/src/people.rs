@@ -1,15 +1,13 @@
 //! Who deploys and commands, and what: good releases, bad ones, the same again, at any moment.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use evenkeel_controller::{AskError, DeployRequest, Handle};
 use evenkeel_core::Verb;
-use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
-use evenkeel_core::spec::{CanaryStep, Hold, NotEnough, Probe, ProbeCheck, SmokeCheck, Spec, Stop, Strategy};
+use evenkeel_core::ids::{Revision, ServiceName};
 
-use crate::dice::Dice;
 use crate::weather::Fault;
+use crate::wishes::{APPROVERS, SERVICES, spec};
 use crate::world::{State, Yard};
 
 /// How a version is, whatever its replicas do.
@@ -23,9 +21,6 @@ pub(crate) enum Badness {
     /// It is well but for what the smoke checks look at.
     Smoke,
 }
-
-/// The services of a world, with the ports where users connect; most worlds have only some of them.
-pub(crate) const SERVICES: [(&str, u16); 4] = [("web", 8_080), ("api", 8_081), ("mail", 8_082), ("shop", 8_083)];
 
 /// The versions that are deployed; their last letter says how they are.
 const VERSIONS: [&str; 8] = ["1", "2", "3", "4e", "5", "6x", "7", "8s"];
@@ -93,30 +88,44 @@ fn deploy(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
 }
 
 fn command(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
-    let verb = yard.with(|state| {
-        let to = Some(Revision(state.dice.between(1, 8) as u32));
-        let verb = state
-            .dice
-            .pick(&[
-                Verb::Pause,
-                Verb::Resume,
-                Verb::Resume,
-                Verb::Promote { full: false },
-                Verb::Promote { full: false },
-                Verb::Promote { full: true },
-                Verb::Abort,
-                Verb::Retry,
-                Verb::Rollback { to: None },
-                Verb::Rollback { to },
-            ])
-            .clone();
-        state.tell(|| format!("people ask {service} to {verb:?}"));
-        verb
+    let (verb, by) = yard.with(|state| {
+        let (verb, by) = wish(state, &service);
+        state.tell(|| format!("{by} asks {service} to {verb:?}"));
+        (verb, by)
     });
     tokio::spawn(async move {
-        let answer = handle.command(service.clone(), verb.clone(), "bob".into()).await;
-        yard.with(|state| state.tell(|| format!("people hear of {service} {verb:?}: {}", in_words(&answer))));
+        let answer = handle.command(service.clone(), verb.clone(), by.into()).await;
+        yard.with(|state| state.tell(|| format!("{by} hears of {service} {verb:?}: {}", in_words(&answer))));
     });
+}
+
+/// What somebody asks for, and who.
+fn wish(state: &mut State, service: &ServiceName) -> (Verb, &'static str) {
+    let is_gated = state.book.logs.get(service).is_some_and(|log| log.service.gated.is_some());
+    if is_gated && state.dice.chance(600_000) {
+        let by = *state.dice.pick(&[APPROVERS[0], APPROVERS[1], "ann", "bob"]);
+        let verb = match state.dice.chance(150_000) {
+            true => Verb::Reject { comment: None },
+            false => Verb::Approve { role: None, comment: None },
+        };
+        return (verb, by);
+    }
+    let to = Some(Revision(state.dice.between(1, 8) as u32));
+    let replicas = state.dice.between(1, 4) as u32;
+    let verbs = [
+        Verb::Pause,
+        Verb::Resume,
+        Verb::Resume,
+        Verb::Promote { full: false },
+        Verb::Promote { full: false },
+        Verb::Promote { full: true },
+        Verb::Abort,
+        Verb::Retry,
+        Verb::Rollback { to: None },
+        Verb::Rollback { to },
+        Verb::Scale { replicas },
+    ];
+    (state.dice.pick(&verbs).clone(), "bob")
 }
 
 fn in_words<T: std::fmt::Debug>(answer: &Result<T, AskError>) -> String {
@@ -124,48 +133,4 @@ fn in_words<T: std::fmt::Debug>(answer: &Result<T, AskError>) -> String {
         Ok(answer) => format!("{answer:?}"),
         Err(error) => format!("no, {error}"),
     }
-}
-
-/// A spec whose times are short.
-fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
-    let seconds = Duration::from_secs;
-    let port = SERVICES.iter().find(|(name, _)| *name == service.as_str()).map_or(8_080, |(_, port)| *port);
-    let hold = |ms| Hold::For(Duration::from_millis(ms));
-    let step = |percent: u16, hold| CanaryStep::new(BasisPoints::new(percent * 100).unwrap_or(BasisPoints::ALL), hold);
-    let canary = |steps| Strategy::Canary { steps, sticky: None };
-    let strategy = match dice.between(0, 5) {
-        0 => canary(vec![step(20, Hold::UntilPromoted), step(100, hold(400))]),
-        1 | 2 => {
-            let smoke = SmokeCheck { path: "/".into(), status: 200, contains: None, timeout: seconds(1) };
-            let smoke = if dice.chance(700_000) { vec![smoke] } else { Vec::new() };
-            let (preview_replicas, promotion, shift, sticky) = (None, hold(0), Vec::new(), None);
-            Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch: Duration::from_millis(700) }
-        }
-        _ => canary(vec![step(20, hold(600)), step(50, hold(400)), step(100, hold(300))]),
-    };
-    let probe = |path: &str, failure_threshold| Probe {
-        period: seconds(1),
-        failure_threshold,
-        ..Probe::new(ProbeCheck::Http { path: path.into(), port: None, headers: Vec::new() })
-    };
-    let not_enough = if dice.chance(200_000) { NotEnough::Fail } else { NotEnough::Hold { at_most: seconds(3) } };
-    let mut spec = Spec {
-        replicas: *dice.pick(&[1, 2, 2, 2, 3]),
-        strategy,
-        objectives: "error_rate < 5%".parse().into_iter().collect(),
-        minimum_requests: 8,
-        window: seconds(3),
-        not_enough,
-        startup_limit: seconds(8),
-        unready_limit: seconds(3),
-        stop: Stop { drain: seconds(3), grace: seconds(2) },
-        ..Spec::new(service.clone(), vec!["serve".into(), "{{version}}".into()], ([127, 0, 0, 1], port).into())
-    };
-    spec.probes.startup = dice.chance(300_000).then(|| probe("/started", 8));
-    spec.probes.liveness = dice.chance(500_000).then(|| probe("/alive", 3));
-    spec.probes.readiness = dice.chance(700_000).then(|| probe("/ready", 2));
-    if dice.chance(300_000) {
-        spec.artefact = vec!["app-{{version}}".into()];
-    }
-    spec
 }

@@ -21,7 +21,6 @@ pub(crate) struct Platform {
     pub(crate) boot: u64,
     pub(crate) highest: FencingToken,
     pub(crate) processes: BTreeMap<ReplicaId, Process>,
-    forgotten: BTreeSet<ReplicaId>,
     pub(crate) listening: BTreeSet<SocketAddr>,
     next_port: u16,
     pub(crate) silent_until: Timestamp,
@@ -170,7 +169,7 @@ impl Platform {
 
     /// Starts a process, unless its id was started before.
     pub(crate) fn start(&mut self, id: &ReplicaId, release: &Release, fate: Fate, now: Timestamp, dice: &mut Dice) {
-        if self.processes.contains_key(id) || self.forgotten.contains(id) {
+        if self.processes.contains_key(id) {
             return;
         }
         self.next_port += 1;
@@ -217,7 +216,6 @@ impl Platform {
             return false;
         }
         if self.processes.remove(id).is_some() {
-            self.forgotten.insert(id.clone());
             self.version += 1;
         }
         true

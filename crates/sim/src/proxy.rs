@@ -21,10 +21,36 @@ const APPLY_LIMIT: Duration = Duration::from_secs(2);
 const REPORT_LIMIT: Duration = Duration::from_secs(1);
 /// The first report of a step may bring so much from before it.
 const COUNTED_LATE: Duration = Duration::from_millis(600);
-/// Requests of users in a second, to each service.
+/// Requests of users in a second, to each service; and those that match what is pinned.
 const REQUESTS: u64 = 80;
+const PINNED: u64 = 10;
 
 type Of = (ServiceName, Revision);
+
+/// What is counted of one release.
+#[derive(Default)]
+struct Counted {
+    by_share: Counts,
+    pinned: Counts,
+    mirrored: Counts,
+}
+
+/// Why a request meets a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    Share,
+    Pin,
+    Copy,
+}
+
+/// Requests that a release gets.
+struct Stream<'a> {
+    routes: &'a ServiceRoutes,
+    release: &'a ReleaseRoutes,
+    reason: Reason,
+    /// In a second, in units of 0.01 %.
+    rate: u64,
+}
 
 /// What the proxy does, and what is true of its requests.
 #[derive(Default)]
@@ -36,13 +62,13 @@ pub(crate) struct Proxy {
     previous: RoutingTable,
     /// The newest table that ever was in force.
     pub(crate) newest: RoutingTable,
-    counters: BTreeMap<Of, Counts>,
+    counters: BTreeMap<Of, Counted>,
     /// Requests since a release got the share that it has, and those of a moment before.
     pub(crate) since_share: BTreeMap<Of, u64>,
     /// Requests of the last moment, oldest first.
     recent: VecDeque<(Timestamp, Of, u64)>,
     /// Requests due, in thousandths.
-    due: BTreeMap<Of, u64>,
+    due: BTreeMap<(Of, Reason), u64>,
     /// Errors due, in thousandths.
     failing: BTreeMap<Of, u32>,
     /// When the requests in flight end.
@@ -142,21 +168,29 @@ impl Proxy {
             self.recent.pop_front();
         }
         let Self { table, counters, since_share, recent, due, failing, requests, .. } = self;
-        for (routes, release) in each(table).filter(|(_, release)| release.weight > BasisPoints::NONE) {
+        for Stream { routes, release, reason, rate } in streams(table) {
             let of = (routes.service.clone(), release.revision);
-            let rest = due.entry(of.clone()).or_default();
+            let rest = due.entry((of.clone(), reason)).or_default();
             // In units of a hundred-millionth of a request: share × rate × time.
-            *rest += REQUESTS * passed_us * u64::from(release.weight.get()) / 100;
+            *rest += rate * passed_us / 100;
             let count = *rest / 100_000_000;
             *rest %= 100_000_000;
             if release.backends.is_empty() || count == 0 {
                 continue;
             }
-            *since_share.entry(of.clone()).or_default() += count;
-            recent.push_back((now, of.clone(), count));
+            // A step without a share is judged by whatever else reaches the release.
+            if reason == Reason::Share || release.weight == BasisPoints::NONE {
+                *since_share.entry(of.clone()).or_default() += count;
+                recent.push_back((now, of.clone(), count));
+            }
             let errors = if storm { 500 } else { errors_in_a_thousand(&release.version) };
             let failing = failing.entry(of.clone()).or_default();
-            let counts = counters.entry(of).or_default();
+            let counted = counters.entry(of).or_default();
+            let counts = match reason {
+                Reason::Share => &mut counted.by_share,
+                Reason::Pin => &mut counted.pinned,
+                Reason::Copy => &mut counted.mirrored,
+            };
             for _ in 0..count {
                 let backend = dice.pick(&release.backends);
                 let serves = platform.processes.get(&backend.replica).is_some_and(Process::serves);
@@ -204,8 +238,10 @@ impl Proxy {
     }
 
     fn report(&self) -> Report {
-        let release = |((service, revision), counts): (&Of, &Counts)| ReleaseReport {
-            counts: counts.clone(),
+        let release = |((service, revision), counted): (&Of, &Counted)| ReleaseReport {
+            counts: counted.by_share.clone(),
+            pinned: counted.pinned.clone(),
+            mirrored: counted.mirrored.clone(),
             ..ReleaseReport::new(service.clone(), *revision)
         };
         let busy =
@@ -235,6 +271,22 @@ pub(crate) fn replicas(table: &RoutingTable) -> impl Iterator<Item = ReplicaId> 
 
 fn each(table: &RoutingTable) -> impl Iterator<Item = (&ServiceRoutes, &ReleaseRoutes)> {
     table.services.iter().flat_map(|routes| routes.releases.iter().map(move |release| (routes, release)))
+}
+
+/// Who gets which requests: by its share, by what is pinned to it, and as copies.
+fn streams(table: &RoutingTable) -> impl Iterator<Item = Stream<'_>> {
+    each(table).flat_map(|(routes, release)| {
+        let pinned = routes.pins.iter().any(|pin| pin.to == release.revision);
+        let copies = routes.mirror.as_ref().filter(|mirror| mirror.to == release.revision);
+        let of = |reason, rate| Stream { routes, release, reason, rate };
+        [
+            of(Reason::Share, REQUESTS * u64::from(release.weight.get())),
+            of(Reason::Pin, if pinned { PINNED * 10_000 } else { 0 }),
+            of(Reason::Copy, copies.map_or(0, |mirror| REQUESTS * u64::from(mirror.share.get()))),
+        ]
+        .into_iter()
+        .filter(|stream| stream.rate > 0)
+    })
 }
 
 fn begin(requests: &mut BTreeMap<ReplicaId, Vec<Timestamp>>, backend: &Backend, end: Timestamp) {

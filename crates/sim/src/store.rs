@@ -6,12 +6,16 @@ use std::time::Duration;
 use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::{Event, Phase, Service, Wanted};
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use crate::calls::Caller;
 use crate::rules::decisions;
 use crate::weather::Fault;
 use crate::world::{Life, State};
+
+/// As the loop's patience.
+const WAITED_FOR: Duration = Duration::from_secs(1);
 
 /// What is durable.
 #[derive(Default)]
@@ -21,8 +25,12 @@ pub(crate) struct Book {
     /// Who has the newest token.
     pub(crate) holder: Life,
     pub(crate) down_until: Timestamp,
+    /// Until when an append takes its time.
+    pub(crate) slow_until: Timestamp,
     /// Up to which event each controller knows each log.
     pub(crate) known: BTreeMap<(Life, ServiceName), usize>,
+    /// Logs that an append of a controller is on its way to.
+    pub(crate) writing: BTreeSet<(Life, ServiceName)>,
     /// Ways back that a controller has decided and could not record yet.
     pub(crate) owed: BTreeMap<(Life, ServiceName), Owed>,
 }
@@ -37,8 +45,11 @@ pub(crate) struct Log {
     pub(crate) wanted: Vec<Wanted>,
     /// The release that somebody asked for and whose rollout has yet to begin.
     pub(crate) asked_for: Option<Revision>,
+    /// Who said yes to which rollout.
+    pub(crate) approved: BTreeSet<(RolloutId, String)>,
     /// Rollouts that began.
     pub(crate) begun: u64,
+    pub(crate) begun_ids: BTreeSet<RolloutId>,
 }
 
 /// A way back that is not in the log.
@@ -52,7 +63,17 @@ impl Log {
     fn new(name: &ServiceName) -> Self {
         let service = Service::new(name.clone());
         let wanted = vec![service.wanted()];
-        Self { events: Vec::new(), ticks: BTreeMap::new(), snapshot: None, service, wanted, asked_for: None, begun: 0 }
+        Self {
+            events: Vec::new(),
+            ticks: BTreeMap::new(),
+            snapshot: None,
+            service,
+            wanted,
+            asked_for: None,
+            approved: BTreeSet::new(),
+            begun: 0,
+            begun_ids: BTreeSet::new(),
+        }
     }
 
     /// Records that are there already stay as they are.
@@ -163,8 +184,18 @@ impl Store for Caller {
             true => state.dice.millis(1, 3_000),
             false => Duration::ZERO,
         });
-        let life = self.life;
-        self.store(slow, |state| write(state, life, append)).await
+        let (life, name, after) = (self.life, append.service.clone(), append.after);
+        let answer = if slow.is_zero() {
+            self.store(slow, |state| write(state, life, append, false)).await
+        } else {
+            self.point().await;
+            self.write_late(slow, append).await
+        };
+        // Nobody waits longer within the loop: what comes later is known once it is read.
+        if answer.is_ok() && slow < WAITED_FOR {
+            self.yard.with(|state| state.book.known.insert((life, name), after as usize + 1));
+        }
+        answer
     }
 
     async fn events(&self, service: &ServiceName, from: u64, limit: u32) -> Result<Vec<Recorded>, StoreError> {
@@ -172,7 +203,11 @@ impl Store for Caller {
             answers(state)?;
             let Some(log) = state.book.logs.get(service) else { return Ok(Vec::new()) };
             let skipped = usize::try_from(from.saturating_sub(1)).unwrap_or(usize::MAX);
-            Ok(log.events.iter().skip(skipped).take(limit as usize).cloned().collect())
+            let read: Vec<Recorded> = log.events.iter().skip(skipped).take(limit as usize).cloned().collect();
+            if let Some(last) = read.last() {
+                state.book.known.insert((self.life, service.clone()), last.version as usize);
+            }
+            Ok(read)
         })
         .await
     }
@@ -209,6 +244,34 @@ impl Store for Caller {
 }
 
 impl Caller {
+    /// Appends after a while, also when whoever asked does not wait for it any more.
+    async fn write_late(&self, slow: Duration, append: Append<'_>) -> Result<(), StoreError> {
+        let Append { service, after, at, event, snapshot, ticks } = append;
+        let (service, event) = (service.clone(), event.clone());
+        let (snapshot, ticks) = (snapshot.cloned(), ticks.to_vec());
+        let (answer, answered) = oneshot::channel();
+        let (yard, life) = (self.yard.clone(), self.life);
+        yard.with(|state| {
+            state.book.slow_until = state.book.slow_until.max(state.now.after(slow));
+            state.book.writing.insert((life, service.clone()));
+        });
+        tokio::spawn(async move {
+            sleep(slow).await;
+            yard.with(|state| {
+                state.book.writing.remove(&(life, service.clone()));
+                // A store in the controller's own process dies with it.
+                if !state.is_dead(life) {
+                    let (snapshot, ticks) = (snapshot.as_ref(), ticks.as_slice());
+                    let append = Append { service: &service, after, at, event: &event, snapshot, ticks };
+                    let _ = answer.send(write(state, life, append, true));
+                }
+            });
+        });
+        let heard = answered.await;
+        self.point().await;
+        heard.unwrap_or_else(|_| Err(StoreError::Unavailable("the connection was reset".into())))
+    }
+
     async fn store<R>(
         &self,
         slow: Duration,
@@ -237,12 +300,15 @@ fn leads(state: &State, life: Life) -> Result<(), StoreError> {
 }
 
 /// Appends an event, unless the store fails; holds it against the rules.
-fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreError> {
+fn write(state: &mut State, life: Life, append: Append<'_>, is_late: bool) -> Result<(), StoreError> {
     let Append { service: name, after, at, event, snapshot, ticks } = append;
     if state.now >= state.book.down_until {
         leads(state, life)?;
     }
-    decisions::owed_first(state, life, name, event);
+    // What comes late was decided before anything that is owed by now.
+    if !is_late {
+        decisions::owed_first(state, life, name, event);
+    }
     let log = state.book.logs.entry(name.clone()).or_insert_with(|| Log::new(name));
     let after_it = log.service.step(event, at).ok().flatten().map(|step| step.next);
     let way_back = matches!(event, Event::Seen(_))
@@ -270,12 +336,15 @@ fn write(state: &mut State, life: Life, append: Append<'_>) -> Result<(), StoreE
     if let Some(log) = state.book.logs.get_mut(name) {
         log.keep(ticks);
     }
+    if is_late {
+        // Whatever else was to come first is decided anew.
+        state.book.owed.remove(&(life, name.clone()));
+    }
     enter(state, life, name, Recorded { version: after + 1, at, event: event.clone() }, next, snapshot.is_some());
     if state.happens(Fault::StoreLost) {
         state.tell(|| "… and the answer is lost".to_owned());
         return Err(StoreError::Unavailable("the connection was reset".into()));
     }
-    state.book.known.insert((life, name.clone()), after as usize + 1);
     Ok(())
 }
 

@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use crate::coverage::{Coverage, Group};
 use crate::dice::Dice;
-use crate::people::SERVICES;
 use crate::platform::Platform;
 use crate::proxy::Proxy;
 use crate::store::Book;
 use crate::weather::{Fault, Weather};
+use crate::wishes::SERVICES;
 
 /// The world's own time at its beginning; the machine's clock is somewhere around it.
 pub(crate) const BEGINNING: Timestamp = Timestamp(1_000_000_000_000_000);

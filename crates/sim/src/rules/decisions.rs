@@ -1,12 +1,14 @@
 //! What may follow on what in a log.
 
 use evenkeel_analysis::Verdict;
+use evenkeel_core::gate::Check;
 use evenkeel_core::ids::ServiceName;
 use evenkeel_core::release::Standing;
 use evenkeel_core::rollout::Rollout;
 use evenkeel_core::{Event, Observation, Outcome, Phase, Service, Verb};
 
 use crate::people::{Badness, badness_of};
+use crate::wishes::{APPROVALS, APPROVERS};
 use crate::world::{Life, State};
 
 /// 3: a way back that was taken before it could be recorded is recorded before anything else of that service.
@@ -22,8 +24,12 @@ pub(crate) fn owed_first(state: &mut State, life: Life, name: &ServiceName, even
 
 /// 5, 7 and 8: no step passes without evidence, no rollout begins unasked, everything that waits says so.
 pub(crate) fn may_follow(state: &mut State, name: &ServiceName, before: &Service, event: &Event) {
-    let broken =
-        [waits(state, name), one_at_a_time(state, name, before, event), has_evidence(state, name, before, event)];
+    let broken = [
+        waits(state, name),
+        one_at_a_time(state, name, before, event),
+        passes_gates(state, name, before, event),
+        has_evidence(state, name, before, event),
+    ];
     for what in broken.into_iter().flatten() {
         state.broken(format!("{name}: {what}"));
     }
@@ -67,7 +73,12 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
             log.asked_for = after.next.as_ref().map(|next| next.revision).or(begun.map(|r| r.candidate));
         }
         Event::Command { verb: Verb::Abort, .. } => log.asked_for = None,
-        Event::Gates(_) => log.asked_for = before.gated.as_ref().map(|gated| gated.revision),
+        // Its gates are open: from here on it is as if it were asked for.
+        Event::Gates(_) if after.gated.is_none() => {
+            let opened = before.gated.as_ref().filter(|gated| after.past.iter().all(|past| past.id != gated.id));
+            log.asked_for = opened.map(|gated| gated.revision).or(log.asked_for);
+        }
+        Event::Gates(_) => {}
         Event::Command { .. } | Event::Seen(_) => {}
     }
     let begun = begun?;
@@ -75,7 +86,7 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
         return Some("two rollouts are in flight".into());
     }
     log.begun += 1;
-    if before.rollout.as_ref().is_some_and(|last| last.id >= begun.id) {
+    if !log.begun_ids.insert(begun.id) {
         return Some(format!("the id of rollout {} is used up", begun.id));
     }
     if begun.is_rescue {
@@ -91,6 +102,37 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     };
     (matches!(was_bad, Some(Standing::Bad { .. })) && !again)
         .then(|| format!("{} was rolled back and is tried again by itself", begun.candidate))
+}
+
+/// What waits at its gates begins when enough of those have said yes who may, and every check has answered well; what
+/// is refused there has touched nothing.
+fn passes_gates(state: &mut State, name: &ServiceName, before: &Service, event: &Event) -> Option<String> {
+    let log = state.book.logs.get_mut(name)?;
+    let gated = before.gated.as_ref()?;
+    if let Event::Command { verb: Verb::Approve { .. }, by } = event {
+        log.approved.insert((gated.id, by.clone()));
+    }
+    let after = &log.service;
+    if after.gated.as_ref().is_some_and(|now| now.id == gated.id) {
+        return None;
+    }
+    if after.past.iter().any(|past| past.id == gated.id) {
+        let by_itself = matches!(event, Event::Gates(_) | Event::Command { verb: Verb::Reject { .. }, .. });
+        return (by_itself && after.rollout != before.rollout)
+            .then(|| format!("{} was refused and has changed something", gated.id));
+    }
+    let begins = after.next.iter().map(|next| next.id).chain(after.rollout.iter().map(|rollout| rollout.id));
+    if !begins.into_iter().any(|id| id == gated.id) {
+        return None;
+    }
+    let said_yes = APPROVERS.iter().filter(|who| log.approved.contains(&(gated.id, (**who).to_owned()))).count();
+    if !gated.gates.approvals.is_empty() && said_yes < APPROVALS as usize {
+        return Some(format!("{} begins with {said_yes} of {APPROVALS} approvals", gated.id));
+    }
+    let Event::Gates(sight) = event else { return Some(format!("{} begins without a look at its gates", gated.id)) };
+    let is_well = |check: &Check| sight.answers.get(&check.name).is_some_and(|answer| answer.good);
+    let unwell = gated.gates.checks.iter().find(|check| !is_well(check));
+    unwell.map(|check| format!("{} begins, and check {} is not well", gated.id, check.name))
 }
 
 /// Only a way back that there is none of begins a rollout that nobody asked for: once, to a release that was good.
@@ -141,6 +183,11 @@ fn may_pass(state: &State, name: &ServiceName, rollout: &Rollout, step: usize, s
         return Some(format!("step {step} passes with {} of {} replicas", seen.candidate.ready, now.replicas));
     }
     if now.minimum_requests == 0 {
+        return None;
+    }
+    // A batch has its time, whoever came.
+    let few = now.on_time && matches!(seen.verdict, Verdict::NotEnough { .. });
+    if few {
         return None;
     }
     if !matches!(seen.verdict, Verdict::Pass { .. }) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use evenkeel_controller::Handle;
 use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
+use evenkeel_core::plan::Exchange;
 use evenkeel_core::{Phase, Service};
 
 use crate::world::{BEGINNING, State};
@@ -29,6 +30,10 @@ pub(crate) fn goes_back_without_the_store(state: &mut State) {
     let broken = overdue.filter_map(|((_, name), owed)| {
         let service = &state.book.logs.get(name)?.service;
         let rollout = service.in_flight().filter(|rollout| Some(rollout.id) == owed.rollout)?;
+        // Where stable gave up replicas it takes as much as it has replicas for.
+        if rollout.plan.exchange != Exchange::Beside {
+            return None;
+        }
         let stable_serves = rollout.stable.is_some_and(|stable| {
             let mut own =
                 state.platform.processes.iter().filter(|(id, _)| id.service == *name && id.revision == stable);
@@ -49,6 +54,7 @@ pub(crate) fn is_not_overdue(state: &mut State) {
         state.proxy.silent_until,
         state.proxy.takes_none_until,
         state.book.down_until,
+        state.book.slow_until,
         state.lives_changed,
     ];
     let is_second = state.now.since(BEGINNING).as_millis() % 1_000 < 100;
@@ -81,6 +87,9 @@ fn unrest_of(state: &State, name: &ServiceName) -> Option<String> {
     if let Some(next) = &service.next {
         return Some(format!("{name}: {} never begins", next.revision));
     }
+    if service.gated.is_some() {
+        return Some(format!("{name} waits at its gates"));
+    }
     if let Some(rollout) = service.in_flight() {
         let for_people = rollout.waiting().is_some_and(|waiting| waiting.until.is_none());
         if !for_people || matches!(rollout.phase, Phase::Stuck { .. }) {
@@ -96,12 +105,17 @@ fn runs_as_wanted(state: &State, name: &ServiceName, service: &Service) -> Optio
     let mut running: BTreeMap<Revision, u32> = BTreeMap::new();
     let own = state.platform.running().filter(|(id, _)| id.service == *name);
     own.for_each(|(id, _)| *running.entry(id.revision).or_default() += 1);
-    let wanted = service.wanted().replicas;
+    let mut wanted = service.wanted().replicas;
+    wanted.retain(|_, count| *count > 0);
     (running != wanted).then(|| format!("{name}: {running:?} run, and {wanted:?} are wanted"))
 }
 
 fn split_as_wanted(state: &State, name: &ServiceName, service: &Service) -> Option<String> {
-    let wanted = service.wanted();
+    let mut wanted = service.wanted();
+    wanted.replicas.retain(|_, count| *count > 0);
+    if service.spec.as_ref().is_some_and(|spec| spec.listen.is_none()) {
+        return state.proxy.routes(name).map(|_| format!("{name} is routed to, and has no address"));
+    }
     let candidate = wanted.candidate.filter(|(_, share)| *share > BasisPoints::NONE);
     let rest = candidate.map_or(BasisPoints::ALL, |(_, share)| share.rest());
     let stable = wanted.stable.map(|stable| (stable, rest)).filter(|(_, share)| *share > BasisPoints::NONE);

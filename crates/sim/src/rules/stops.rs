@@ -69,6 +69,8 @@ pub(crate) fn may_be_dropped(state: &mut State, life: Life, live: &[LiveRelease]
     };
     let lacking = state.book.logs.iter().find_map(lacks);
     if let Some(lacking) = lacking {
-        state.broken(format!("controller {life} has what is kept of {lacking} dropped"));
+        let kept: Vec<String> = live.iter().map(|live| format!("{} {}", live.service, live.revision)).collect();
+        let kept = kept.join(", ");
+        state.broken(format!("controller {life} has what is kept of {lacking} dropped, and only {kept} stays"));
     }
 }

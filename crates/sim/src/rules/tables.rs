@@ -1,6 +1,6 @@
 //! What the proxy may be told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use evenkeel_core::Wanted;
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName};
@@ -14,6 +14,8 @@ use crate::world::{Life, State};
 pub(crate) struct Sent {
     pub(crate) life: Life,
     decided: BTreeMap<ServiceName, Vec<Wanted>>,
+    /// Services that may be on a way back which is not in the store yet.
+    unrecorded: BTreeSet<ServiceName>,
     /// It was made for the table that was in force when it was sent.
     answers_to: bool,
 }
@@ -26,8 +28,13 @@ pub(crate) fn may_be_sent(state: &mut State, life: Life, table: &RoutingTable) -
     }
     let names = table.services.iter().map(|routes| routes.service.clone());
     let decided = names.map(|name| (name.clone(), state.book.wanted_by(life, &name))).collect();
+    let key = |name: &ServiceName| (life, name.clone());
+    let is_unrecorded =
+        |name: &ServiceName| state.book.owed.contains_key(&key(name)) || state.book.writing.contains(&key(name));
+    let names = table.services.iter().map(|routes| &routes.service);
+    let unrecorded = names.filter(|name| is_unrecorded(name)).cloned().collect();
     let answers_to = state.proxy.table.generation.0 + 1 == table.generation.0;
-    Sent { life, decided, answers_to }
+    Sent { life, decided, unrecorded, answers_to }
 }
 
 /// 1, 2 and 3: shares sum to everything; who gains can carry it, and it was decided or goes back to stable.
@@ -40,7 +47,7 @@ pub(crate) fn may_come_into_force(state: &mut State, table: &RoutingTable, sent:
     broken.iter().for_each(|what| state.broken(what));
     // Whoever is being taken over from does not know whom the newer one has started.
     if sent.answers_to && !state.going_down && state.book.holder == sent.life {
-        let broken: Vec<String> = table.services.iter().filter_map(|next| keeps_sound(state, next)).collect();
+        let broken: Vec<String> = table.services.iter().filter_map(|next| keeps_sound(state, next, sent)).collect();
         broken.iter().for_each(|what| state.broken(what));
     }
     let stopped = |state: &State, id: &ReplicaId| {
@@ -68,7 +75,12 @@ fn may_be_split(state: &State, next: &ServiceRoutes, sent: &Sent) -> Option<Stri
         return None;
     }
     let has_stable = !wanted.is_empty() && wanted.iter().all(|wanted| wanted.stable.is_some());
-    if sum == 0 && has_stable && state.proxy.routes(name).is_some_and(|r| r.releases.iter().any(|r| r.weight.get() > 0))
+    // One release goes before the other one comes.
+    let is_shut = wanted.iter().any(|wanted| wanted.shut);
+    if sum == 0
+        && has_stable
+        && !is_shut
+        && state.proxy.routes(name).is_some_and(|r| r.releases.iter().any(|r| r.weight.get() > 0))
     {
         return Some(format!("{name} loses all its shares"));
     }
@@ -88,8 +100,8 @@ fn may_be_raised(
     if !is_stable && !wanted.iter().any(|wanted| wanted.candidate == Some((revision, weight))) {
         return Some(format!("{name} {revision} gets {weight}, which nothing in the store decides"));
     }
-    let service = &state.book.logs.get(name)?.service;
-    let needed = if is_stable { 1 } else { weight.of_replicas(service.full_replicas(revision)).max(1) };
+    let decided = wanted.iter().filter(|wanted| wanted.candidate == Some((revision, weight)));
+    let needed = if is_stable { 1 } else { decided.map(|wanted| wanted.needs).min().unwrap_or(0).max(1) };
     let backends = next.releases.iter().filter(|routes| routes.revision == revision).flat_map(|r| &r.backends);
     let was_ready = |id: &ReplicaId| state.platform.processes.get(id).is_none_or(|p| p.said.ready_once);
     let ready = backends.filter(|backend| was_ready(&backend.replica)).count();
@@ -97,8 +109,8 @@ fn may_be_raised(
 }
 
 /// Backends that never gave a reason to be taken out stay as long as their release has a share that needs them.
-fn keeps_sound(state: &State, next: &ServiceRoutes) -> Option<String> {
-    let now = state.proxy.routes(&next.service)?;
+fn keeps_sound(state: &State, next: &ServiceRoutes, sent: &Sent) -> Option<String> {
+    let now = state.proxy.routes(&next.service).filter(|_| !sent.unrecorded.contains(&next.service))?;
     let service = &state.book.logs.get(&next.service)?.service;
     for routes in next.releases.iter().filter(|routes| now.weight_of(routes.revision) > BasisPoints::NONE) {
         let in_force = now.releases.iter().filter(|r| r.revision == routes.revision).flat_map(|r| &r.backends);
@@ -110,9 +122,14 @@ fn keeps_sound(state: &State, next: &ServiceRoutes) -> Option<String> {
         let sound: Vec<&ReplicaId> = in_force.map(|backend| &backend.replica).filter(|id| is_sound(id)).collect();
         let kept = sound.iter().filter(|id| routes.backends.iter().any(|backend| backend.replica == ***id)).count();
         // Where fewer are needed than there are, any of them that is ready will do.
-        let needed = routes.weight.of_replicas(service.full_replicas(routes.revision)) as usize;
+        let needed = routes.weight.of_replicas(service.full_replicas(routes.revision));
+        // Where people or batches say that there be fewer, fewer there are.
+        let decided = sent.decided.get(&next.service).map_or(&[][..], Vec::as_slice);
+        let wanted = decided.iter().filter_map(|wanted| wanted.replicas.get(&routes.revision)).min();
+        let needed = wanted.map_or(needed, |wanted| needed.min(*wanted)) as usize;
         if kept < sound.len().min(needed) && routes.backends.len() < needed {
-            return Some(format!("{} {} keeps {kept} of {sound:?}", next.service, routes.revision));
+            let of: Vec<u32> = sound.iter().map(|id| id.launch).collect();
+            return Some(format!("{} {} keeps {kept} of {of:?}, and needs {needed}", next.service, routes.revision));
         }
     }
     None
