@@ -5,7 +5,7 @@
 //! - [`args`]: what can be typed.
 //! - [`commands`]: the everyday commands.
 //! - [`up`]: starting and stopping evenkeel; the controller's process.
-//! - [`lead`]: which of several controllers leads.
+//! - [`mod@lead`]: which of several controllers leads.
 //! - [`choice`]: which store a state directory uses.
 //! - [`backup`]: what was decided, copied into a file and back.
 //! - [`plan`]: what a deploy would do.
