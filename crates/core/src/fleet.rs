@@ -453,13 +453,17 @@ impl Fleet {
             let share =
                 |weights: &BTreeMap<_, BasisPoints>, revision| weights.get(&revision).copied().unwrap_or_default();
             let in_traffic = |id: &ReplicaId| world.in_force.is_some_and(|table| table.has_backend(id));
-            let may_go = |m: &Member| matches!(m.stage, Stage::Launching { .. } | Stage::Running { .. });
+            // One that was let go may be the one that is ready, when it is another one's turn to stay.
+            let may_go = |m: &Member| !matches!(m.stage, Stage::Terminating { .. }) && (!m.is_leaving() || m.port != 0);
             // Whoever can carry something stays first: what is wanted is a number, not one slot rather than another.
             let mut ids: Vec<(_, ReplicaId)> = self
                 .members
                 .iter()
                 .filter(|(_, member)| may_go(member))
-                .map(|(id, m)| ((!m.is_ready(), !in_traffic(id), m.slot.is_none(), m.slot), id.clone()))
+                .map(|(id, m)| {
+                    let rank = (!m.book.is_ready(), m.is_leaving(), !in_traffic(id), m.slot.is_none(), m.slot);
+                    (rank, id.clone())
+                })
                 .collect();
             ids.sort_unstable();
             // On a way back batch by batch the plan says how many may go: some are missing meanwhile, and it allows for that.
@@ -475,7 +479,9 @@ impl Fleet {
                 let is_owed = has > share(&wanted, revision) && !by_batches(count);
                 let carries = if is_owed { has.of_replicas(full) } else { 0 };
                 let stays = stays.entry(revision).or_default();
-                if *stays >= count.max(carries) {
+                if *stays < count.max(carries) && member.is_leaving() {
+                    member.stage = Stage::Running { since: now };
+                } else if *stays >= count.max(carries) && !member.is_leaving() {
                     member.stage = Stage::Leaving { since: None };
                 }
                 *stays += 1;

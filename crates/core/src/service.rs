@@ -503,7 +503,17 @@ impl Service {
     fn still_gated(&self, release: &Release, deploy: &Deploy) -> Result<(Kind, Revision), Refused> {
         let differs = self.gated.as_ref().is_some_and(|gated| gated::differs(gated, deploy));
         let what = || format!("{} waits for its gates already", self.called(release.revision));
-        if differs { Ok((Kind::Deploy, release.revision)) } else { Err(Refused::NothingToDo { what: what() }) }
+        match &release.standing {
+            _ if !differs => Err(Refused::NothingToDo { what: what() }),
+            // That somebody insisted on it before is no word for this wish.
+            Standing::Bad { why } if !deploy.again => {
+                let (revision, version, why) = (release.revision, release.version.clone(), why.clone());
+                Err(Refused::RolledBackBefore { revision, version, why })
+            }
+            Standing::Untried | Standing::Good | Standing::Bad { .. } | Standing::Unjudged => {
+                Ok((Kind::Deploy, release.revision))
+            }
+        }
     }
 
     /// What deploying a release means that is known already.

@@ -405,7 +405,12 @@ impl Rollout {
         let scales = self.plan.scales_stable() && self.stable.is_some();
         let limit = if scales { TRAFFIC_LIMIT.max(self.plan.startup_limit) } else { TRAFFIC_LIMIT };
         let kept = self.replicas();
-        let returning = self.room(kept).max(self.stable_replicas()).min(self.stable_replicas);
+        let least = match self.plan.exchange {
+            Exchange::Batches { least, .. } => least,
+            Exchange::Beside | Exchange::StopFirst => 0,
+        };
+        // Whoever answers users right now does not leave to make room for itself.
+        let returning = self.room(kept).max(self.stable_replicas()).max(least).min(self.stable_replicas);
         Self { kept, returning, ..self.in_phase(Phase::RollingBack { why, until: now.after(limit) }) }
     }
 
