@@ -119,7 +119,9 @@ fn split_as_wanted(state: &State, name: &ServiceName, service: &Service) -> Opti
     let candidate = wanted.candidate.filter(|(_, share)| *share > BasisPoints::NONE);
     let rest = candidate.map_or(BasisPoints::ALL, |(_, share)| share.rest());
     let stable = wanted.stable.map(|stable| (stable, rest)).filter(|(_, share)| *share > BasisPoints::NONE);
-    let weights: BTreeMap<Revision, BasisPoints> = stable.into_iter().chain(candidate).collect();
+    // Somebody paused a rollout whose old release is gone before the new one comes: nobody has anything meanwhile.
+    let all = stable.into_iter().chain(candidate).filter(|_| !wanted.shut);
+    let weights: BTreeMap<Revision, BasisPoints> = all.collect();
     let routes = state.proxy.routes(name);
     let releases = || routes.into_iter().flat_map(|routes| &routes.releases);
     let shares = releases().filter(|r| r.weight > BasisPoints::NONE).map(|r| (r.revision, r.weight));

@@ -29,8 +29,15 @@ pub(crate) fn may_be_sent(state: &mut State, life: Life, table: &RoutingTable) -
     let names = table.services.iter().map(|routes| routes.service.clone());
     let decided = names.map(|name| (name.clone(), state.book.wanted_by(life, &name))).collect();
     let key = |name: &ServiceName| (life, name.clone());
-    let is_unrecorded =
-        |name: &ServiceName| state.book.owed.contains_key(&key(name)) || state.book.writing.contains(&key(name));
+    // Who was not answered does not know what is in the log by now.
+    let is_unheard = |name: &ServiceName| {
+        let known = state.book.known.get(&key(name)).copied().unwrap_or(0);
+        state.book.holder == life && state.book.logs.get(name).is_some_and(|log| known < log.length())
+    };
+    let is_unrecorded = |name: &ServiceName| {
+        let book = &state.book;
+        book.owed.contains_key(&key(name)) || book.writing.contains(&key(name)) || is_unheard(name)
+    };
     let names = table.services.iter().map(|routes| &routes.service);
     let unrecorded = names.filter(|name| is_unrecorded(name)).cloned().collect();
     let answers_to = state.proxy.table.generation.0 + 1 == table.generation.0;
@@ -83,6 +90,9 @@ fn may_be_split(state: &State, next: &ServiceRoutes, sent: &Sent) -> Option<Stri
         && state.proxy.routes(name).is_some_and(|r| r.releases.iter().any(|r| r.weight.get() > 0))
     {
         return Some(format!("{name} loses all its shares"));
+    }
+    if sent.unrecorded.contains(name) {
+        return None;
     }
     let raised = next.releases.iter().filter(|routes| routes.weight > before(routes.revision));
     raised.filter_map(|routes| may_be_raised(state, name, routes.revision, routes.weight, next, wanted)).next()
