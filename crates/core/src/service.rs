@@ -688,6 +688,8 @@ impl Service {
     fn queue(mut self, next: Next, now: Timestamp) -> Result<Self, Refused> {
         let revision = next.revision;
         self.next = Some(next);
+        // However often another one takes the place of the one that waits, no more are kept.
+        self.drop_old_releases();
         if let Some(rollout) = self.in_flight() {
             let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
             if let Some(rollout) = rollout.step(&away, now)? {
