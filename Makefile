@@ -4,7 +4,7 @@ CARGO ?= cargo
 BINARY = target/release/evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo strategies build test soak fmt lint bench docs
+.PHONY: help demo strategies build test soak mutations fmt lint bench docs
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ test: ## format, lints, every test, documentation
 soak: ## let simulated worlds with faults happen for FOR seconds (60) from seed FROM (0), or tell the story of SEED
 	@$(CARGO) build --quiet --locked --profile test-release -p evenkeel-sim --example soak
 	@target/test-release/examples/soak $(if $(SEED),--seed $(SEED),--for $(or $(FOR),60) $(if $(FROM),--from $(FROM)))
+
+mutations: ## plant a bug for each invariant in a copy of the tree, and tell after how many worlds it is found
+	@$(CARGO) run --quiet --locked --profile test-release -p evenkeel-sim --example mutations
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -7,7 +7,7 @@ use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timesta
 use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::{Event, Phase, Service, Wanted};
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::calls::Caller;
 use crate::rules::decisions;
@@ -184,7 +184,7 @@ impl Store for Caller {
             true => state.dice.millis(1, 3_000),
             false => Duration::ZERO,
         });
-        let (life, name, after) = (self.life, append.service.clone(), append.after);
+        let (life, name, after, began) = (self.life, append.service.clone(), append.after, Instant::now());
         let answer = if slow.is_zero() {
             self.store(slow, |state| write(state, life, append, false)).await
         } else {
@@ -192,7 +192,7 @@ impl Store for Caller {
             self.write_late(slow, append).await
         };
         // Nobody waits longer within the loop: what comes later is known once it is read.
-        if answer.is_ok() && slow < WAITED_FOR {
+        if answer.is_ok() && began.elapsed() < WAITED_FOR {
             self.yard.with(|state| state.book.known.insert((life, name), after as usize + 1));
         }
         answer

@@ -11,6 +11,13 @@ use crate::people::{Badness, badness_of};
 use crate::wishes::{APPROVALS, APPROVERS};
 use crate::world::{Life, State};
 
+/// Releases of a service: those that are kept, those in use, and some that wait for their turn.
+const RELEASES_MOST: usize = 16;
+/// Rollouts that ended.
+const ROLLOUTS_MOST: usize = 20;
+/// Entries of what one of them did.
+const MOMENTS_MOST: usize = 1_000;
+
 /// 3: a way back that was taken before it could be recorded is recorded before anything else of that service.
 pub(crate) fn owed_first(state: &mut State, life: Life, name: &ServiceName, event: &Event) {
     let key = (life, name.clone());
@@ -26,6 +33,7 @@ pub(crate) fn owed_first(state: &mut State, life: Life, name: &ServiceName, even
 pub(crate) fn may_follow(state: &mut State, name: &ServiceName, before: &Service, event: &Event) {
     let broken = [
         waits(state, name),
+        bounded(state, name),
         one_at_a_time(state, name, before, event),
         passes_gates(state, name, before, event),
         has_evidence(state, name, before, event),
@@ -51,6 +59,15 @@ pub(crate) fn in_words(before: &Service, event: &Event, after: &Service) -> Stri
     };
     let waiting = after.next.as_ref().map_or_else(String::new, |next| format!(", then {}", next.revision));
     format!("{cause}{} -> {}{waiting}", of(before), of(after))
+}
+
+/// 10: what is remembered has an end.
+fn bounded(state: &State, name: &ServiceName) -> Option<String> {
+    let Service { releases, past, promoted, .. } = &state.book.logs.get(name)?.service;
+    let moments = past.iter().map(|rollout| rollout.moments.len()).max().unwrap_or(0);
+    let most = [(releases.len(), RELEASES_MOST), (past.len(), ROLLOUTS_MOST), (promoted.len(), RELEASES_MOST)];
+    let over = most.into_iter().chain([(moments, MOMENTS_MOST)]).find(|(count, most)| count > most);
+    over.map(|(count, most)| format!("{count} are remembered, and at most {most} of a kind may be"))
 }
 
 fn waits(state: &State, name: &ServiceName) -> Option<String> {

@@ -1,6 +1,7 @@
 //! What the proxy may be told.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use evenkeel_core::Wanted;
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName};
@@ -9,6 +10,9 @@ use evenkeel_core::table::{RoutingTable, ServiceRoutes};
 use crate::platform::Process;
 use crate::proxy::weight_in;
 use crate::world::{Life, State};
+
+/// So long after the store failed a controller may not have tried it again.
+const RESTS: Duration = Duration::from_secs(3);
 
 /// A table on its way: who sent it, and what was decided by then.
 pub(crate) struct Sent {
@@ -34,9 +38,12 @@ pub(crate) fn may_be_sent(state: &mut State, life: Life, table: &RoutingTable) -
         let known = state.book.known.get(&key(name)).copied().unwrap_or(0);
         state.book.holder == life && state.book.logs.get(name).is_some_and(|log| known < log.length())
     };
+    // Who is not answered by the store rests a while, and does not even try to record a way back.
+    let shaky = state.book.down_until.max(state.book.slow_until);
+    let is_shaky = shaky > state.now || state.now.since(shaky) < RESTS;
     let is_unrecorded = |name: &ServiceName| {
         let book = &state.book;
-        book.owed.contains_key(&key(name)) || book.writing.contains(&key(name)) || is_unheard(name)
+        is_shaky || book.owed.contains_key(&key(name)) || book.writing.contains(&key(name)) || is_unheard(name)
     };
     let names = table.services.iter().map(|routes| &routes.service);
     let unrecorded = names.filter(|name| is_unrecorded(name)).cloned().collect();

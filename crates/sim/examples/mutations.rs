@@ -1,0 +1,279 @@
+//! Plants one bug at a time in a copy of the tree, each of them one line, and tells after how many worlds the simulator
+//! finds it: `mutations [--worlds 20000] [--only TEXT]`. Exit code 1 when one is never found.
+//!
+//! The copy and everything built of it are in a folder of their own, which is removed at the end.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+/// One bug: which invariant of ARCHITECTURE.md it breaks, in words, and the line.
+struct Bug {
+    invariant: u8,
+    what: &'static str,
+    file: &'static str,
+    line: &'static str,
+    instead: &'static str,
+}
+
+const FLEET: &str = "crates/core/src/fleet.rs";
+const TABLE: &str = "crates/core/src/table.rs";
+const MOVES: &str = "crates/core/src/rollout/moves.rs";
+const SERVICE: &str = "crates/core/src/service.rs";
+const KEEPER: &str = "crates/controller/src/keeper.rs";
+const RUN: &str = "crates/controller/src/run.rs";
+
+const BUGS: &[Bug] = &[
+    Bug {
+        invariant: 1,
+        what: "who is routed to is stopped",
+        file: FLEET,
+        line: "                    if table.has_backend(id) {",
+        instead: "                    if false && table.has_backend(id) {",
+    },
+    Bug {
+        invariant: 1,
+        what: "requests in flight are not waited for",
+        file: FLEET,
+        line: "                    let idle = world.in_flight.is_some_and(|in_flight| !in_flight.contains_key(id));",
+        instead: "                    let idle = true;",
+    },
+    Bug {
+        invariant: 1,
+        what: "a share is raised whoever is ready",
+        file: FLEET,
+        line: "            *weight <= had || self.ready_count(*revision) >= needed(world, *revision, *weight)",
+        instead: "            *weight <= had || self.ready_count(*revision) < 1_000",
+    },
+    Bug {
+        invariant: 1,
+        what: "SIGKILL before the time of grace is over",
+        file: "crates/controller/src/hands.rs",
+        line: "asked_to_end.get(replica).is_some_and(|at| at.elapsed() < grace);",
+        instead: "asked_to_end.get(replica).is_some_and(|at| at.elapsed() > 100 * grace);",
+    },
+    Bug {
+        invariant: 2,
+        what: "stable keeps everything beside the candidate's share",
+        file: FLEET,
+        line: "    let rest = candidate.map_or(BasisPoints::ALL, |(_, weight)| weight.rest());",
+        instead: "    let rest = candidate.map_or(BasisPoints::ALL, |_| BasisPoints::ALL);",
+    },
+    Bug {
+        invariant: 2,
+        what: "a table as old as the one in force is taken",
+        file: TABLE,
+        line: "        if self.generation <= in_force {",
+        instead: "        if self.generation < in_force {",
+    },
+    Bug {
+        invariant: 3,
+        what: "what could not be recorded is acted on",
+        file: KEEPER,
+        line: "            if !is_way_back(&event, &step.next) || may_not_write {",
+        instead: "            if may_not_write {",
+    },
+    Bug {
+        invariant: 3,
+        what: "the way back waits for the store",
+        file: KEEPER,
+        line: "    matches!(event, Event::Seen(_)) && goes_back\n",
+        instead: "    matches!(event, Event::Seen(_)) && goes_back && next.name.as_str().is_empty()\n",
+    },
+    Bug {
+        invariant: 4,
+        what: "a table of an older controller is taken",
+        file: TABLE,
+        line: "        if self.token < highest {",
+        instead: "        if self.token.0 + 1_000 < highest.0 {",
+    },
+    Bug {
+        invariant: 4,
+        what: "a late table may come into force after its controller looked",
+        file: RUN,
+        line: "            Ok(table) if self.is_settled => {",
+        instead: "            Ok(table) if self.is_settled || table.generation.0 > 0 => {",
+    },
+    Bug {
+        invariant: 5,
+        what: "no requests are enough to judge by",
+        file: "crates/analysis/src/judge.rs",
+        line: "    if have < need {",
+        instead: "    if have > need && have < need {",
+    },
+    Bug {
+        invariant: 5,
+        what: "a step passes when too few requests came",
+        file: MOVES,
+        line: "            Verdict::NotEnough { .. } if on_time || then != Then::Advance => Some(self.follows(step, now)),",
+        instead: "            Verdict::NotEnough { .. } => Some(self.follows(step, now)),\n            #[allow(unreachable_patterns)]",
+    },
+    Bug {
+        invariant: 6,
+        what: "a new controller does not trust who has traffic",
+        file: FLEET,
+        line: "                member.book.trust();",
+        instead: "                let _ = &member.book;",
+    },
+    Bug {
+        invariant: 6,
+        what: "replicas are started without knowing which run",
+        file: FLEET,
+        line: "        if world.replicas.is_none() {\n            return;\n        }\n        for (revision, count)",
+        instead: "        for (revision, count)",
+    },
+    Bug {
+        invariant: 7,
+        what: "a rollout begins while another one is in flight",
+        file: SERVICE,
+        line: "        let free = self.rollout.as_ref().is_none_or(|r| matches!(r.phase, Phase::Done { .. } | Phase::Stopping { .. }));",
+        instead: "        let free = self.rollout.as_ref().is_none_or(|r| !matches!(r.phase, Phase::Stuck { .. }));",
+    },
+    Bug {
+        invariant: 7,
+        what: "a release that was rolled back is tried again unasked",
+        file: SERVICE,
+        line: "            Standing::Bad { why } if !again => {",
+        instead: "            Standing::Bad { why } if !again && why.is_empty() => {",
+    },
+    Bug {
+        invariant: 7,
+        what: "a way back that there is none of blocks the fix",
+        file: SERVICE,
+        line: "        if let Ok(Some(ended)) = rollout.step(&away, now) {\n            self.rollout = Some(ended);\n            self.take_note();",
+        instead: "        if let Ok(Some(ended)) = rollout.step(&away, now) {\n            let _ = ended;",
+    },
+    Bug {
+        invariant: 8,
+        what: "too few requests are waited for without end",
+        file: MOVES,
+        line: "        (now >= over.after(at_most)).then(|| self.in_phase(Phase::Paused { step, weight, left, why }))",
+        instead: "        (now >= over.after(at_most * 1_000)).then(|| self.in_phase(Phase::Paused { step, weight, left, why }))",
+    },
+    Bug {
+        invariant: 8,
+        what: "replicas that never get ready are waited for without end",
+        file: MOVES,
+        line: "            let why = Why::NotReady { ready: *ready, needed, detail: detail.clone() };\n            return (now >= until).then(|| self.going_back(why, now));",
+        instead: "            let why = Why::NotReady { ready: *ready, needed, detail: detail.clone() };\n            return (now >= until && now.0 == 0).then(|| self.going_back(why, now));",
+    },
+    Bug {
+        invariant: 9,
+        what: "a log is replayed at other times",
+        file: KEEPER,
+        line: "        match self.service.step(&recorded.event, recorded.at) {",
+        instead: "        match self.service.step(&recorded.event, recorded.at.after(std::time::Duration::from_millis(1))) {",
+    },
+    Bug {
+        invariant: 9,
+        what: "a snapshot is of the state before the event",
+        file: KEEPER,
+        line: "self.write(store, at, event, due.then_some(next), ticks).await",
+        instead: "self.write(store, at, event, due.then_some(&self.service.clone()), ticks).await",
+    },
+    Bug {
+        invariant: 10,
+        what: "a share is waited for without end",
+        file: MOVES,
+        line: "const TRAFFIC_LIMIT: Duration = Duration::from_secs(30);",
+        instead: "const TRAFFIC_LIMIT: Duration = Duration::from_secs(30_000);",
+    },
+    Bug {
+        invariant: 10,
+        what: "releases are kept without end",
+        file: SERVICE,
+        line: "const RELEASES_KEPT: usize = 10;",
+        instead: "const RELEASES_KEPT: usize = 10_000;",
+    },
+];
+
+fn main() -> ExitCode {
+    let copy = std::env::temp_dir().join(format!("evenkeel-mutations-{}", std::process::id()));
+    let found = copy_tree(&copy).and_then(|()| table(&copy));
+    let _ = std::fs::remove_dir_all(&copy);
+    match found {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(what) => {
+            say(&format!("error: {what}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn table(copy: &Path) -> Result<bool, String> {
+    build(copy)?;
+    if let Some(found) = first_violation(copy)? {
+        return Err(format!("the tree as it is breaks a rule: {found}"));
+    }
+    say("| invariant | planted bug | found after worlds | by |");
+    say("| --- | --- | --- | --- |");
+    let only = option("--only");
+    let mut all = true;
+    for bug in BUGS.iter().filter(|bug| only.as_ref().is_none_or(|only| bug.what.contains(only))) {
+        let path = copy.join(bug.file);
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", bug.file))?;
+        if text.matches(bug.line).count() != 1 {
+            return Err(format!("{}: not exactly one `{}`", bug.file, bug.line.trim()));
+        }
+        std::fs::write(&path, text.replace(bug.line, bug.instead)).map_err(|error| error.to_string())?;
+        let found = build(copy).and_then(|()| first_violation(copy));
+        std::fs::write(&path, text).map_err(|error| error.to_string())?;
+        let found = found.map_err(|error| format!("{}: {error}", bug.what))?;
+        all &= found.is_some();
+        let found = found.unwrap_or_else(|| "never | nothing".to_owned());
+        say(&format!("| {} | {} | {found} |", bug.invariant, bug.what));
+    }
+    Ok(all)
+}
+
+/// What git knows of the tree, as it is right now.
+fn copy_tree(copy: &Path) -> Result<(), String> {
+    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+    let files = Command::new("git").args(list).current_dir(&root).output().map_err(|error| format!("git: {error}"))?;
+    for file in String::from_utf8_lossy(&files.stdout).split_terminator('\0') {
+        let (from, to) = (root.join(file), copy.join(file));
+        let folder = to.parent().ok_or("a file without a folder")?;
+        std::fs::create_dir_all(folder).map_err(|error| error.to_string())?;
+        // A file that git knows may have been removed.
+        if from.is_file() {
+            std::fs::copy(&from, &to).map_err(|error| format!("{file}: {error}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn build(copy: &Path) -> Result<(), String> {
+    let arguments =
+        ["build", "--quiet", "--locked", "--profile", "test-release", "-p", "evenkeel-sim", "--example", "soak"];
+    let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
+    cargo.args(arguments).current_dir(copy).env("CARGO_TARGET_DIR", copy.join("target")).env("CARGO_INCREMENTAL", "0");
+    let built = cargo.stdout(Stdio::null()).output().map_err(|error| format!("cargo: {error}"))?;
+    if built.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&built.stderr).into_owned()) }
+}
+
+/// `12 | web r1 is raised to 20 % …`: after how many worlds which rule broke; `None`: no rule did.
+fn first_violation(copy: &Path) -> Result<Option<String>, String> {
+    let worlds = option("--worlds").unwrap_or_else(|| "20000".to_owned());
+    let soak = copy.join("target/test-release/examples/soak");
+    let told = Command::new(soak).args(["--first", "--worlds", &worlds]).stderr(Stdio::null()).output();
+    let told = told.map_err(|error| format!("soak: {error}"))?;
+    let text = String::from_utf8_lossy(&told.stdout);
+    let of_seed = |line: &str| {
+        let (seed, what) = line.strip_prefix("seed ")?.split_once(": ")?;
+        Some((seed.parse::<u64>().ok()?, what.to_owned()))
+    };
+    let first = text.lines().filter_map(of_seed).min();
+    let short = |what: &str| what.chars().take(110).collect::<String>().replace('|', "/");
+    Ok(first.map(|(seed, what)| format!("{} | {}", seed + 1, short(&what))))
+}
+
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
+fn say(line: &str) {
+    // Whoever closed our output does not want to hear it.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
