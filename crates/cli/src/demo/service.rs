@@ -128,8 +128,11 @@ async fn answer(
     records: &Records,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.uri().path() == "/health" {
-        let status = if behaviour.is_unready { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-        return Ok(response(status, &behaviour.version, format!("{status}\n")));
+        let (status, said) = match behaviour.is_unready {
+            true => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+            false => (StatusCode::OK, "ok\n"),
+        };
+        return Ok(response(status, &behaviour.version, said.into()));
     }
     let arrived = records.clock.now();
     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
