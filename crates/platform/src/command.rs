@@ -5,11 +5,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio::{join, select};
 
 use crate::http::Span;
 use crate::limits::restore_open_files;
@@ -37,32 +38,38 @@ pub(crate) struct End {
 /// # Errors
 /// The program cannot be started.
 pub(crate) async fn run_to_end(command: &mut Command, limit: Duration) -> io::Result<End> {
+    // One pipe for both, so that what was written last is read last.
+    let (from, to) = io::pipe()?;
+    let from = Receiver::from_owned_fd(from.into())?;
     command.process_group(0).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
+    command.stdin(Stdio::null()).stdout(to.try_clone()?).stderr(to);
+    let spawned = command.spawn();
+    // The command keeps what it was given, and a pipe that is held ends for nobody.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = spawned?;
     child.id().into_iter().for_each(restore_open_files);
     let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     let group = Group(leader);
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let mut readers = JoinSet::new();
-    let (tails, mut ends) = unbounded_channel();
-    if let Some(out) = out {
-        readers.spawn(read_tail(out, tails.clone()));
-    }
-    if let Some(err) = err {
-        readers.spawn(read_tail(err, tails.clone()));
-    }
-    drop(tails);
-    let ended = timeout(limit, child.wait()).await;
-    // Whatever it left behind in its group holds nothing open any more. While there is any, its number is nobody else's.
-    drop(group);
+    let over = Notify::new();
+    let waiting = async {
+        let ended = timeout(limit, child.wait()).await;
+        // Whatever it left behind in its group holds nothing open any more. While there is any, its number is nobody else's.
+        drop(group);
+        over.notify_one();
+        ended
+    };
     let mut output = Vec::new();
-    let all = async {
-        while let Some(part) = ends.recv().await {
-            keep_tail(&mut output, &part);
+    let last = async {
+        over.notified().await;
+        sleep(OUTPUT_LIMIT).await;
+    };
+    let reading = async {
+        select! {
+            () = read_tail(from, &mut output) => (),
+            () = last => (),
         }
     };
-    let _ = timeout(OUTPUT_LIMIT, all).await;
+    let (ended, ()) = join!(waiting, reading);
     let how = match &ended {
         Ok(Ok(status)) => status.to_string().replace("exit status: ", "exit status "),
         Ok(Err(error)) => format!("its end is not known: {error}"),
@@ -83,19 +90,12 @@ impl Drop for Group {
     }
 }
 
-/// Reads to the end, and passes the last of it on.
-async fn read_tail(mut from: impl AsyncRead + Unpin, to: UnboundedSender<Vec<u8>>) {
-    let mut tail = Vec::new();
+/// Reads to the end; only the last of it is kept.
+async fn read_tail(mut from: Receiver, kept: &mut Vec<u8>) {
     let mut part = [0; 4 << 10];
     while let Ok(read @ 1..) = from.read(&mut part).await {
-        keep_tail(&mut tail, &part[..read]);
+        kept.extend_from_slice(&part[..read]);
+        let surplus = kept.len().saturating_sub(OUTPUT_BYTES);
+        kept.drain(..surplus);
     }
-    let _ = to.send(tail);
-}
-
-/// Adds to what is kept, of which only the end stays.
-fn keep_tail(kept: &mut Vec<u8>, part: &[u8]) {
-    kept.extend_from_slice(part);
-    let surplus = kept.len().saturating_sub(OUTPUT_BYTES);
-    kept.drain(..surplus);
 }
