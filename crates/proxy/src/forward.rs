@@ -61,8 +61,8 @@ struct Attempts {
     failed: Vec<Rc<Replica>>,
     /// Resting connections have proved stale.
     fresh_only: bool,
-    /// The request may have reached a replica twice: not a third time.
-    repeated: bool,
+    /// It broke a connection that was fresh and was sent to another replica: not to a third one.
+    elsewhere: bool,
 }
 
 /// Why an attempt brought no answer.
@@ -217,7 +217,8 @@ impl Exchange {
                 self.spare_failed().or_else(|| self.next_replica()).ok_or(Refusal::NO_ANSWER)
             }
             // The replica closed a resting connection just as we used it: its right, and no fault.
-            Miss::Broken { reused: true } if self.outgoing.is_repeatable() && !self.attempts.repeated => {
+            // Happens once: from here on connections are fresh.
+            Miss::Broken { reused: true } if self.outgoing.is_repeatable() => {
                 self.attempts.fresh_only = true;
                 self.repeat().or_else(|| self.spare_failed()).ok_or(Refusal::NO_ANSWER)
             }
@@ -308,17 +309,14 @@ impl Exchange {
     }
 
     fn repeat_elsewhere(&mut self) -> Option<()> {
-        if !self.outgoing.is_harmless() {
+        if !self.outgoing.is_harmless() || std::mem::replace(&mut self.attempts.elsewhere, true) {
             return None;
         }
         self.next_replica().and_then(|()| self.repeat())
     }
 
-    /// Reads the request's head again, once.
+    /// Reads the request's head again.
     fn repeat(&mut self) -> Option<()> {
-        if std::mem::replace(&mut self.attempts.repeated, true) {
-            return None;
-        }
         let head = self.client.watch.gate.borrow().head_again()?;
         self.outgoing.repeat(head, &self.client.sender);
         Some(())

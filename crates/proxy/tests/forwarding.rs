@@ -271,6 +271,27 @@ fn a_replica_that_breaks_a_fresh_connection_counts_as_no_answer_even_where_anoth
 }
 
 #[test]
+fn a_replica_that_dies_in_the_middle_of_a_repeated_request_loses_none_that_another_can_answer() {
+    let mut proxy = Proxy::start(1);
+    let listen = proxy.listen();
+    // Its first connection answers one request and breaks at the second; every later one breaks at its first.
+    let is_dying = AtomicBool::new(false);
+    let dying = upstream(move |stream| {
+        let mut wire = Wire::over(stream);
+        wire.read_head();
+        if !is_dying.swap(true, Ordering::SeqCst) {
+            wire.send(OK);
+            wire.read_head();
+        }
+    });
+    proxy.apply(table(1, listen, &[(100, &[dying, saying("ok")])]));
+    let mut wire = Wire::to(listen);
+    for _ in 0..30 {
+        assert_eq!(wire.get("/").text(), "ok");
+    }
+}
+
+#[test]
 fn what_may_have_been_done_is_not_done_twice() {
     let mut proxy = Proxy::start(1);
     let listen = proxy.listen();
