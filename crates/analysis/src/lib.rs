@@ -5,11 +5,13 @@
 //!
 //! - [`histogram`]: how long did requests take, in mergeable buckets?
 //! - [`counts`]: what happened to the requests of one release?
+//! - [`answers`]: with which status did it answer which method?
 //! - [`window`]: what happened lately?
 //! - [`objective`]: which limit must hold, and how is it written?
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
 //! - [`interval`]: between which values does a share lie? For describing, not for deciding.
 
+pub mod answers;
 pub mod counts;
 pub mod histogram;
 pub mod interval;
@@ -17,6 +19,7 @@ pub mod judge;
 pub mod objective;
 pub mod window;
 
+pub use answers::{Answers, Method};
 pub use counts::{Counts, Outcome};
 pub use histogram::Histogram;
 pub use judge::{Finding, Verdict};

@@ -250,6 +250,7 @@ mod tests {
             replicas: Vec::new(),
             recent: Counts::default(),
             total: Counts::default(),
+            answers: evenkeel_analysis::Answers::default(),
             shielded: 0,
             pinned: Counts::default(),
             mirrored: Counts::default(),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use evenkeel_analysis::Verdict;
-use evenkeel_core::fleet::{Action, Fleet, World};
+use evenkeel_core::fleet::{Action, Fleet, Listed, World};
 use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored, TickRecord};
@@ -490,10 +490,11 @@ impl Keeper {
         let releases = service.releases.values().rev().map(|release| {
             let revision = release.revision;
             let total = self.meter.total(revision);
-            let own = self.fleet.list().filter(|(id, ..)| id.revision == revision);
-            let replicas = own.map(|(id, port, state, detail)| ReplicaStatus {
+            let own = self.fleet.list().filter(|listed| listed.id.revision == revision);
+            let replicas = own.map(|Listed { id, port, pid, state, detail }| ReplicaStatus {
                 name: id.to_string(),
                 port,
+                pid,
                 state: state.to_owned(),
                 detail: detail.to_owned(),
             });
@@ -511,6 +512,7 @@ impl Keeper {
                 replicas: replicas.collect(),
                 recent: self.meter.recent(revision),
                 total: total.counts,
+                answers: self.meter.answers(revision),
                 shielded: total.shielded,
                 pinned: total.pinned,
                 mirrored: total.mirrored,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_analysis::{Counts, Window};
+use evenkeel_analysis::{Answers, Counts, Window};
 use evenkeel_core::evidence::Tally;
 use evenkeel_core::ids::{Revision, Timestamp};
 use evenkeel_core::ports::ReleaseReport;
@@ -31,6 +31,8 @@ struct Dial {
     /// Everything counted since the controller started, whatever proxy counted it.
     total: Tally,
     recent: Window,
+    /// Requests by method and status: as last reported, and since the controller started.
+    answers: (Answers, Answers),
     /// Copies that were not sent: as last reported, and since the controller started.
     dropped: (u64, u64),
 }
@@ -53,6 +55,7 @@ impl Meter {
         for release in releases {
             let dial = self.releases.entry(release.revision).or_insert_with(Dial::new);
             dial.take_dropped(release.mirror_dropped, is_first);
+            dial.take_answers(&release.answers, is_first);
             let Some(new) = dial.take(release) else { continue };
             // What was counted before this controller looked is not for it to judge.
             if is_first {
@@ -103,6 +106,11 @@ impl Meter {
         self.releases.get(&revision).map_or_else(Tally::default, |dial| dial.total.clone())
     }
 
+    /// Requests to a release by method and status since the controller started.
+    pub(crate) fn answers(&self, revision: Revision) -> Answers {
+        self.releases.get(&revision).map_or_else(Answers::default, |dial| dial.answers.1.clone())
+    }
+
     /// Copies to a release that were not sent since the controller started.
     pub(crate) fn mirror_dropped(&self, revision: Revision) -> u64 {
         self.releases.get(&revision).map_or(0, |dial| dial.dropped.1)
@@ -111,19 +119,31 @@ impl Meter {
 
 impl Dial {
     fn new() -> Self {
-        Self { reported: Tally::default(), total: Tally::default(), recent: Window::new(SHOWN), dropped: (0, 0) }
+        let [reported, total] = std::array::from_fn(|_| Tally::default());
+        let answers = (Answers::default(), Answers::default());
+        Self { reported, total, recent: Window::new(SHOWN), answers, dropped: (0, 0) }
     }
 
     /// A proxy that started anew counts from zero.
     fn restart(&mut self) {
         self.reported = Tally::default();
         self.dropped.0 = 0;
+        self.answers.0 = Answers::default();
     }
 
     fn take_dropped(&mut self, reported: u64, is_first: bool) {
         let before = std::mem::replace(&mut self.dropped.0, reported);
         if !is_first {
             self.dropped.1 += reported.saturating_sub(before);
+        }
+    }
+
+    fn take_answers(&mut self, reported: &Answers, is_first: bool) {
+        if self.answers.0 != *reported {
+            let before = std::mem::replace(&mut self.answers.0, reported.clone());
+            if !is_first {
+                self.answers.1.merge(&reported.since(&before));
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use evenkeel_analysis::{Counts, Verdict};
+use evenkeel_analysis::{Answers, Counts, Verdict};
 use evenkeel_core::choice::StickyBy;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
@@ -120,6 +120,9 @@ pub struct ReleaseStatus {
     pub recent: Counts,
     /// Requests since the controller started.
     pub total: Counts,
+    /// The same by method and exact status.
+    #[serde(default)]
+    pub answers: Answers,
     /// Those of them that it failed and the stable release answered.
     #[serde(default)]
     pub shielded: u64,
@@ -143,6 +146,9 @@ pub struct ReplicaStatus {
     pub port: u16,
     /// `launching`, `starting`, `ready`, `draining` or `stopping`.
     pub state: String,
+    /// Its process, which leads a process group of its own; 0 where it is not known.
+    #[serde(default)]
+    pub pid: u32,
     /// The last bad probe answer; empty when there was none.
     pub detail: String,
 }

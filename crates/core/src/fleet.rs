@@ -53,10 +53,27 @@ pub struct Fleet {
 #[derive(Debug, Clone)]
 struct Member {
     port: u16,
+    /// Its process; 0 while the platform has not listed it.
+    pid: u32,
     book: ProbeBook,
     stage: Stage,
     /// Adopted without a slot until one is found for it.
     slot: Option<(Revision, u32)>,
+}
+
+/// A replica as people are shown it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed<'a> {
+    /// Which one.
+    pub id: &'a ReplicaId,
+    /// Its port; 0 while the platform has not listed it.
+    pub port: u16,
+    /// Its process; 0 while the platform has not listed it.
+    pub pid: u32,
+    /// Its state in a word.
+    pub state: &'static str,
+    /// The last bad probe answer; empty when there was none.
+    pub detail: &'a str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -246,9 +263,12 @@ impl Fleet {
         ready.map(|(id, member)| (id.clone(), member.port)).collect()
     }
 
-    /// Every replica with its state in a word, for people.
-    pub fn list(&self) -> impl Iterator<Item = (&ReplicaId, u16, &'static str, &str)> {
-        self.members.iter().map(|(id, member)| (id, member.port, member.state(), member.book.detail()))
+    /// Every replica, for people.
+    pub fn list(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.members.iter().map(|(id, member)| {
+            let (Member { port, pid, .. }, state, detail) = (member, member.state(), member.book.detail());
+            Listed { id, port: *port, pid: *pid, state, detail }
+        })
     }
 
     /// The newest launch of a release, whose log tells why it did not start.
@@ -379,6 +399,7 @@ impl Fleet {
         }
         if let Some(member) = self.members.get_mut(id) {
             member.book.runs_since(replica.started);
+            member.pid = replica.pid;
         }
     }
 
@@ -389,7 +410,8 @@ impl Fleet {
         }
         let probes = probes_of(id, world);
         let book = ProbeBook::new(&probes, now);
-        self.members.insert(id.clone(), Member { port, book, stage: Stage::Running { since: now }, slot: None });
+        self.members
+            .insert(id.clone(), Member { port, pid: 0, book, stage: Stage::Running { since: now }, slot: None });
     }
 
     /// Gives slots to replicas that have none, to those first that have traffic, then to the newest; the rest is surplus.
@@ -555,6 +577,7 @@ impl Fleet {
                 let id = ReplicaId { service: self.service.clone(), revision: *revision, launch: *launch };
                 let member = Member {
                     port: 0,
+                    pid: 0,
                     book: ProbeBook::new(&Probes::default(), now),
                     stage: Stage::Launching { since: now },
                     slot: Some((*revision, n)),

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_analysis::Counts;
+use evenkeel_analysis::{Answers, Counts};
 use serde::{Deserialize, Serialize};
 
 use crate::gate::Check;
@@ -406,6 +406,9 @@ pub struct ReleaseReport {
     pub revision: Revision,
     /// Requests of users, chosen by weight.
     pub counts: Counts,
+    /// The same by method and exact status.
+    #[serde(default)]
+    pub answers: Answers,
     /// Requests to its preview address; never part of a judgement.
     pub preview: Counts,
     /// Requests of users that it failed and the stable release answered; `counts` has the failures.
@@ -427,12 +430,14 @@ impl ReleaseReport {
     #[must_use]
     pub fn new(service: ServiceName, revision: Revision) -> Self {
         let [counts, preview, pinned, mirrored] = std::array::from_fn(|_| Counts::default());
-        Self { service, revision, counts, preview, shielded: 0, pinned, mirrored, mirror_dropped: 0 }
+        let answers = Answers::default();
+        Self { service, revision, counts, answers, preview, shielded: 0, pinned, mirrored, mirror_dropped: 0 }
     }
 
     /// Adds everything that was counted of the same release elsewhere.
     pub fn merge(&mut self, other: &Self) {
         self.counts.merge(&other.counts);
+        self.answers.merge(&other.answers);
         self.preview.merge(&other.preview);
         self.shielded += other.shielded;
         self.pinned.merge(&other.pinned);

@@ -1,11 +1,12 @@
 //! evenkeel's own exposition: what every release serves, and what evenkeel does, for Prometheus.
 //!
-//! Labels are bounded: services and their kept releases, classes of status. `status` is the class with its digits
-//! open (`2xx`), which `status=~"2.."` matches too; `none` where a release gave no answer.
+//! Labels are bounded: services and their kept releases, methods that are told apart, and a few dozen statuses. `status`
+//! of a user's request is its number, and `none` where the release gave no answer; elsewhere it is the class with its
+//! digits open (`2xx`), which `status=~"2.."` matches too.
 
 use std::fmt::Write as _;
 
-use evenkeel_analysis::Counts;
+use evenkeel_analysis::{Answers, Counts, Method};
 use evenkeel_controller::status::{Overview, ReleaseStatus, RolloutStatus, ServiceStatus};
 use evenkeel_core::Outcome;
 use prometheus_client::collector::Collector;
@@ -50,7 +51,7 @@ impl Collector for Shown {
         let mut looping = Vec::new();
         for (service, release) in services.iter().flat_map(|s| s.releases.iter().map(move |r| (s, r))) {
             let labels = labels(service, release);
-            requests.extend(classes(&labels, &release.total));
+            requests.extend(answers(&labels, &release.answers));
             shielded.push((labels.clone(), release.shielded));
             pinned.extend(classes(&labels, &release.pinned));
             mirrored.extend(classes(&labels, &release.mirrored));
@@ -62,7 +63,7 @@ impl Collector for Shown {
             up.push((labels.clone(), i64::from(release.ready)));
             weight.push((labels, i64::from(release.weight.get())));
         }
-        counters(&mut encoder, "http_requests", "Requests by release and class of status", requests)?;
+        counters(&mut encoder, "http_requests", "Requests by release, status and method", requests)?;
         let help = "Requests that the release failed and the stable release answered";
         counters(&mut encoder, "evenkeel_shielded_requests", help, shielded)?;
         let help = "Requests that a pin sent to the release, not part of http_requests";
@@ -117,6 +118,15 @@ fn labels(service: &ServiceStatus, release: &ReleaseStatus) -> Labels {
     labels.push(("version", release.version.clone()));
     labels.push(("role", role.to_owned()));
     labels
+}
+
+fn answers(labels: &Labels, answers: &Answers) -> Vec<(Labels, u64)> {
+    let with = |(status, method, count): (String, Method, u64)| {
+        let mut labels = labels.clone();
+        labels.extend([("status", status), ("method", method.name().to_owned())]);
+        (labels, count)
+    };
+    answers.iter().map(with).collect()
 }
 
 fn classes(labels: &Labels, counts: &Counts) -> Vec<(Labels, u64)> {
@@ -222,6 +232,10 @@ mod tests {
         total.record(Ended::Answered(200), 3_000);
         total.record(Ended::Answered(503), 30_000);
         total.record(Ended::NoAnswer, 30_000);
+        let mut answers = Answers::default();
+        answers.record(Method::Get, Ended::Answered(200));
+        answers.record(Method::Post, Ended::Answered(503));
+        answers.record(Method::Get, Ended::NoAnswer);
         let (mut pinned, mut mirrored) = (Counts::default(), Counts::default());
         pinned.record(Ended::Answered(404), 3_000);
         mirrored.record(Ended::NoAnswer, 3_000);
@@ -261,6 +275,7 @@ mod tests {
             replicas: Vec::new(),
             recent: Counts::default(),
             total,
+            answers,
             shielded: 1,
             pinned,
             mirrored,
@@ -281,9 +296,9 @@ mod tests {
         let text = exposition(&Overview { services: vec![service], store_bytes: Some(4096), ..Overview::default() });
         let labels = r#"service="web",environment="production",release="r3",version="1.4.2",role="stable""#;
         for line in [
-            format!(r#"http_requests_total{{{labels},status="2xx"}} 1"#),
-            format!(r#"http_requests_total{{{labels},status="5xx"}} 1"#),
-            format!(r#"http_requests_total{{{labels},status="none"}} 1"#),
+            format!(r#"http_requests_total{{{labels},status="200",method="GET"}} 1"#),
+            format!(r#"http_requests_total{{{labels},status="503",method="POST"}} 1"#),
+            format!(r#"http_requests_total{{{labels},status="none",method="GET"}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{le="0.005",{labels}}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{le="+Inf",{labels}}} 2"#),
             format!(r#"evenkeel_shielded_requests_total{{{labels}}} 1"#),

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use evenkeel_analysis::Outcome;
+use evenkeel_analysis::{Method, Outcome};
 use http::header::{CONNECTION, HOST};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -187,7 +187,7 @@ impl Client {
         };
         let entry = Entry { audience, ..entry };
         let chosen = entry.routes.release(release);
-        let tally = Tally::begin(chosen.counts.clone(), audience, now);
+        let tally = Tally::begin(chosen.counts.clone(), audience, Method::of(request.method().as_str()), now);
         let outgoing = Outgoing::prepare(request, &self.sender, now, entry.keeping(chosen.revision));
         let (release, in_flight, spared) = match chosen.pick(&[], &mut random, now) {
             Some(replica) => (release, InFlight::at(replica), None),

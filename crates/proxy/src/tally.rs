@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_analysis::{Counts, Histogram, Outcome};
+use evenkeel_analysis::{Answers, Counts, Histogram, Method, Outcome};
 use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_wire::proxy::ReleaseReport;
 use tokio::time::Instant;
@@ -16,6 +16,8 @@ use crate::limits::RELEASES_KEPT;
 #[derive(Debug, Default)]
 pub(crate) struct ReleaseCounts {
     users: RefCell<Counts>,
+    /// What `users` has counted, by method and exact status.
+    answers: RefCell<Answers>,
     preview: RefCell<Counts>,
     shielded: Cell<u64>,
     pinned: RefCell<Counts>,
@@ -86,6 +88,7 @@ impl Ledger {
         let all = self.0.iter().flat_map(|(service, releases)| releases.iter().map(move |(r, c)| (service, *r, c)));
         let reports = all.map(|(service, revision, counts)| ReleaseReport {
             counts: counts.users.borrow().clone(),
+            answers: counts.answers.borrow().clone(),
             preview: counts.preview.borrow().clone(),
             shielded: counts.shielded.get(),
             pinned: counts.pinned.borrow().clone(),
@@ -103,13 +106,14 @@ impl Ledger {
 pub(crate) struct Tally {
     counts: Rc<ReleaseCounts>,
     audience: Audience,
+    method: Method,
     started: Instant,
     settled: Cell<Option<Outcome>>,
 }
 
 impl Tally {
-    pub(crate) fn begin(counts: Rc<ReleaseCounts>, audience: Audience, started: Instant) -> Self {
-        Self { counts, audience, started, settled: Cell::new(None) }
+    pub(crate) fn begin(counts: Rc<ReleaseCounts>, audience: Audience, method: Method, started: Instant) -> Self {
+        Self { counts, audience, method, started, settled: Cell::new(None) }
     }
 
     /// Counts the outcome, seen at `now`; only the first one counts.
@@ -130,7 +134,10 @@ impl Tally {
 
     fn record(&self, outcome: Outcome, took: Duration) {
         let counts = match self.audience {
-            Audience::Users => &self.counts.users,
+            Audience::Users => {
+                self.counts.answers.borrow_mut().record(self.method, outcome);
+                &self.counts.users
+            }
             Audience::Pinned => &self.counts.pinned,
             Audience::Preview => &self.counts.preview,
         };
@@ -156,9 +163,9 @@ mod tests {
         let web = ServiceName::new("web").unwrap();
         let held = ledger.release(&web, Revision(1));
         for revision in 2..100 {
-            Tally::begin(ledger.release(&web, Revision(revision)), Audience::Users, Instant::now());
+            Tally::begin(ledger.release(&web, Revision(revision)), Audience::Users, Method::Get, Instant::now());
         }
-        Tally::begin(held.clone(), Audience::Preview, Instant::now());
+        Tally::begin(held.clone(), Audience::Preview, Method::Get, Instant::now());
         ledger.forget_old();
         let kept: Vec<u32> = ledger.report().iter().map(|r| r.revision.0).collect();
         assert_eq!((kept.len(), kept[0], kept[1]), (RELEASES_KEPT, 1, 37));
@@ -167,10 +174,11 @@ mod tests {
     #[test]
     fn a_request_counts_once() {
         let counts = Rc::new(ReleaseCounts::default());
-        let tally = Tally::begin(counts.clone(), Audience::Users, Instant::now());
+        let tally = Tally::begin(counts.clone(), Audience::Users, Method::Get, Instant::now());
         tally.settle(Outcome::NoAnswer, Instant::now());
         tally.settle(Outcome::Answered(200), Instant::now());
         drop(tally);
+        assert_eq!(counts.answers.borrow().iter().collect::<Vec<_>>(), [("none".to_owned(), Method::Get, 1)]);
         let counts = counts.users.borrow();
         assert_eq!((counts.requests(), counts.no_answer, counts.client_gone), (1, 1, 0));
     }

@@ -49,6 +49,26 @@ fn a_release_whose_replicas_all_refuse_is_no_answer_and_is_tried_again_the_next_
 }
 
 #[test]
+fn requests_are_counted_by_method_and_exact_status() {
+    let mut proxy = Proxy::start(2);
+    let listen = proxy.listen();
+    let as_asked = upstream(|stream| {
+        let mut wire = Wire::over(stream);
+        while let Some(Message { line, .. }) = wire.read_message() {
+            let status = line.split(['/', ' ']).nth(2).unwrap_or_default().to_owned();
+            wire.send(format!("HTTP/1.1 {status} As Asked\r\ncontent-length: 0\r\n\r\n"));
+        }
+    });
+    proxy.apply(table(1, listen, &[(100, &[as_asked])]));
+    for asked in ["GET /200", "GET /200", "GET /404", "POST /503", "BREW /418"] {
+        Wire::to(listen).request(&format!("{asked} HTTP/1.1\r\nhost: web\r\ncontent-length: 0\r\n\r\n"));
+    }
+    let counted = proxy.wait_for_release(|r| r.counts.requests() == 5);
+    let answers: Vec<String> = counted.answers.iter().map(|(s, m, n)| format!("{} {s} {n}", m.name())).collect();
+    assert_eq!(answers, ["GET 200 2", "GET 404 1", "other 418 1", "POST 503 1"]);
+}
+
+#[test]
 fn connections_are_kept_on_both_sides() {
     let mut proxy = Proxy::start(1);
     let listen = proxy.listen();
