@@ -9,10 +9,12 @@
 //! - [`window`]: what happened lately?
 //! - [`objective`]: which limit must hold, and how is it written?
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
+//! - [`evidence`]: is a candidate harmful? Evidence that is right at every moment, however often one looks.
 //! - [`interval`]: between which values does a share lie? For describing, not for deciding.
 
 pub mod answers;
 pub mod counts;
+pub mod evidence;
 pub mod histogram;
 pub mod interval;
 pub mod judge;
