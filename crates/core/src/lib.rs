@@ -18,6 +18,7 @@
 //! - [`probe`]: is a replica started, alive, ready?
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
+//! - [`breaker`]: may the next call to a dependency be made?
 //! - [`choice`]: which requests go where for what they are.
 //! - [`lease`]: who of several controllers leads, and when another one takes over.
 //! - [`span`]: spans of time as people read them.
@@ -25,6 +26,7 @@
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod breaker;
 pub mod choice;
 pub mod evidence;
 pub mod fleet;
