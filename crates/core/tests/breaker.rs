@@ -420,8 +420,8 @@ fn deed() -> impl Strategy<Value = Deed> {
 
 fn policy() -> impl Strategy<Value = Policy> {
     let over = prop_oneof![(1..30_u32).prop_map(Span::Calls), (1..60_u64).prop_map(|s| Span::Time(seconds(s)))];
-    let slow = proptest::option::of((1..=100_u8).prop_map(|p| (Share::percent(p).unwrap(), seconds(2))));
-    let failing = proptest::option::of((1..=100_u8).prop_map(|p| Share::percent(p).unwrap()));
+    let slow = proptest::option::of((1..=100_u8).prop_map(|p| (Share::percent(p).expect("a percentage"), seconds(2))));
+    let failing = proptest::option::of((1..=100_u8).prop_map(|p| Share::percent(p).expect("a percentage")));
     let trip = (1..8_u32, failing, slow, over, 1..10_u32).prop_map(|(in_a_row, failing, slow, over, minimum_calls)| {
         Trip { in_a_row: Some(in_a_row), failing, slow, over, minimum_calls }
     });
