@@ -29,6 +29,7 @@
 //! - [`one_arm`]: does it break an absolute limit?
 //! - [`owner`]: whose are first failures, for sessions?
 //! - [`blocks`]: is it the worst of several groups, for clustered failures?
+//! - [`stream`]: a single test, line by line.
 //! - [`watch`]: does what all this rests on hold here?
 
 pub mod bet;
@@ -41,6 +42,7 @@ pub mod one_arm;
 pub mod owner;
 pub mod pot;
 pub mod rate;
+pub mod stream;
 pub mod two_arm;
 pub mod watch;
 

@@ -338,6 +338,7 @@ impl CompareLatency {
             extra: settings.latency_extra,
             caution: 20.0,
             rho: settings.stake,
+            eta: 1.0,
             half_life_s: settings.half_life_s,
             share_cuts: 0.5,
         };

@@ -17,7 +17,7 @@ const CUT_QUANTILES: [f64; 4] = [0.5, 0.9, 0.99, 0.997];
 const CUT_BEYOND: [usize; 2] = [8, 21];
 const CUTS: usize = CUT_QUANTILES.len() + CUT_BEYOND.len();
 /// How many of the requests that were faster than a cut became slower, as the experts believe.
-const CUT_LIFTS: [f64; 5] = [0.9, 0.3, 0.1, 0.03, 0.01];
+pub(crate) const CUT_LIFTS: [f64; 5] = [0.9, 0.3, 0.1, 0.03, 0.01];
 /// An expert idles unless it believes in more than so many times what stable has beyond the cut.
 const CUT_RATIO: f64 = 1.1;
 /// The learned expert sees bins between these quantiles of stable …
@@ -93,6 +93,7 @@ pub struct Latency {
     stable: Vec<f64>,
     candidate: Vec<f64>,
     cuts: [Cut; CUTS],
+    lifts: Vec<f64>,
     /// The last bucket of every bin of the learned expert.
     bins: Vec<usize>,
     pot: Pot,
@@ -110,6 +111,8 @@ pub struct LatencySetting {
     pub caution: f64,
     /// The part of the wealth that is bet at the start.
     pub rho: f64,
+    /// How boldly to bet, more than 0 and at most 1.
+    pub eta: f64,
     /// After so many seconds half of what was seen is forgotten.
     pub half_life_s: f64,
     /// The part of the stake that goes to cuts, more than 0 and less than 1; the rest goes to the learned expert.
@@ -146,14 +149,18 @@ impl Latency {
     /// Starts from stable's latencies before the rollout, counts per bucket, at least two buckets.
     #[must_use]
     pub fn new(history: &[u64], setting: LatencySetting) -> Self {
+        Self::betting_on(CUT_LIFTS.to_vec(), history, setting)
+    }
+
+    /// The same with other beliefs about what became slower than a cut.
+    pub(crate) fn betting_on(lifts: Vec<f64>, history: &[u64], setting: LatencySetting) -> Self {
         let stable: Vec<f64> = history.iter().map(|count| *count as f64).collect();
-        let experts = CUTS * CUT_LIFTS.len();
+        let experts = CUTS * lifts.len();
         let each = setting.share_cuts / experts as f64;
         let mut pot = Pot::new(std::iter::repeat_n(each, experts).chain([1.0 - setting.share_cuts]));
         pot.inject(setting.rho);
-        let (candidate, cuts, bins, factors) =
-            (vec![0.0; stable.len()], <[Cut; CUTS]>::default(), Vec::new(), Vec::new());
-        let mut latency = Self { setting, stable, candidate, cuts, bins, pot, factors: (0, factors) };
+        let (candidate, cuts, bins) = (vec![0.0; stable.len()], <[Cut; CUTS]>::default(), Vec::new());
+        let mut latency = Self { setting, stable, candidate, cuts, lifts, bins, pot, factors: (0, Vec::new()) };
         latency.refit();
         latency
     }
@@ -189,7 +196,7 @@ impl Latency {
             if let Some(weight) = split(group.weight, candidates, stables) {
                 self.bet_on_cuts(group, weight, candidates, stables);
                 let gain = self.learned_gain(group, weight, &ratios[..self.bins.len()]);
-                self.pot.gain(CUTS * CUT_LIFTS.len(), gain);
+                self.pot.gain(CUTS * self.lifts.len(), self.setting.eta * gain);
             }
         }
         self.keep(groups, dt_s);
@@ -198,12 +205,13 @@ impl Latency {
 
     fn bet_on_cuts(&mut self, group: &LatencyGroup<'_>, weight: f64, candidates: u64, stables: u64) {
         self.solve(weight);
-        for (at, (cut, factors)) in self.cuts.iter().zip(self.factors.1.chunks(CUT_LIFTS.len())).enumerate() {
+        for (at, (cut, factors)) in self.cuts.iter().zip(self.factors.1.chunks(self.lifts.len())).enumerate() {
             let beyond = |counts: &[u64]| counts[cut.bucket + 1..].iter().sum();
             let (candidate, stable) =
                 (Seen::new(candidates, beyond(group.candidate)), Seen::new(stables, beyond(group.stable)));
             for (lift, factors) in factors.iter().enumerate() {
-                self.pot.gain(at * CUT_LIFTS.len() + lift, factors.gain(candidate, stable));
+                let gain = self.setting.eta * factors.gain(candidate, stable);
+                self.pot.gain(at * self.lifts.len() + lift, gain);
             }
         }
     }
@@ -222,7 +230,7 @@ impl Latency {
             let is_idle = candidate <= CUT_RATIO * stable + extra;
             if is_idle { Factors::NONE } else { Factors::new(Margin { ratio: 1.0, extra }, candidate, stable, weight) }
         };
-        factors.extend(self.cuts.iter().flat_map(|cut| CUT_LIFTS.map(|lift| of(*cut, lift))));
+        factors.extend(self.cuts.iter().flat_map(|cut| self.lifts.iter().map(|lift| of(*cut, *lift))));
     }
 
     /// How many times likelier each bin is at the candidate, nondecreasing, from what was seen before.
@@ -301,7 +309,7 @@ impl Latency {
     #[must_use]
     pub fn lead(&self) -> Option<Lead> {
         let expert = self.pot.leader()?;
-        let (cut, lift) = (self.cuts.get(expert / CUT_LIFTS.len()), CUT_LIFTS[expert % CUT_LIFTS.len()]);
+        let (cut, lift) = (self.cuts.get(expert / self.lifts.len()), self.lifts[expert % self.lifts.len()]);
         Some(cut.map_or(Lead::Shape, |cut| Lead::Cut { bucket: cut.bucket, lift }))
     }
 }
@@ -339,7 +347,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SETTING: LatencySetting =
-        LatencySetting { extra: 0.0005, caution: 20.0, rho: 0.75, half_life_s: 300.0, share_cuts: 0.5 };
+        LatencySetting { extra: 0.0005, caution: 20.0, rho: 0.75, eta: 1.0, half_life_s: 300.0, share_cuts: 0.5 };
 
     #[test]
     fn buckets_lie_eight_to_a_doubling_from_a_millisecond() {

@@ -25,9 +25,14 @@ impl BaseRate {
     /// Starts from what stable showed before the rollout, of which 20 000 requests count at most; from none: 2 %.
     #[must_use]
     pub fn new(history: Seen, half_life_s: f64) -> Self {
-        let requests = history.requests as f64;
+        Self::of(history.bad as f64, history.requests as f64, half_life_s)
+    }
+
+    /// The same from counts that need not be whole.
+    #[must_use]
+    pub(crate) fn of(bad: f64, requests: f64, half_life_s: f64) -> Self {
         let scale = if requests > 0.0 { (HISTORY_MAX / requests).min(1.0) } else { 1.0 };
-        Self { bad: history.bad as f64 * scale, requests: requests * scale, half_life_s }
+        Self { bad: bad * scale, requests: requests * scale, half_life_s }
     }
 
     /// The estimate: 10^-6 to 0.95.

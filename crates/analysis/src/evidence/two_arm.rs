@@ -92,6 +92,7 @@ impl TwoArm {
 #[derive(Debug, Clone, PartialEq)]
 pub struct NonInferiority {
     margin: Margin,
+    eta: f64,
     factors: Vec<f64>,
     rate: BaseRate,
     pot: Pot,
@@ -103,7 +104,12 @@ impl NonInferiority {
     pub fn new(margin: Margin, factors: Vec<f64>, rate: BaseRate) -> Self {
         let mut pot = Pot::even(factors.len());
         pot.inject(1.0);
-        Self { margin, factors, rate, pot }
+        Self { margin, eta: 1.0, factors, rate, pot }
+    }
+
+    /// As [`TwoArm::set_eta`].
+    pub fn set_eta(&mut self, eta: f64) {
+        self.eta = eta;
     }
 
     /// Bets on what a tick showed, `dt_s` seconds after the one before; gives ln E.
@@ -115,7 +121,7 @@ impl NonInferiority {
         for (expert, factor) in self.factors.iter().enumerate() {
             let candidate = stable * factor;
             if stable < 0.5 && candidate < line && line < 1.0 {
-                self.pot.gain(expert, gain(self.margin, candidate, stable, groups));
+                self.pot.gain(expert, self.eta * gain(self.margin, candidate, stable, groups));
             }
         }
         self.rate.learn(stable_of(groups), dt_s);
