@@ -10,6 +10,7 @@
 //! - [`objective`]: which limit must hold, and how is it written?
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
 //! - [`evidence`]: is a candidate harmful? Evidence that is right at every moment, however often one looks.
+//! - [`value`]: what did a measurement of anything else return?
 //! - [`interval`]: between which values does a share lie? For describing, not for deciding.
 
 pub mod answers;
@@ -19,6 +20,7 @@ pub mod histogram;
 pub mod interval;
 pub mod judge;
 pub mod objective;
+pub mod value;
 pub mod window;
 
 pub use answers::{Answers, Method};
@@ -26,4 +28,5 @@ pub use counts::{Counts, Outcome};
 pub use histogram::Histogram;
 pub use judge::{Finding, Verdict};
 pub use objective::{Metric, Objective};
+pub use value::Value;
 pub use window::Window;

@@ -10,6 +10,7 @@
 //! - [`plan`]: which steps does a strategy ask for?
 //! - [`ratio`]: how many replicas stand for a share where nobody splits requests?
 //! - [`rollout`]: where is a rollout, and which moves are legal?
+//! - [`measure`]: what is measured for a check, and where?
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
@@ -34,6 +35,7 @@ pub mod gate;
 pub mod group;
 pub mod ids;
 pub mod lease;
+pub mod measure;
 pub mod plan;
 pub mod ports;
 pub mod probe;

@@ -8,11 +8,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evenkeel_analysis::{Answers, Counts};
+use evenkeel_analysis::{Answers, Counts, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::gate::Check;
 use crate::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
+use crate::measure::{Measure, SourceError};
 use crate::release::{Content, Digest, Release};
 use crate::service::{Event, Service};
 use crate::spec::{ProbeCheck, SmokeCheck};
@@ -353,6 +354,20 @@ pub enum PlatformError {
     /// The agent or the machine; trying again may help.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// Measures what checks ask for.
+pub trait Gauge: Send + Sync {
+    /// Measures once, within the time-out, as of `at`; harmless to repeat, and to drop before it has answered.
+    ///
+    /// # Errors
+    /// [`SourceError`] in words that hold no secret. It is no verdict: what a missing value means is the check's to say.
+    fn measure(
+        &self,
+        measure: &Measure,
+        about: &CheckedFor,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<Value, SourceError>> + Send;
 }
 
 /// Moves traffic and counts it.
