@@ -9,7 +9,9 @@
 //! - [`select`]: the small trait between a store and an evaluator.
 //! - `packed`: samples in few bytes.
 //! - [`store`]: many series, bounded in number, bytes and age.
+//! - [`exposition`]: what an application tells of itself, read.
 
+pub mod exposition;
 pub mod labels;
 pub mod matcher;
 mod packed;
