@@ -6,6 +6,7 @@
 //! - [`histogram`]: how long did requests take, in mergeable buckets?
 //! - [`counts`]: what happened to the requests of one release?
 //! - [`answers`]: with which status did it answer which method?
+//! - [`slots`]: what became of requests, told at fixed ages?
 //! - [`window`]: what happened lately?
 //! - [`objective`]: which limit must hold, and how is it written?
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
@@ -20,6 +21,7 @@ pub mod histogram;
 pub mod interval;
 pub mod judge;
 pub mod objective;
+pub mod slots;
 pub mod value;
 pub mod window;
 

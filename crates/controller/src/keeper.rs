@@ -12,11 +12,13 @@ use evenkeel_core::record::{Decided, Record, What};
 use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
-use evenkeel_core::table::{Mirror, Pin, ServiceRoutes};
+use evenkeel_core::table::{Mirror, Pin, ServiceRoutes, Trial};
+use evenkeel_core::trial::Ages;
 use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
 use tracing::{info, warn};
 
 use crate::gates::Gatekeeper;
+use crate::hearing::Hearing;
 use crate::meter::Meter;
 use crate::recorder::Recorder;
 use crate::status::{GatedStatus, ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, ShownService, Told};
@@ -35,6 +37,7 @@ pub(crate) struct Keeper {
     pub(crate) meter: Meter,
     evidence: Evidence,
     pub(crate) recorder: Recorder,
+    pub(crate) hearing: Hearing,
     /// Events in the store.
     version: u64,
     /// When the newest of them was decided.
@@ -93,6 +96,7 @@ impl Keeper {
             meter: Meter::default(),
             evidence: Evidence::new(),
             recorder: Recorder::new(token),
+            hearing: Hearing::default(),
             version: 0,
             newest: Timestamp::default(),
             unsaved: VecDeque::new(),
@@ -316,6 +320,7 @@ impl Keeper {
         store.append(Append { service: &service, after, at, event, snapshot, ticks: &ticks }).await?;
         self.is_unsure = false;
         self.recorder.kept_decision();
+        self.hearing.kept(u64::MAX);
         self.version += 1;
         self.newest = self.newest.max(at);
         Ok(())
@@ -416,8 +421,12 @@ impl Keeper {
         };
         self.recorder.begin(rollout.id, now, self.version);
         self.recorder.see(rollout.id, now, &seen);
-        if let Some((from, counted)) = self.meter.tick() {
-            let tick = Tick { sequence: self.recorder.next(), from, at: now, counted };
+        let counted = self.meter.tick();
+        if counted.is_some() || self.hearing.has_fresh() {
+            let (from, counted) = counted.unwrap_or_else(|| (now, BTreeMap::new()));
+            let sequence = self.recorder.next();
+            let reveals = self.hearing.record(rollout.id, sequence);
+            let tick = Tick { sequence, from, at: now, counted, reveals, history: None };
             self.evidence.take(&tick);
             self.recorder.add(rollout.id, Record { sequence: tick.sequence, at: now, what: What::Counted(tick) });
         }
@@ -468,18 +477,50 @@ impl Keeper {
         let candidate = wanted.candidate.map(|(candidate, _)| candidate).filter(is_there);
         let pins = candidate.iter().flat_map(|to| wanted.pins.iter().map(|when| Pin { when: when.clone(), to: *to }));
         let mirror = candidate.filter(|_| wanted.mirror > BasisPoints::NONE);
-        Some(ServiceRoutes {
+        let mut routes = ServiceRoutes {
             service: self.service.name.clone(),
             listen,
             preview: spec.preview,
             pins: pins.collect(),
             sticky: wanted.sticky.clone(),
             mirror: mirror.map(|to| Mirror { to, share: wanted.mirror }),
+            trial: self.trial(sight.in_force),
             releases,
             first_byte_timeout_ms: u64::try_from(spec.first_byte_timeout.as_millis()).unwrap_or(u64::MAX),
             fallback,
             idempotent,
-        })
+        };
+        // No table is sent only to say that a trial is over: the next one says so.
+        if let (None, Some(in_force)) = (&routes.trial, sight.in_force) {
+            let trial = in_force.trial.clone();
+            routes.trial = trial;
+            if routes != *in_force {
+                routes.trial = None;
+            }
+        }
+        Some(routes)
+    }
+
+    /// The store has every record up to this sequence.
+    pub(crate) fn kept(&mut self, up_to: u64) {
+        self.recorder.kept(up_to);
+        self.hearing.kept(up_to);
+    }
+
+    /// What the proxy shall count of the rollout in flight. What is asked stands for as long as a step does: with other
+    /// ages the same request would be judged otherwise.
+    fn trial(&self, in_force: Option<&ServiceRoutes>) -> Option<Trial> {
+        let (spec, rollout) = (self.service.spec.as_ref()?, self.service.in_flight()?);
+        let (step, objectives) =
+            rollout.audience_at().filter(|(_, step)| step.has_audience()).map(|(n, step)| (n, &step.objectives))?;
+        let step = u32::try_from(step).unwrap_or(u32::MAX);
+        let known = in_force.and_then(|routes| routes.trial.as_ref());
+        if let Some(known) = known.filter(|known| known.rollout == rollout.id && known.step == step) {
+            return Some(known.clone());
+        }
+        let p99 = rollout.stable.and_then(|stable| self.meter.p99(stable));
+        let inquiry = Ages::of(p99, spec.first_byte_timeout).inquiry(objectives);
+        Some(Trial { rollout: rollout.id, candidate: rollout.candidate, stable: rollout.stable, step, inquiry })
     }
 
     /// The service as people are shown it, but for its history.

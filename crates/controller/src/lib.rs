@@ -8,6 +8,7 @@
 //! - `run`: one turn of the loop, and recovery.
 //! - `keeper`: one service: its log, its fleet, its evidence.
 //! - `meter`: turns the proxy's counters into ticks, which the core's evidence is made of.
+//! - `hearing`: what was heard of rollouts on trial, and what of it the store has.
 //! - `recorder`: writes down what decisions rest on, until the store has it.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - `patience`: a store whose answers are not waited for without end.
@@ -19,6 +20,7 @@ pub mod clock;
 mod gates;
 pub mod handle;
 mod hands;
+mod hearing;
 mod keeper;
 mod meter;
 mod patience;

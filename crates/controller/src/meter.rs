@@ -11,6 +11,11 @@ use evenkeel_core::ports::ReleaseReport;
 /// How far back the figures look that people are shown.
 const SHOWN: Duration = Duration::from_secs(10);
 
+/// How long what was counted is remembered for the comparison with a candidate, at least.
+const HISTORY: Duration = Duration::from_secs(300);
+/// Answers below which nothing is said of their 99th percentile.
+const ENOUGH_FOR_P99: u64 = 100;
+
 /// The requests of one service, per release: since the controller started, lately, and since the last tick.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -33,6 +38,9 @@ struct Dial {
     recent: Window,
     /// Requests by method and status: as last reported, and since the controller started.
     answers: (Answers, Answers),
+    /// Requests of users in the last minutes: of these five, and of the five before.
+    history: [Counts; 2],
+    turned: Timestamp,
     /// Copies that were not sent: as last reported, and since the controller started.
     dropped: (u64, u64),
 }
@@ -63,6 +71,7 @@ impl Meter {
             }
             dial.total.merge(&new);
             dial.recent.push(now.0, new.counts.clone());
+            dial.remember(&new.counts, now);
             if let Some(fresh) = &mut self.fresh {
                 fresh.counted.entry(release.revision).or_default().merge(&new);
             }
@@ -95,6 +104,21 @@ impl Meter {
         self.releases.get(&revision).map_or_else(Counts::default, |dial| dial.recent.counts().clone())
     }
 
+    /// The counts of the last five to ten minutes of a release.
+    pub(crate) fn history(&self, revision: Revision) -> Counts {
+        let Some(dial) = self.releases.get(&revision) else { return Counts::default() };
+        let mut history = dial.history[0].clone();
+        history.merge(&dial.history[1]);
+        history
+    }
+
+    /// The 99th percentile of a release's answer times in these minutes; `None` before enough answers.
+    pub(crate) fn p99(&self, revision: Revision) -> Option<Duration> {
+        let times = self.history(revision).latency;
+        let p99 = times.quantile_us(0.99).filter(|_| times.total() >= ENOUGH_FOR_P99)?;
+        Some(Duration::from_micros(p99))
+    }
+
     /// Requests of users per second, of all releases, in the mean of the last ten seconds.
     pub(crate) fn per_second(&self) -> f64 {
         let of_release = |dial: &Dial| dial.recent.counts().requests() + dial.recent.counts().client_gone;
@@ -121,7 +145,17 @@ impl Dial {
     fn new() -> Self {
         let [reported, total] = std::array::from_fn(|_| Tally::default());
         let answers = (Answers::default(), Answers::default());
-        Self { reported, total, recent: Window::new(SHOWN), answers, dropped: (0, 0) }
+        let (history, turned) = (Default::default(), Timestamp(0));
+        Self { reported, total, recent: Window::new(SHOWN), history, turned, answers, dropped: (0, 0) }
+    }
+
+    fn remember(&mut self, new: &Counts, now: Timestamp) {
+        if now.since(self.turned) >= HISTORY {
+            let is_old = now.since(self.turned) >= 2 * HISTORY;
+            let last = std::mem::take(&mut self.history[0]);
+            (self.history[1], self.turned) = (if is_old { Counts::default() } else { last }, now);
+        }
+        self.history[0].merge(new);
     }
 
     /// A proxy that started anew counts from zero.

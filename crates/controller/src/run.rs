@@ -21,6 +21,7 @@ use evenkeel_core::rollout::RolloutEvent;
 use evenkeel_core::service::{Effect, Service, Verb};
 use evenkeel_core::spec::{ProbeCheck, Stop};
 use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
+use evenkeel_core::trial::Heard;
 use evenkeel_core::{Event, Phase, Refused};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
@@ -235,13 +236,14 @@ where
         let (hands_told, mut hands_heard) = mpsc::unbounded_channel();
         let (addresses, addresses_out) = watch::channel(self.addresses());
         let (reports_in, mut reports) = watch::channel(None);
+        let (heard_in, heard_out) = watch::channel(Vec::new());
         let (replicas_in, mut replicas) = watch::channel(None);
         // Aborted with the loop: whatever ends it, nothing of it goes on acting.
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(hands::work(self.workloads.clone(), deeds_out, hands_told));
         beside.spawn(keep_listening(self.workloads.clone(), addresses_out, self.answers.0.clone()));
         beside.spawn(keep_lease(self.store.store.clone(), self.clock.clone(), self.answers.0.clone()));
-        beside.spawn(watch_traffic(self.traffic.clone(), reports_in));
+        beside.spawn(watch_traffic(self.traffic.clone(), heard_out, reports_in));
         beside.spawn(watch_replicas(self.workloads.clone(), replicas_in, self.answers.0.clone()));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -272,6 +274,7 @@ where
                 self.take_report(report);
             }
             self.turn(&deeds, &mut beside).await?;
+            heard_in.send_replace(self.keepers.iter().flat_map(|(name, keeper)| keeper.hearing.told(name)).collect());
             if std::mem::take(&mut self.has_news) {
                 addresses.send_if_modified(|known| {
                     let wanted = self.addresses();
@@ -632,6 +635,10 @@ where
         for (name, keeper) in &mut self.keepers {
             keeper.meter.take(report.boot, counted.get(name).map_or(&[], Vec::as_slice), now);
         }
+        for trial in &report.trials {
+            let Some(keeper) = self.keepers.get_mut(&trial.service) else { continue };
+            keeper.hearing.take(trial, keeper.service.in_flight().map(|rollout| rollout.id));
+        }
         // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
         if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
             self.know_no_table();
@@ -672,7 +679,7 @@ where
                 self.keeping.1 = false;
                 for (name, sequence) in up_to {
                     if let Some(keeper) = self.keepers.get_mut(&name) {
-                        keeper.recorder.kept(sequence);
+                        keeper.kept(sequence);
                     }
                 }
                 return Ok(self.troubles.remove("store").is_some());
@@ -1305,12 +1312,17 @@ async fn keep_lease<S: Store, C: Clock>(store: Arc<S>, clock: Arc<C>, found: mps
 }
 
 /// Asks the proxy for its counters ten times a second; `None` while it does not answer.
-async fn watch_traffic<T: Traffic>(traffic: Arc<T>, reports: watch::Sender<Option<Report>>) {
+async fn watch_traffic<T: Traffic>(
+    traffic: Arc<T>,
+    heard: watch::Receiver<Vec<Heard>>,
+    reports: watch::Sender<Option<Report>>,
+) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !reports.is_closed() {
         tick.tick().await;
-        let report = traffic.report().await.ok();
+        let known = heard.borrow().clone();
+        let report = traffic.report(&known).await.ok();
         reports.send_replace(report);
     }
 }

@@ -81,5 +81,5 @@ fn tick(sequence: u64) -> Tick {
     };
     let counted = [1_u32, 2].map(|revision| (Revision(revision), tally(revision.into())));
     let (from, at) = (Timestamp((sequence - 1) * 100_000), Timestamp(sequence * 100_000));
-    Tick { sequence, from, at, counted: BTreeMap::from(counted) }
+    Tick { sequence, from, at, counted: BTreeMap::from(counted), ..Tick::default() }
 }

@@ -110,6 +110,9 @@ pub enum Unfit {
     /// More values than are compared.
     #[error("{0} values are too many: at most {VALUES_MAX}")]
     TooManyValues(usize),
+    /// The proxy would keep counters for longer than it may.
+    #[error("more is asked of the requests on trial than is counted, or at a greater age")]
+    Trial,
 }
 
 impl Match {

@@ -18,7 +18,7 @@ use crate::service::Service;
 
 mod tick;
 
-pub use tick::{BadTick, Tally, Tick};
+pub use tick::{BadTick, History, Tally, Tick};
 
 /// How far back objectives look before a spec says so.
 const LOOK_BACK: Duration = Duration::from_secs(30);

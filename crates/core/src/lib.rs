@@ -11,6 +11,7 @@
 //! - [`ratio`]: how many replicas stand for a share where nobody splits requests?
 //! - [`rollout`]: where is a rollout, and which moves are legal?
 //! - [`measure`]: what is measured for a check, and where?
+//! - [`trial`]: what is counted of the requests, so that the candidate can be judged?
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
@@ -48,6 +49,7 @@ pub mod service;
 pub mod span;
 pub mod spec;
 pub mod table;
+pub mod trial;
 
 pub use evidence::{Evidence, Measured, Tick};
 pub use rollout::{Observation, Outcome, Phase, Rollout};

@@ -18,6 +18,7 @@ use crate::release::{Content, Digest, Release};
 use crate::service::{Event, Service};
 use crate::spec::{ProbeCheck, SmokeCheck};
 use crate::table::{RoutingTable, TableRefused};
+use crate::trial::{Heard, TrialReport};
 
 /// Tells the time. Never goes back, also across restarts.
 pub trait Clock: Send + Sync {
@@ -378,8 +379,8 @@ pub trait Traffic: Send + Sync {
     /// The table in force.
     fn table(&self) -> impl Future<Output = Result<RoutingTable, TrafficError>> + Send;
 
-    /// Counters and requests in flight.
-    fn report(&self) -> impl Future<Output = Result<Report, TrafficError>> + Send;
+    /// Counters, requests in flight, and what has become final of trials beyond what was heard of them.
+    fn report(&self, heard: &[Heard]) -> impl Future<Output = Result<Report, TrafficError>> + Send;
 }
 
 /// Why the proxy did not do it.
@@ -410,6 +411,9 @@ pub struct Report {
     pub refused: u64,
     /// Connections of users open right now.
     pub connections: u64,
+    /// What has become final of rollouts in flight.
+    #[serde(default)]
+    pub trials: Vec<TrialReport>,
 }
 
 /// Counters of one release.

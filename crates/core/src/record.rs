@@ -143,7 +143,7 @@ mod tests {
         let wanted = Wanted { replicas: BTreeMap::from([(Revision(3), 2)]), ..Wanted::default() };
         let phase = Phase::Smoking { step: 0, weight: crate::ids::BasisPoints::NONE, until: Timestamp(7) };
         let tallies = BTreeMap::from([(Revision(3), Tally { shielded: 5, ..Tally::default() })]);
-        let tick = Tick { sequence: 9, from: Timestamp(5), at: Timestamp(6), counted: tallies };
+        let tick = Tick { sequence: 9, from: Timestamp(5), at: Timestamp(6), counted: tallies, ..Tick::default() };
         let told = vec!["smoke testing r3".to_owned()];
         let all = [
             What::Fresh { version: 4 },

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::choice::{Match, Mirror, Pin, StickyBy, Unfit, ValueMatch};
 use crate::choice::{PINS_MAX, TEXT_BYTES_MAX};
 use crate::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
+pub use crate::trial::Trial;
 
 /// The whole routing table of a proxy, replaced as one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,9 @@ pub struct ServiceRoutes {
     /// The release that gets copies of what others answer.
     #[serde(default)]
     pub mirror: Option<Mirror>,
+    /// The rollout whose requests are counted by the moment of their assignment.
+    #[serde(default)]
+    pub trial: Option<Trial>,
 }
 
 /// One release of a service in the table.
@@ -190,6 +194,7 @@ impl ServiceRoutes {
             pins: Vec::new(),
             sticky: None,
             mirror: None,
+            trial: None,
         }
     }
 
@@ -203,7 +208,7 @@ impl ServiceRoutes {
     pub fn close(&mut self) {
         self.releases.clear();
         self.pins.clear();
-        (self.fallback, self.mirror) = (None, None);
+        (self.fallback, self.mirror, self.trial) = (None, None, None);
     }
 
     /// Tells whether a replica is among the backends.
@@ -234,6 +239,7 @@ impl ServiceRoutes {
         }
         let unfit = |why| TableRefused::Unfit { service: service(), why };
         self.pins.iter().try_for_each(|pin| pin.when.check()).map_err(unfit)?;
+        self.trial.iter().try_for_each(Trial::check).map_err(unfit)?;
         self.sticky.iter().try_for_each(StickyBy::check).map_err(unfit)
     }
 }

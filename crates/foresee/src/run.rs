@@ -416,7 +416,7 @@ impl<'a> Run<'a> {
         }
         self.sequence += 1;
         let from = from.max(self.counted_from);
-        self.evidence.take(&Tick { sequence: self.sequence, from, at: self.now, counted });
+        self.evidence.take(&Tick { sequence: self.sequence, from, at: self.now, counted, ..Tick::default() });
         (self.counted_from, self.has_new_counts) = (self.now, true);
     }
 

@@ -106,6 +106,7 @@ fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
         pins: (0..option("pins=").map_or(0, |count| count.parse().unwrap())).map(pin).collect(),
         sticky,
         mirror: share.map(|share| Mirror { to: last, share }),
+        trial: None,
     };
     RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
 }

@@ -181,13 +181,15 @@ impl Client {
         self.watch.begin(&request).map_err(Refusal::bad_request)?;
         let entry = self.slot.entry().ok_or(Refusal::NO_SERVICE)?;
         let mut random = self.worker.random.borrow_mut();
-        let Chosen { release, audience, newcomer } = match entry.audience {
+        let Chosen { release, audience, user, newcomer } = match entry.audience {
             Audience::Preview => Chosen::by(Audience::Preview, entry.routes.by_host(request.headers().get(HOST))?),
             Audience::Users | Audience::Pinned => entry.routes.for_user(&request, &self.sender, &mut random)?,
         };
         let entry = Entry { audience, ..entry };
         let chosen = entry.routes.release(release);
-        let tally = Tally::begin(chosen.counts.clone(), audience, Method::of(request.method().as_str()), now);
+        let assigned = entry.routes.assign(release, audience, user, now);
+        let method = Method::of(request.method().as_str());
+        let tally = Tally::begin(chosen.counts.clone(), audience, method, now).on_trial(assigned);
         let outgoing = Outgoing::prepare(request, &self.sender, now, entry.keeping(chosen.revision));
         let (release, in_flight, spared) = match chosen.pick(&[], &mut random, now) {
             Some(replica) => (release, InFlight::at(replica), None),

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use evenkeel_core::ids::{ReplicaId, Revision, ServiceName};
 use evenkeel_core::table::RoutingTable;
+use evenkeel_core::trial::Heard;
 use evenkeel_wire::proxy::{Answer, InFlight, ReleaseReport, Report};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::limits::{ADDRESSES_MAX, DISK_TIME, WORKER_TIME};
+use crate::limits::{ADDRESSES_MAX, DISK_TIME, REVEAL_ALONE, WORKER_TIME};
 use crate::saved::{self, Desk};
+use crate::trial::Logs;
 use crate::worker::{Command, WorkerReport};
 
 /// The proxy, as its operator's side sees it.
@@ -34,6 +36,8 @@ struct State {
     table: Arc<RoutingTable>,
     /// The sockets as the agent sent them.
     sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    /// What has become final of trials.
+    logs: Logs,
 }
 
 impl Control {
@@ -44,7 +48,7 @@ impl Control {
     pub(crate) fn new(directory: PathBuf, workers: Vec<UnboundedSender<Command>>) -> io::Result<Self> {
         let table = Arc::new(saved::load(&directory));
         let boot = RandomState::new().build_hasher().finish();
-        let state = Mutex::new(State { table: table.clone(), sockets: BTreeMap::new() });
+        let state = Mutex::new(State { table: table.clone(), sockets: BTreeMap::new(), logs: Logs::default() });
         let desk = Arc::new(Desk::new(table.clone()));
         let control = Self { workers, boot, state, desk: desk.clone() };
         let work = move || desk.work(|table| saved::store(&directory, table));
@@ -82,16 +86,33 @@ impl Control {
         Answer::Table { table: Box::new((*table).clone()) }
     }
 
-    /// Adds up what the workers have counted.
-    pub(crate) fn report(&self) -> Answer {
-        let state = self.lock();
-        match self.ask_all(Command::Report) {
-            Ok(reports) => {
-                let generation = state.table.generation;
-                let empty = Report { boot: self.boot, pid: std::process::id(), generation, ..Report::default() };
+    /// Adds up what the workers have counted, and tells what has become final of trials beyond what was heard of them.
+    pub(crate) fn report(&self, heard: &[Heard]) -> Answer {
+        let mut state = self.lock();
+        // All workers answer for the same slots.
+        let at = Instant::now();
+        match self.ask_all(|reply| Command::Report(at, reply)) {
+            Ok(mut reports) => {
+                state.logs.add(self.boot, at, reports.iter_mut().map(|report| std::mem::take(&mut report.found)));
+                let (generation, trials) = (state.table.generation, state.logs.report(self.boot, heard));
+                let (boot, pid) = (self.boot, std::process::id());
+                let empty = Report { boot, pid, generation, trials, ..Report::default() };
                 Answer::Report(Box::new(merge(empty, reports)))
             }
             Err(error) => failed(&error),
+        }
+    }
+
+    /// Takes what has become final from the workers where no controller has asked for a while.
+    pub(crate) fn reveal_alone(&self) {
+        let mut state = self.lock();
+        let at = Instant::now();
+        let has_trial = state.table.services.iter().any(|service| service.trial.is_some());
+        if (has_trial || !state.logs.is_empty())
+            && state.logs.is_stale(at, REVEAL_ALONE)
+            && let Ok(found) = self.ask_all(|reply| Command::Reveal(at, reply))
+        {
+            state.logs.add(self.boot, at, found);
         }
     }
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use evenkeel_analysis::Outcome;
+use evenkeel_analysis::slots::Ended;
 use evenkeel_core::ids::Revision;
 use http::header::SET_COOKIE;
 use http::{HeaderName, Response, StatusCode, Version};
@@ -334,15 +335,20 @@ impl Exchange {
         let to = entry.routes.draw_copy(self.choice.revision(), &mut random)?;
         let body = self.outgoing.copied_body()?;
         let replica = to.pick(&[], &mut random, worker.clock.coarse())?;
+        let assigned = || entry.routes.assign_copy(worker.clock.exact());
         // It refused a moment ago, and there is no other: one question for all of them is enough.
         if replica.is_out(worker.clock.coarse()) {
             to.counts.count_copy(Outcome::NoAnswer, Duration::ZERO);
+            if let Some(assigned) = assigned() {
+                assigned.settle(Ended::Unanswered, worker.clock.exact());
+            }
             return None;
         }
         let room = worker.copies.room(&to.counts)?;
         let head = self.client.watch.gate.borrow().head_again()?;
         let request = again(head, body, &self.client.sender);
-        Copy { request, in_flight: InFlight::at(replica), room, first_byte: entry.routes.first_byte }.send();
+        let (in_flight, first_byte) = (InFlight::at(replica), entry.routes.first_byte);
+        Copy { request, in_flight, room, assigned: assigned(), first_byte }.send();
         Some(())
     }
 

@@ -8,6 +8,7 @@
 //! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
 //! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
+//! - `trial`: what became of requests on trial, by the moment of their assignment
 //! - `pins`, `sticky`, `cookies`: which release, for what a request is
 //! - `shield`: the stable release in another's place
 //! - `mirror`: copies that are answered for nobody
@@ -45,6 +46,7 @@ mod shield;
 mod sticky;
 mod stream;
 mod tally;
+mod trial;
 mod tunnel;
 mod vital;
 mod worker;

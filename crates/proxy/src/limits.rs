@@ -59,6 +59,21 @@ pub(crate) const EJECTION_LONGEST: Duration = Duration::from_secs(30);
 /// Releases per service whose counters are kept: beyond it, those out of the table with nothing in flight are dropped.
 pub(crate) const RELEASES_KEPT: usize = 64;
 
+/// What became final of a rollout and no controller has in its store: five minutes of it, at some 500 bytes each.
+pub(crate) const REVEALS_KEPT: usize = 3_000;
+
+/// How much of it one report tells.
+pub(crate) const REVEALS_AT_ONCE: usize = 100;
+
+/// How long a rollout is remembered of which nothing comes any more: longer than any question waits for its answer.
+pub(crate) const TRIAL_REMEMBERED: Duration = Duration::from_secs(900);
+
+/// Users whose first failure is remembered per rollout: 100 000 hashes are below 2 MB. Later ones are not counted.
+pub(crate) const FIRST_FAILURES_MAX: usize = 100_000;
+
+/// Without a controller that asks, what has become final is taken from the workers this often: before they overwrite it.
+pub(crate) const REVEAL_ALONE: Duration = Duration::from_millis(500);
+
 /// How stale the coarse clock may be.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use evenkeel_analysis::Outcome;
+use evenkeel_analysis::slots::Ended;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -18,7 +19,8 @@ use crate::body::RequestBody;
 use crate::leftover;
 use crate::limits::{COPIES_MAX, COPIES_OF_RELEASE_MAX, COPY_BYTES_MAX, COPY_TIME, IDLE_TIME};
 use crate::replica::{InFlight, Lane, Link, NoLink};
-use crate::tally::ReleaseCounts;
+use crate::tally::{ReleaseCounts, ended};
+use crate::trial::Assigned;
 
 /// Tells a release that it answers a copy.
 pub(crate) const MIRRORED: HeaderName = HeaderName::from_static("evenkeel-mirrored");
@@ -47,6 +49,8 @@ pub(crate) struct Copy {
     pub(crate) request: Request<RequestBody>,
     pub(crate) in_flight: InFlight,
     pub(crate) room: Room,
+    /// Present where copies are what the release is judged by.
+    pub(crate) assigned: Option<Assigned>,
     /// Longest wait for the first byte of the answer.
     pub(crate) first_byte: Duration,
 }
@@ -79,17 +83,28 @@ impl Copy {
     }
 
     async fn run(self) {
-        let Self { request, in_flight, room, first_byte } = self;
+        let Self { request, in_flight, room, assigned, first_byte } = self;
         let began = Instant::now();
         let answered = tokio::time::timeout(first_byte, first_answer(request, &in_flight)).await;
         let took = began.elapsed();
+        let count = |outcome| {
+            room.counts.count_copy(outcome, took);
+            if let Some(assigned) = &assigned {
+                assigned.settle(ended(outcome), began + took);
+            }
+        };
         match answered {
             Ok(Ok((response, link))) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-                room.counts.count_copy(Outcome::Answered(response.status().as_u16()), took);
+                count(Outcome::Answered(response.status().as_u16()));
                 finish(response.into_body(), link, in_flight).await;
             }
-            Ok(Err(NoAnswer::Local)) => room.counts.drop_copy(),
-            Ok(Ok(_) | Err(NoAnswer::Theirs)) | Err(_) => room.counts.count_copy(Outcome::NoAnswer, took),
+            Ok(Err(NoAnswer::Local)) => {
+                room.counts.drop_copy();
+                if let Some(assigned) = &assigned {
+                    assigned.settle(Ended::Void, began + took);
+                }
+            }
+            Ok(Ok(_) | Err(NoAnswer::Theirs)) | Err(_) => count(Outcome::NoAnswer),
         }
     }
 }

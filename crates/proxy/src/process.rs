@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tracing::{info, warn};
 
 use crate::control::Control;
-use crate::limits::TERM_DRAIN;
+use crate::limits::{REVEAL_ALONE, TERM_DRAIN};
 use crate::{server, worker};
 
 /// Name of the control socket in the state directory.
@@ -41,6 +41,7 @@ pub fn run(options: Options) -> io::Result<()> {
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
     let control = Arc::new(Control::new(options.state_directory.clone(), commands)?);
     let listener = Arc::new(frame::listen(&options.state_directory, SOCKET_NAME)?);
+    reveal_without_controller(&control)?;
     let (stop, stops) = unbounded_channel();
     let server = std::thread::spawn({
         let (listener, control) = (listener.clone(), control.clone());
@@ -56,6 +57,19 @@ pub fn run(options: Options) -> io::Result<()> {
     rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both)?;
     let _ = server.join();
     Ok(())
+}
+
+/// What has become final of trials is taken from the workers although no controller asks.
+fn reveal_without_controller(control: &Arc<Control>) -> io::Result<()> {
+    let control = Arc::downgrade(control);
+    let work = move || {
+        while let Some(control) = control.upgrade() {
+            control.reveal_alone();
+            drop(control);
+            std::thread::sleep(REVEAL_ALONE / 2);
+        }
+    };
+    std::thread::Builder::new().name("trials".into()).spawn(work).map(drop)
 }
 
 /// Two descriptors per request in flight are soon more than the customary 1024. What is allowed at most needs no leave.

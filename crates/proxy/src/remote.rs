@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use evenkeel_core::ports::{Report, Traffic, TrafficError};
 use evenkeel_core::table::RoutingTable;
+use evenkeel_core::trial::Heard;
 use evenkeel_wire::Client;
 use evenkeel_wire::proxy::{Answer, Ask};
 
@@ -46,8 +47,8 @@ impl Traffic for RemoteProxy {
         if let Answer::Table { table } = answer { Ok(*table) } else { Err(unexpected(&answer)) }
     }
 
-    async fn report(&self) -> Result<Report, TrafficError> {
-        let answer = ask(&self.reports, Ask::Report, REPORT_LIMIT).await?;
+    async fn report(&self, heard: &[Heard]) -> Result<Report, TrafficError> {
+        let answer = ask(&self.reports, Ask::Report { heard: heard.to_vec() }, REPORT_LIMIT).await?;
         if let Answer::Report(report) = answer { Ok(*report) } else { Err(unexpected(&answer)) }
     }
 }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
+use evenkeel_analysis::slots::Side;
+use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName};
 use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
 use evenkeel_wire::proxy::InFlight as InFlightReport;
 use http::{HeaderValue, Request};
@@ -20,8 +21,9 @@ use crate::pins::Pin;
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Replica};
 use crate::shield::{Shield, Spared, StandIn};
-use crate::sticky::{Newcomer, Sticky};
+use crate::sticky::{Newcomer, Sticky, Stuck};
 use crate::tally::{Audience, Ledger, ReleaseCounts};
+use crate::trial::{Assigned, Trials, Trying};
 
 /// One service's releases.
 pub(crate) struct Routes {
@@ -32,6 +34,7 @@ pub(crate) struct Routes {
     pins: Vec<Pin>,
     sticky: Option<Sticky>,
     pub(crate) mirror: Option<Mirror>,
+    trial: Option<Rc<Trying>>,
 }
 
 /// The release that a request goes to.
@@ -40,6 +43,8 @@ pub(crate) struct Chosen {
     pub(crate) release: usize,
     /// Where its outcome is counted.
     pub(crate) audience: Audience,
+    /// The hash of the key that the request sticks to its release by.
+    pub(crate) user: Option<u64>,
     pub(crate) newcomer: Option<Newcomer>,
 }
 
@@ -49,6 +54,8 @@ pub(crate) struct Release {
     /// In units of 0.01 %.
     weight: u32,
     replicas: Vec<Rc<Replica>>,
+    /// Which arm of the service's trial it is.
+    side: Option<Side>,
     pub(crate) counts: Rc<ReleaseCounts>,
     /// Names the release in answers to previews.
     pub(crate) label: HeaderValue,
@@ -106,7 +113,7 @@ impl Entry {
 
 impl Chosen {
     pub(crate) fn by(audience: Audience, release: usize) -> Self {
-        Self { release, audience, newcomer: None }
+        Self { release, audience, user: None, newcomer: None }
     }
 }
 
@@ -153,9 +160,28 @@ impl Routes {
         }
         let stuck = self.sticky.as_ref().and_then(|sticky| sticky.choose(request.headers(), sender, random));
         match stuck {
-            Some((release, newcomer)) => Ok(Chosen { release, audience: Audience::Users, newcomer }),
+            Some(Stuck { release, user, newcomer }) => {
+                Ok(Chosen { release, audience: Audience::Users, user: Some(user), newcomer })
+            }
             None => self.by_weight(random).map(|release| Chosen::by(Audience::Users, release)),
         }
+    }
+
+    /// Counts a request that goes to a release now in the service's trial, where it is part of one.
+    pub(crate) fn assign(
+        &self,
+        release: usize,
+        audience: Audience,
+        user: Option<u64>,
+        now: Instant,
+    ) -> Option<Assigned> {
+        self.trial.as_ref()?.assign(self.releases[release].side?, audience, user, now)
+    }
+
+    /// The same for a copy, which says something only of a candidate without a share.
+    pub(crate) fn assign_copy(&self, now: Instant) -> Option<Assigned> {
+        let release = self.mirror.as_ref()?.release;
+        self.trial.as_ref()?.assign(self.releases[release].side?, Audience::Pinned, None, now)
     }
 
     /// The release that gets a copy of a request which another one, `answering`, has answered; chance decides.
@@ -218,6 +244,7 @@ pub(crate) struct Switchboard {
     slots: BTreeMap<SocketAddr, Rc<Slot>>,
     replicas: BTreeMap<Backend, Rc<Replica>>,
     stand_ins: BTreeMap<(ServiceName, Revision), Rc<StandIn>>,
+    pub(crate) trials: Trials,
     pub(crate) ledger: Ledger,
 }
 
@@ -236,7 +263,7 @@ impl Switchboard {
             slot.0.take();
         }
         for service in &table.services {
-            let routes = Rc::new(self.compile(service));
+            let routes = Rc::new(self.compile(service, table.generation));
             let fill =
                 |slot: Rc<Slot>, audience| *slot.0.borrow_mut() = Some(Entry { routes: routes.clone(), audience });
             fill(self.slot(service.listen), Audience::Users);
@@ -248,13 +275,17 @@ impl Switchboard {
         self.replicas.retain(|_, replica| Rc::strong_count(replica) > 1);
         self.stand_ins.retain(|_, stand_in| Rc::strong_count(stand_in) > 1);
         self.ledger.forget_old();
+        let has_trial = |of: &ServiceName| table.services.iter().any(|s| s.service == *of && s.trial.is_some());
+        self.trials.keep(has_trial);
     }
 
-    fn compile(&mut self, service: &ServiceRoutes) -> Routes {
+    fn compile(&mut self, service: &ServiceRoutes, generation: Generation) -> Routes {
+        let trial = self.trials.of(service, generation);
         let releases = service.releases.iter().map(|release| Release {
             revision: release.revision,
             weight: u32::from(release.weight.get()),
             replicas: release.backends.iter().map(|backend| self.replica(backend)).collect(),
+            side: trial.as_ref().and_then(|trial| trial.side(release.revision)),
             counts: self.ledger.release(&service.service, release.revision),
             label: HeaderValue::try_from(release.revision.to_string()).expect("`r` and digits fit a header"),
         });
@@ -271,7 +302,7 @@ impl Switchboard {
         let mirror = service.mirror.as_ref().filter(|mirror| mirror.share > BasisPoints::NONE);
         let mirror = mirror
             .and_then(|mirror| Some(Mirror { release: index_of(mirror.to)?, share: u32::from(mirror.share.get()) }));
-        Routes { releases, first_byte, shield, pins, sticky, mirror }
+        Routes { releases, first_byte, shield, pins, sticky, mirror, trial }
     }
 
     fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
@@ -323,11 +354,13 @@ mod tests {
             revision: Revision(revision),
             weight: *weight,
             replicas: Vec::new(),
+            side: None,
             counts: Rc::default(),
             label: HeaderValue::from_static("r"),
         });
         let releases = releases.collect();
-        Routes { releases, first_byte: FIRST_BYTE_TIME, shield: None, pins: Vec::new(), sticky: None, mirror: None }
+        let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
+        Routes { releases, first_byte, shield: None, pins, sticky: None, mirror: None, trial: None }
     }
 
     #[test]

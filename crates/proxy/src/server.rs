@@ -53,7 +53,7 @@ fn converse(mut stream: UnixStream, control: &Control, stop: &UnboundedSender<Du
     while let Some(ask) = frame::read::<Ask>(&mut stream)? {
         let answer = match ask {
             Ask::Apply { table } => control.apply(*table),
-            Ask::Report => control.report(),
+            Ask::Report { heard } => control.report(&heard),
             Ask::Table => control.table(),
             Ask::Listen { address, sockets } => listen(&stream, control, address, sockets)?,
             Ask::Unlisten { address } => control.unlisten(address),

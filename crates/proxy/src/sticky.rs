@@ -37,6 +37,15 @@ enum Key {
 /// A visitor met for the first time: the field that gives them their cookie.
 pub(crate) struct Newcomer(Box<HeaderValue>);
 
+/// Where a request goes by its key.
+pub(crate) struct Stuck {
+    /// Index of the release.
+    pub(crate) release: usize,
+    /// The hash of the key: names the user.
+    pub(crate) user: u64,
+    pub(crate) newcomer: Option<Newcomer>,
+}
+
 /// Releases of a table with their weights, in the order of the table.
 pub(crate) type Shares<'a> = dyn Iterator<Item = (Revision, u32)> + 'a;
 
@@ -59,12 +68,7 @@ impl Sticky {
     }
 
     /// Chooses the release of a request by its key; `None` when it has none.
-    pub(crate) fn choose(
-        &self,
-        headers: &HeaderMap,
-        sender: &Sender,
-        random: &mut fastrand::Rng,
-    ) -> Option<(usize, Option<Newcomer>)> {
+    pub(crate) fn choose(&self, headers: &HeaderMap, sender: &Sender, random: &mut fastrand::Rng) -> Option<Stuck> {
         let some = |key: &&[u8]| !key.is_empty();
         let key = match &self.by {
             Key::Header(name) => headers.get(name).map(HeaderValue::as_bytes).filter(some)?,
@@ -74,18 +78,20 @@ impl Sticky {
                 Some(known) => known,
                 None => {
                     let name = format!("{:032x}", random.u128(..));
-                    return Some((
-                        self.by_key(name.as_bytes()),
-                        Some(Newcomer::new(&name, is_secure(headers, sender))),
-                    ));
+                    let newcomer = Some(Newcomer::new(&name, is_secure(headers, sender)));
+                    return Some(Stuck { newcomer, ..self.by_key(name.as_bytes()) });
                 }
             },
         };
-        Some((self.by_key(key), None))
+        Some(self.by_key(key))
     }
 
-    fn by_key(&self, key: &[u8]) -> usize {
-        let mut left = bucket(self.hasher.hash(key));
+    fn by_key(&self, key: &[u8]) -> Stuck {
+        let user = self.hasher.hash(key);
+        Stuck { release: self.by_bucket(bucket(user)), user, newcomer: None }
+    }
+
+    fn by_bucket(&self, mut left: u32) -> usize {
         let (last, others) = self.shares.split_last().expect("two releases at least have a share");
         for (index, weight) in others {
             if left < *weight {
@@ -159,7 +165,7 @@ mod tests {
         assert_eq!(bucket_of("web", 2, "grace"), 3_984);
         assert_eq!(bucket_of("web", 2, "192.0.2.7"), 3_038);
         assert_eq!(bucket_of("web", 2, "00000000000000000000000000000000"), 1_397);
-        let meets = |share| by_user(&[(1, 10_000 - share), (2, share)]).by_key(b"ada");
+        let meets = |share| by_user(&[(1, 10_000 - share), (2, share)]).by_key(b"ada").release;
         assert_eq!([meets(3_587), meets(3_588)], [0, 1], "the newest release has the buckets from 0 on");
         let paper = SipHasher24::new_with_keys(0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908);
         assert_eq!(paper.hash(&[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]), 0xa129_ca61_49be_45e5);
@@ -169,7 +175,7 @@ mod tests {
     fn shares_hold_over_a_hundred_thousand_keys_whatever_their_order_in_the_table() {
         for shares in [[(1, 9_450), (2, 550)], [(2, 550), (1, 9_450)]] {
             let (sticky, newest) = (by_user(&shares), usize::from(shares[0].0 == 1));
-            let new = (0..100_000).filter(|n| sticky.by_key(format!("user-{n}").as_bytes()) == newest).count();
+            let new = (0..100_000).filter(|n| sticky.by_key(format!("user-{n}").as_bytes()).release == newest).count();
             // Four standard deviations of a binomial count: √(n·p·(1−p)) is 72.
             assert!(new.abs_diff(5_500) < 4 * 72, "{new}");
         }
@@ -181,7 +187,7 @@ mod tests {
         let keys: Vec<String> = (0..20_000).map(|n| format!("{n}")).collect();
         let new_for = |share: u32| -> Vec<bool> {
             let sticky = by_user(&[(1, 10_000 - share), (2, share)]);
-            keys.iter().map(|key| sticky.by_key(key.as_bytes()) == 1).collect()
+            keys.iter().map(|key| sticky.by_key(key.as_bytes()).release == 1).collect()
         };
         for pair in shares.windows(2) {
             let (before, after) = (new_for(pair[0]), new_for(pair[1]));
@@ -198,7 +204,7 @@ mod tests {
     fn services_and_releases_are_independent_of_one_another() {
         let first = |service, newest| {
             let sticky = sticky(&StickyBy::ClientAddress, service, &[(1, 9_000), (newest, 1_000)]).unwrap();
-            move |n: &u32| sticky.by_key(&n.to_be_bytes()) == 1
+            move |n: &u32| sticky.by_key(&n.to_be_bytes()).release == 1
         };
         let (web, api, next) = (first("web", 2), first("api", 2), first("web", 3));
         let both = |other: &dyn Fn(&u32) -> bool| (0..100_000).filter(|n| web(n) && other(n)).count();
@@ -229,18 +235,19 @@ mod tests {
             (sticky(&StickyBy::Visitor, "web", &[(1, 5_000), (2, 5_000)]).unwrap(), sender("::1", LOCAL));
         let mut met = [0; 2];
         for _ in 0..100 {
-            let (release, newcomer) = sticky.choose(&HeaderMap::new(), &from, &mut random).unwrap();
+            let Stuck { release, user, newcomer } = sticky.choose(&HeaderMap::new(), &from, &mut random).unwrap();
             let cookie = newcomer.unwrap().cookie();
             let (name, rules) = cookie.to_str().unwrap().split_once("; ").unwrap();
             assert_eq!(rules, "Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax");
             assert_eq!(name.len(), "evenkeel-visitor=".len() + 32);
-            let (again, newcomer) = sticky.choose(&headers("cookie", name), &from, &mut random).unwrap();
-            assert_eq!(again, release);
-            assert!(newcomer.is_none());
+            let again = sticky.choose(&headers("cookie", name), &from, &mut random).unwrap();
+            assert_eq!((again.release, again.user), (release, user));
+            assert!(again.newcomer.is_none());
             met[release] += 1;
         }
         assert!(met.iter().all(|times| *times > 20), "{met:?}");
-        let secure = sticky.choose(&headers("x-forwarded-proto", "https"), &from, &mut random).unwrap().1.unwrap();
+        let secure =
+            sticky.choose(&headers("x-forwarded-proto", "https"), &from, &mut random).unwrap().newcomer.unwrap();
         assert!(secure.cookie().to_str().unwrap().ends_with("; SameSite=Lax; Secure"));
     }
 

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use evenkeel_analysis::slots::Ended;
 use evenkeel_analysis::{Answers, Counts, Histogram, Method, Outcome};
 use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_wire::proxy::ReleaseReport;
 use tokio::time::Instant;
 
 use crate::limits::RELEASES_KEPT;
+use crate::trial::Assigned;
 
 /// One worker's counters of one release.
 #[derive(Debug, Default)]
@@ -109,11 +111,19 @@ pub(crate) struct Tally {
     method: Method,
     started: Instant,
     settled: Cell<Option<Outcome>>,
+    /// Present where it is part of a trial.
+    assigned: Option<Assigned>,
 }
 
 impl Tally {
     pub(crate) fn begin(counts: Rc<ReleaseCounts>, audience: Audience, method: Method, started: Instant) -> Self {
-        Self { counts, audience, method, started, settled: Cell::new(None) }
+        Self { counts, audience, method, started, settled: Cell::new(None), assigned: None }
+    }
+
+    /// The same, where the request is counted in a trial as well.
+    pub(crate) fn on_trial(mut self, assigned: Option<Assigned>) -> Self {
+        self.assigned = assigned;
+        self
     }
 
     /// Counts the outcome, seen at `now`; only the first one counts.
@@ -121,6 +131,9 @@ impl Tally {
         if self.settled.get().is_none() {
             self.settled.set(Some(outcome));
             self.record(outcome, now.saturating_duration_since(self.started));
+            if let Some(assigned) = &self.assigned {
+                assigned.settle(ended(outcome), now);
+            }
         }
     }
 
@@ -149,7 +162,20 @@ impl Drop for Tally {
     fn drop(&mut self) {
         if self.settled.get().is_none() {
             self.record(Outcome::ClientGone, Duration::ZERO);
+            if let Some(assigned) = &self.assigned {
+                assigned.left();
+            }
         }
+    }
+}
+
+/// What an outcome that was seen says on trial. A client that went away is not seen: the request is dropped.
+pub(crate) fn ended(outcome: Outcome) -> Ended {
+    match outcome {
+        Outcome::Answered(status) if status < 500 => Ended::Well,
+        Outcome::Answered(_) => Ended::Failed,
+        Outcome::NoAnswer => Ended::Unanswered,
+        Outcome::ClientGone => Ended::Void,
     }
 }
 

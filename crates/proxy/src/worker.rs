@@ -24,6 +24,7 @@ use crate::limits::TICK;
 use crate::mirror::Copies;
 use crate::routes::Switchboard;
 use crate::seats::{Seat, Seats};
+use crate::trial::Found;
 use crate::vital::Vital;
 
 /// What a worker is told. It answers on the channel in the command when it is done.
@@ -35,8 +36,10 @@ pub(crate) enum Command {
     Listen(SocketAddr, Vec<TcpListener>, Sender<io::Result<()>>),
     /// Empty and close the sockets of an address.
     Unlisten(SocketAddr, Sender<()>),
-    /// Say what was counted.
-    Report(Sender<WorkerReport>),
+    /// Say what was counted, and what has become final of trials at a moment.
+    Report(Instant, Sender<WorkerReport>),
+    /// Say what has become final of trials at a moment.
+    Reveal(Instant, Sender<Vec<Found>>),
     /// Accept nothing more; done when all requests have ended, or at the deadline. Reports are still given.
     Stop(Instant, Sender<()>),
     /// Give up the thread.
@@ -49,6 +52,7 @@ pub(crate) struct WorkerReport {
     pub(crate) in_flight: Vec<InFlight>,
     pub(crate) refused: u64,
     pub(crate) connections: usize,
+    pub(crate) found: Vec<Found>,
 }
 
 /// A started worker, seen from the control side.
@@ -129,7 +133,8 @@ impl Worker {
                     end_all(acceptors.remove(&address).into_iter().flatten()).await;
                     let _ = done.send(());
                 }
-                Command::Report(reply) => drop(reply.send(worker.report())),
+                Command::Report(at, reply) => drop(reply.send(worker.report(at))),
+                Command::Reveal(at, reply) => drop(reply.send(worker.switchboard.borrow_mut().trials.reveal(at))),
                 Command::Stop(deadline, done) => {
                     end_all(std::mem::take(&mut acceptors).into_values().flatten()).await;
                     worker.seats.ask_to_end();
@@ -140,13 +145,15 @@ impl Worker {
         }
     }
 
-    fn report(&self) -> WorkerReport {
-        let switchboard = self.switchboard.borrow();
+    fn report(&self, at: Instant) -> WorkerReport {
+        let mut switchboard = self.switchboard.borrow_mut();
+        let found = switchboard.trials.reveal(at);
         WorkerReport {
             releases: switchboard.ledger.report(),
             in_flight: switchboard.in_flight(),
             refused: self.refused.get(),
             connections: self.seats.taken(),
+            found,
         }
     }
 

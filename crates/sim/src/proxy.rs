@@ -7,6 +7,7 @@ use evenkeel_analysis::{Counts, Outcome};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName, Timestamp};
 use evenkeel_core::ports::{InFlight, ReleaseReport, Report, Traffic, TrafficError};
 use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
+use evenkeel_core::trial::Heard;
 
 use crate::calls::Caller;
 use crate::dice::Dice;
@@ -254,6 +255,7 @@ impl Proxy {
             in_flight: self.requests.iter().map(busy).collect(),
             refused: 0,
             connections: 0,
+            trials: Vec::new(),
         }
     }
 }
@@ -310,7 +312,7 @@ impl Traffic for Caller {
         self.reach(Server::Proxy, APPLY_LIMIT, |state| state.proxy.table.clone()).await.ok_or_else(silent)
     }
 
-    async fn report(&self) -> Result<Report, TrafficError> {
+    async fn report(&self, _heard: &[Heard]) -> Result<Report, TrafficError> {
         let report = |state: &mut State| (state.now >= state.proxy.unreported_until).then(|| state.proxy.report());
         self.reach(Server::Proxy, REPORT_LIMIT, report).await.flatten().ok_or_else(silent)
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use evenkeel_core::ids::Generation;
 pub use evenkeel_core::ports::{InFlight, ReleaseReport, Report};
 use evenkeel_core::table::{RoutingTable, TableRefused};
+use evenkeel_core::trial::Heard;
 use serde::{Deserialize, Serialize};
 
 /// What the proxy can be asked to do. Every one may be repeated.
@@ -18,8 +19,12 @@ pub enum Ask {
         /// The whole table.
         table: Box<RoutingTable>,
     },
-    /// Reports counters and requests in flight: [`Answer::Report`].
-    Report,
+    /// Reports counters, requests in flight, and what has become final of trials: [`Answer::Report`].
+    Report {
+        /// What of that need not be told again.
+        #[serde(default)]
+        heard: Vec<Heard>,
+    },
     /// Gives back the table in force: [`Answer::Table`].
     Table,
     /// Takes listening sockets, one per worker; the agent sends them as file descriptors behind this message.

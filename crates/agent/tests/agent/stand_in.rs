@@ -99,7 +99,7 @@ fn converse(mut stream: UnixStream, held: &Held) -> std::io::Result<()> {
                 frame::write(&mut stream, &Answer::Done)?;
                 std::process::exit(0);
             }
-            Ask::Apply { .. } | Ask::Report | Ask::Table => Answer::Failed { why: "a stand-in".to_owned() },
+            Ask::Apply { .. } | Ask::Report { .. } | Ask::Table => Answer::Failed { why: "a stand-in".to_owned() },
         };
         frame::write(&mut stream, &answer)?;
     }

@@ -1,4 +1,5 @@
 use evenkeel_analysis::Outcome;
+use evenkeel_analysis::slots::{Answers, Bad, Group, Part, Question, Reveal, Shares, Split, Times};
 use proptest::prelude::*;
 
 use super::*;
@@ -55,7 +56,7 @@ fn answered(status: u16, times: u64) -> Tally {
 }
 
 fn tick(from: Timestamp, at: Timestamp, tally: Tally) -> Tick {
-    Tick { sequence: 1, from, at, counted: BTreeMap::from([(CANDIDATE, tally)]) }
+    Tick { sequence: 1, from, at, counted: BTreeMap::from([(CANDIDATE, tally)]), ..Tick::default() }
 }
 
 #[test]
@@ -133,6 +134,47 @@ prop_compose! {
     }
 }
 
+prop_compose! {
+    fn any_part()(of in 0_u64..1 << 40, bad in 0_u64..1 << 40) -> Part {
+        Part { of, bad: bad.min(of) }
+    }
+}
+
+prop_compose! {
+    fn any_times()(times in prop::collection::vec((0_u8..120, 0_u64..1 << 40), 0..4)) -> Vec<(u8, u64)> {
+        times
+    }
+}
+
+prop_compose! {
+    fn any_answers()(
+        bad in prop::sample::select(vec![Bad::Failed, Bad::Unanswered, Bad::Slow]), after_us: u64, age_us: u64,
+        candidate in any_part(), stable in any_part(), slot: u64, firsts in [0_u64..99, 0_u64..99],
+    ) -> Answers {
+        Answers { question: Question { bad, after_us, age_us }, slot, candidate, stable, firsts }
+    }
+}
+
+prop_compose! {
+    fn any_group()(
+        epoch: u64, candidate in 0_u16..=10_000, stable in 0_u16..=10_000,
+        split in prop::sample::select(vec![Split::Coin, Split::Sticky, Split::Alone]),
+        answers in prop::collection::vec(any_answers(), 0..4),
+        times in prop::option::of((any_times(), any_times())),
+    ) -> Group {
+        let times = times.map(|(candidate, stable)| Times { candidate, stable });
+        Group { epoch, shares: Shares { candidate, stable }, split, answers, times }
+    }
+}
+
+prop_compose! {
+    fn any_reveal()(
+        boot: u64, sequence: u64, slot: u64, groups in prop::collection::vec(any_group(), 0..3),
+    ) -> Reveal {
+        Reveal { boot, sequence, slot, groups }
+    }
+}
+
 proptest! {
     #[test]
     fn any_grouping_of_what_was_counted_adds_up_to_the_same_evidence(
@@ -149,9 +191,10 @@ proptest! {
             let (from, at, is_last) = (at(n as u64 * 100), at(n as u64 * 100 + 100), n + 1 == tallies.len());
             let counted = BTreeMap::from([(Revision(*revision), tally.clone())]);
             group.entry(Revision(*revision)).or_default().merge(tally);
-            one_by_one.take(&Tick { sequence: n as u64 + 1, from, at, counted });
+            one_by_one.take(&Tick { sequence: n as u64 + 1, from, at, counted, ..Tick::default() });
             if *cut || is_last {
-                grouped.take(&Tick { sequence: n as u64 + 1, from, at, counted: std::mem::take(&mut group) });
+                let counted = std::mem::take(&mut group);
+                grouped.take(&Tick { sequence: n as u64 + 1, from, at, counted, ..Tick::default() });
             }
         }
         prop_assert_eq!(one_by_one.measured(rollout), grouped.measured(rollout));
@@ -161,17 +204,22 @@ proptest! {
     #[test]
     fn a_tick_is_read_as_it_was_written(
         counted in prop::collection::btree_map((0_u32..9).prop_map(Revision), any_tally(), 0..4),
+        reveals in prop::collection::vec(any_reveal(), 0..3),
+        history in prop::option::of((any_part(), any_times())),
         sequence: u64, from in 0_u64..1 << 60, took in 0_u64..1 << 40,
     ) {
-        let tick = Tick { sequence, from: Timestamp(from), at: Timestamp(from + took), counted };
+        let history = history.map(|(failed, times)| History { failed, times });
+        let tick = Tick { sequence, from: Timestamp(from), at: Timestamp(from + took), counted, reveals, history };
         let bytes = tick.to_bytes();
         prop_assert_eq!(Tick::from_bytes(sequence, tick.at, &bytes), Ok(tick));
     }
 
     #[test]
-    fn no_bytes_make_the_reader_of_ticks_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..60), known: bool) {
+    fn no_bytes_make_the_reader_of_ticks_panic(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..60), known: bool, known_layout in 1_u8..3,
+    ) {
         if let (true, Some(layout)) = (known, bytes.first_mut()) {
-            *layout = 1;
+            *layout = known_layout;
         }
         if let Ok(tick) = Tick::from_bytes(1, Timestamp(1 << 50), &bytes) {
             prop_assert_eq!(Tick::from_bytes(1, tick.at, &tick.to_bytes()), Ok(tick));

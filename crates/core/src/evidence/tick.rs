@@ -3,10 +3,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use evenkeel_analysis::slots::{Part, Reveal};
 use evenkeel_analysis::{Counts, Histogram};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Revision, Timestamp};
+
+mod reveals;
 
 /// What was counted of a service between two looks at its counters. A look that finds nothing new is no tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +22,21 @@ pub struct Tick {
     pub at: Timestamp,
     /// What is new, per release; releases without a new request are left out.
     pub counted: BTreeMap<Revision, Tally>,
+    /// What has become final of the requests on trial, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reveals: Vec<Reveal>,
+    /// What the stable release was like before; with the first reveal of a rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<History>,
+}
+
+/// What a release was like in the minutes before it was compared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Its requests, and those that failed.
+    pub failed: Part,
+    /// How long its answers took, in the buckets of [`evenkeel_analysis::slots::bucket`].
+    pub times: Vec<(u8, u64)>,
 }
 
 /// What was counted of one release.
@@ -55,8 +73,9 @@ impl Tally {
 #[error("{0}")]
 pub struct BadTick(pub String);
 
-/// The layout that this code writes; it reads every one up to here.
+/// The layout of a tick without reveals, and of one with them.
 const LAYOUT: u8 = 1;
+const LAYOUT_WITH_REVEALS: u8 = 2;
 /// More than any proxy counts in its life: a greater number is no count.
 const COUNT_MAX: u64 = 1 << 40;
 
@@ -82,13 +101,17 @@ impl Tick {
     /// (LEB128). `sequence` and `at` are kept beside it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![LAYOUT];
+        let is_plain = self.reveals.is_empty() && self.history.is_none();
+        let mut bytes = vec![if is_plain { LAYOUT } else { LAYOUT_WITH_REVEALS }];
         put(&mut bytes, self.at.0.saturating_sub(self.from.0));
         put(&mut bytes, self.counted.len() as u64);
         for (revision, Tally { counts, shielded, pinned, mirrored }) in &self.counted {
             put(&mut bytes, revision.0.into());
             put(&mut bytes, *shielded);
             [counts, pinned, mirrored].into_iter().for_each(|counts| put_counts(&mut bytes, counts));
+        }
+        if !is_plain {
+            reveals::put(&mut bytes, &self.reveals, self.history.as_ref());
         }
         bytes
     }
@@ -99,9 +122,9 @@ impl Tick {
     /// [`BadTick`] when it has not.
     pub fn from_bytes(sequence: u64, at: Timestamp, bytes: &[u8]) -> Result<Self, BadTick> {
         let mut rest = bytes;
-        match byte(&mut rest)? {
-            LAYOUT => {}
-            other => return Err(BadTick(format!("its layout is {other}, and this evenkeel knows {LAYOUT}"))),
+        let layout = byte(&mut rest)?;
+        if !(LAYOUT..=LAYOUT_WITH_REVEALS).contains(&layout) {
+            return Err(BadTick(format!("its layout is {layout}, and this evenkeel knows {LAYOUT_WITH_REVEALS}")));
         }
         let from = Timestamp(at.0.saturating_sub(number(&mut rest)?));
         let mut counted = BTreeMap::new();
@@ -112,10 +135,11 @@ impl Tick {
             let (counts, pinned, mirrored) = (next()?, next()?, next()?);
             counted.insert(Revision(revision), Tally { counts, shielded, pinned, mirrored });
         }
+        let (reveals, history) = if layout == LAYOUT { (Vec::new(), None) } else { reveals::read(&mut rest)? };
         if !rest.is_empty() {
             return Err(BadTick(format!("{} bytes too many", rest.len())));
         }
-        Ok(Self { sequence, from, at, counted })
+        Ok(Self { sequence, from, at, counted, reveals, history })
     }
 }
 

@@ -301,6 +301,12 @@ impl Rollout {
     /// The step whose share, testers and copies are the candidate's now.
     #[must_use]
     pub fn audience(&self) -> Option<&Step> {
+        self.audience_at().map(|(_, step)| step)
+    }
+
+    /// The same with its place in the plan.
+    #[must_use]
+    pub fn audience_at(&self) -> Option<(usize, &Step)> {
         let step = match &self.phase {
             Phase::Shifting { step, .. } | Phase::Holding { step, .. } | Phase::Paused { step, left: Some(_), .. } => {
                 Some(*step)
@@ -319,7 +325,7 @@ impl Rollout {
             | Phase::Stuck { .. }
             | Phase::Done { .. } => None,
         };
-        step.map(|step| &self.plan.steps[step])
+        step.map(|step| (step, &self.plan.steps[step]))
     }
 
     /// How many replicas carry a share that is in force before a step: those of the step that gave it.

@@ -133,6 +133,7 @@ fn routes(releases: Vec<ReleaseRoutes>) -> ServiceRoutes {
         pins: Vec::new(),
         sticky: None,
         mirror: None,
+        trial: None,
     }
 }
 

@@ -79,7 +79,8 @@ impl Book {
             }
             if counted.is_none() && weight > BasisPoints::NONE {
                 let tallies = BTreeMap::from([(Revision(1), requests(0)), (candidate, requests(failed))]);
-                let tick = Tick { sequence: self.sequence + 1, from, at: self.now, counted: tallies };
+                let tick =
+                    Tick { sequence: self.sequence + 1, from, at: self.now, counted: tallies, ..Tick::default() };
                 self.evidence.take(&tick);
                 self.write(id, What::Counted(tick));
                 counted = Some(());

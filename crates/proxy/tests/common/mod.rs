@@ -76,7 +76,7 @@ impl Proxy {
     }
 
     pub fn report(&mut self) -> Report {
-        match self.ask(&Ask::Report) {
+        match self.ask(&Ask::Report { heard: Vec::new() }) {
             Answer::Report(report) => *report,
             other => panic!("{other:?}"),
         }
@@ -141,6 +141,7 @@ pub fn table(generation: u64, listen: SocketAddr, releases: &[(u16, &[SocketAddr
         pins: Vec::new(),
         sticky: None,
         mirror: None,
+        trial: None,
     };
     RoutingTable { generation: Generation(generation), token: FencingToken(1), services: vec![routes] }
 }

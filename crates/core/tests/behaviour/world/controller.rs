@@ -309,6 +309,7 @@ fn routes(releases: Vec<evenkeel_core::table::ReleaseRoutes>) -> ServiceRoutes {
         pins: Vec::new(),
         sticky: None,
         mirror: None,
+        trial: None,
     }
 }
 
