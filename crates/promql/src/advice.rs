@@ -1,0 +1,1 @@
+//! Queries that are right and say nothing.
