@@ -243,7 +243,7 @@ where
         beside.spawn(hands::work(self.workloads.clone(), deeds_out, hands_told));
         beside.spawn(keep_listening(self.workloads.clone(), addresses_out, self.answers.0.clone()));
         beside.spawn(keep_lease(self.store.store.clone(), self.clock.clone(), self.answers.0.clone()));
-        beside.spawn(watch_traffic(self.traffic.clone(), heard_out, reports_in));
+        beside.spawn(watch_traffic(self.traffic.clone(), self.clock.clone(), heard_out, reports_in));
         beside.spawn(watch_replicas(self.workloads.clone(), replicas_in, self.answers.0.clone()));
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -400,9 +400,15 @@ where
     }
 
     /// The other services of the group whose rollout a service has in flight.
+    ///
+    /// `None` while the log of one of them may hold more than is known, unless one goes back anyway: what goes back may
+    /// not be taken for one that is through.
     fn fellows(&self, name: &ServiceName) -> Option<Box<Fellows>> {
         let group = self.keepers.get(name)?.service.in_flight()?.group.as_ref()?;
-        Some(Box::new(group.look(name, |fellow| self.keepers.get(fellow).map(|keeper| &keeper.service))))
+        let fellows = group.look(name, |fellow| self.keepers.get(fellow).map(|keeper| &keeper.service));
+        let others = group.members.iter().filter(|member| member.service != *name);
+        let is_unsure = others.filter_map(|other| self.keepers.get(&other.service)).any(Keeper::is_unsure);
+        (!is_unsure || fellows.failed.is_some()).then(|| Box::new(fellows))
     }
 
     async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
@@ -618,10 +624,9 @@ where
         Ok(())
     }
 
-    fn take_report(&mut self, report: Option<Report>) {
-        let now = self.clock.now();
+    fn take_report(&mut self, report: Option<(Timestamp, Report)>) {
         self.in_flight = None;
-        let Some(report) = report else {
+        let Some((asked, report)) = report else {
             self.reports_missed = self.reports_missed.saturating_add(1);
             if self.reports_missed >= REPORTS_MISSED {
                 self.trouble("proxy's reports", "none has come for a while".to_owned());
@@ -633,7 +638,7 @@ where
         let mut counted: BTreeMap<&ServiceName, Vec<&ReleaseReport>> = BTreeMap::new();
         report.releases.iter().for_each(|release| counted.entry(&release.service).or_default().push(release));
         for (name, keeper) in &mut self.keepers {
-            keeper.meter.take(report.boot, counted.get(name).map_or(&[], Vec::as_slice), now);
+            keeper.meter.take(report.boot, counted.get(name).map_or(&[], Vec::as_slice), asked);
         }
         for trial in &report.trials {
             let Some(keeper) = self.keepers.get_mut(&trial.service) else { continue };
@@ -1312,18 +1317,22 @@ async fn keep_lease<S: Store, C: Clock>(store: Arc<S>, clock: Arc<C>, found: mps
 }
 
 /// Asks the proxy for its counters ten times a second; `None` while it does not answer.
-async fn watch_traffic<T: Traffic>(
+///
+/// A report goes with the moment it was asked for: an answer that was long on its way does not hold what was counted
+/// meanwhile, and the next one does.
+async fn watch_traffic<T: Traffic, C: Clock>(
     traffic: Arc<T>,
+    clock: Arc<C>,
     heard: watch::Receiver<Vec<Heard>>,
-    reports: watch::Sender<Option<Report>>,
+    reports: watch::Sender<Option<(Timestamp, Report)>>,
 ) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !reports.is_closed() {
         tick.tick().await;
-        let known = heard.borrow().clone();
+        let (asked, known) = (clock.now(), heard.borrow().clone());
         let report = traffic.report(&known).await.ok();
-        reports.send_replace(report);
+        reports.send_replace(report.map(|report| (asked, report)));
     }
 }
 

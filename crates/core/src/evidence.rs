@@ -214,8 +214,13 @@ fn step_of(rollout: &Rollout) -> Option<(usize, Timestamp)> {
     Some((step, since))
 }
 
-/// The step whose share is in force: what a controller judges by that has just started and finds none held.
+/// The step whose share is in force: what a controller judges by that has just started and finds none held. A share that
+/// is yet to be confirmed is not: what comes before it is says nothing about its step.
 fn step_in_force(rollout: &Rollout) -> Option<(usize, Timestamp)> {
+    if let Phase::Shifting { step, .. } = rollout.phase {
+        let before = step.checked_sub(1).filter(|before| rollout.plan.steps[*before].weight > BasisPoints::NONE);
+        return before.map(|before| (before, Timestamp::default()));
+    }
     let share = Some(rollout.weight()).filter(|share| *share > BasisPoints::NONE)?;
     let step = rollout.plan.steps.iter().rposition(|step| step.weight <= share)?;
     Some((step, Timestamp::default()))

@@ -144,6 +144,27 @@ const BUGS: &[Bug] = &[
         instead: "        if let Ok(Some(ended)) = rollout.step(&away, now) {\n            let _ = ended;",
     },
     Bug {
+        invariant: 7,
+        what: "a service of a group is promoted before all of them are through",
+        file: MOVES,
+        line: "fellows.lost.is_empty() && fellows.waiting.is_empty() && fellows.on_the_way.is_empty();",
+        instead: "fellows.lost.is_empty() && fellows.waiting.is_empty();",
+    },
+    Bug {
+        invariant: 7,
+        what: "a service of a group begins before those that it comes after",
+        file: MOVES,
+        line: "            && fellows.ahead.is_empty();",
+        instead: "            && fellows.ahead.len() < 1_000;",
+    },
+    Bug {
+        invariant: 7,
+        what: "a rollout begins before the time that was set for it",
+        file: "crates/core/src/gate.rs",
+        line: "        let is_time = self.start_at.is_none_or(|start| now >= start);",
+        instead: "        let is_time = self.start_at.is_none_or(|start| now.0 > 0 || now >= start);",
+    },
+    Bug {
         invariant: 8,
         what: "too few requests are waited for without end",
         file: MOVES,
@@ -184,6 +205,20 @@ const BUGS: &[Bug] = &[
         file: SERVICE,
         line: "const RELEASES_KEPT: usize = 10;",
         instead: "const RELEASES_KEPT: usize = 10_000;",
+    },
+    Bug {
+        invariant: 11,
+        what: "a controller decides although its lease may be another's",
+        file: RUN,
+        line: "        let mut store_failed = !self.held.holds(now);",
+        instead: "        let mut store_failed = !self.held.holds(now) && now.0 == 0;",
+    },
+    Bug {
+        invariant: 11,
+        what: "a controller that another one took over from goes on",
+        file: RUN,
+        line: "            Found::Superseded(gone) => return Err(gone),",
+        instead: "            Found::Superseded(_) => {}",
     },
 ];
 

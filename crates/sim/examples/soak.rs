@@ -118,7 +118,7 @@ impl Sum {
 
     /// How often what happened.
     fn table(&self, first: u64, passed: Duration) {
-        for group in [Group::Fault, Group::Strategy, Group::Phase, Group::Outcome, Group::Command] {
+        for group in [Group::Fault, Group::Strategy, Group::Phase, Group::Outcome, Group::Command, Group::Other] {
             say(&format!("{group:?}"));
             for (_, name, times) in self.coverage.iter().filter(|(of, ..)| *of == group) {
                 say(&format!("  {name:<40} {times:>12}"));

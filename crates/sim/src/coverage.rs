@@ -25,13 +25,17 @@ pub enum Group {
     Command,
     /// A rollout began by a strategy.
     Strategy,
+    /// Something else that only some worlds bring about.
+    Other,
 }
 
 /// Everything that worlds must bring about besides faults.
-const EXPECTED: [(Group, &[&str]); 4] = [
+const EXPECTED: [(Group, &[&str]); 5] = [
     (
         Group::Phase,
         &[
+            "lining up",
+            "gathering",
             "clearing",
             "preparing",
             "smoking",
@@ -58,6 +62,7 @@ const EXPECTED: [(Group, &[&str]); 4] = [
             "rolled back: aborted",
             "rolled back: asked",
             "rolled back: superseded",
+            "rolled back: fellow",
             "rolled back: test over",
             "rolled back: stable is back",
             "first release stopped",
@@ -66,13 +71,37 @@ const EXPECTED: [(Group, &[&str]); 4] = [
     ),
     (
         Group::Command,
-        &["pause", "resume", "promote", "promote fully", "abort", "retry", "rollback", "scale", "approve", "reject"],
+        &[
+            "pause",
+            "resume",
+            "promote",
+            "promote fully",
+            "abort",
+            "retry",
+            "rollback",
+            "scale",
+            "weigh",
+            "approve",
+            "reject",
+        ],
     ),
     (
         Group::Strategy,
         &["canary", "blue-green", "rolling", "recreate", "A/B", "rolling worker", "canary worker", "recreate worker"],
     ),
+    (Group::Other, &[GROUP_BEGUN, GROUP_PROMOTED, SET_TIME, OLD_DECISION, OLD_DEED, OLD_TABLE]),
 ];
+
+/// A group of services has a rollout in each of them.
+pub(crate) const GROUP_BEGUN: &str = "group is deployed";
+/// The first of a group is promoted, and with it all of them.
+pub(crate) const GROUP_PROMOTED: &str = "group is promoted";
+/// A rollout began at the time that was set for it.
+pub(crate) const SET_TIME: &str = "rollout waits for a set time";
+/// What a controller did after another one had taken over from it.
+pub(crate) const OLD_DECISION: &str = "late decision is refused by the store";
+pub(crate) const OLD_DEED: &str = "late command is refused by the agent";
+pub(crate) const OLD_TABLE: &str = "late table is refused by the proxy";
 
 impl Coverage {
     /// One more of a kind.

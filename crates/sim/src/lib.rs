@@ -119,10 +119,12 @@ async fn live(seed: u64, telling: Telling) -> Ended {
 async fn tick_once(yard: &Arc<Yard>, lives: &mut Lives) {
     tokio::time::sleep(TICK).await;
     lives.tick().await;
+    let living = lives.living();
     yard.with(|state| {
         state.tick();
         rest::goes_back_without_the_store(state);
         rest::is_not_overdue(state);
+        rest::ends_when_told(state, &living);
     });
     people::act(yard);
 }

@@ -44,6 +44,11 @@ impl Lives {
         self.tasks.len() == 1
     }
 
+    /// Those that run, or start.
+    pub(crate) fn living(&self) -> Vec<Life> {
+        self.tasks.iter().filter(|(_, task)| !task.is_finished()).map(|(life, _)| *life).collect()
+    }
+
     /// A tenth of a second: buries the dead, and has a new one start when it is time.
     pub(crate) async fn tick(&mut self) {
         self.strike();

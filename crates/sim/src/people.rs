@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use evenkeel_controller::{AskError, DeployRequest, Handle};
-use evenkeel_core::Verb;
-use evenkeel_core::ids::{Revision, ServiceName};
+use evenkeel_core::gate::Passage;
+use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
+use evenkeel_core::spec::Spec;
+use evenkeel_core::{Phase, Verb};
 
 use crate::weather::Fault;
-use crate::wishes::{APPROVERS, SERVICES, spec};
+use crate::wishes::{APPROVERS, GROUP, SERVICES, group, spec};
 use crate::world::{State, Yard};
 
 /// How a version is, whatever its replicas do.
@@ -38,14 +40,23 @@ pub(crate) fn errors_in_a_thousand(version: &str) -> u32 {
     if badness_of(version) == Badness::Errors { 500 } else { 0 }
 }
 
+/// So many wishes in a million are for several services at once.
+const OF_GROUPS: u32 = 200_000;
+
 /// A tenth of a second of everybody.
 pub(crate) fn act(yard: &Arc<Yard>) {
     let (deploys, commands) = yard.with(|state| (state.happens(Fault::Deploys), state.happens(Fault::Commands)));
+    let for_all = yard.with(|state| state.services_max > 1 && state.dice.chance(OF_GROUPS));
+    let ask = |yours: fn(Arc<Yard>, Handle, ServiceName)| {
+        if let Some((handle, service)) = yard.with(somebody) {
+            yours(yard.clone(), handle, service);
+        }
+    };
     if deploys {
-        yard.with(somebody).into_iter().for_each(|(handle, who)| deploy(yard.clone(), handle, who));
+        ask(if for_all { deploy_group } else { deploy });
     }
     if commands {
-        yard.with(somebody).into_iter().for_each(|(handle, who)| command(yard.clone(), handle, who));
+        ask(if for_all { back_group } else { command });
     }
 }
 
@@ -59,31 +70,59 @@ fn somebody(state: &mut State) -> Option<(Handle, ServiceName)> {
 
 fn deploy(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
     let request = yard.with(|state| {
-        let version = *state.dice.pick(&VERSIONS);
         let spec = spec(&mut state.dice, &service);
-        let again = state.dice.chance(200_000);
-        state.tell(|| format!("people deploy {service} {version}{}", if again { " again" } else { "" }));
-        DeployRequest {
-            version: version.into(),
-            spec,
-            directory: "/srv".into(),
-            by: "ann".into(),
-            again,
-            how: Default::default(),
-            from: None,
-        }
+        request(state, &handle, spec)
     });
     tokio::spawn(async move {
         let version = request.version.clone();
         let answer = handle.deploy(request).await;
         yard.with(|state| {
             state.tell(|| format!("people hear of {service} {version}: {}", in_words(&answer)));
-            let Ok(deployed) = answer else { return };
-            let known = state.book.logs.get(&service);
-            if known.is_none_or(|log| log.service.next_revision <= deployed.revision) {
-                state.broken(format!("{service} {version} is said to be deployed and is not in the store"));
+            if let Ok(deployed) = answer {
+                is_in_store(state, &service, deployed.revision);
             }
         });
+    });
+}
+
+fn request(state: &mut State, handle: &Handle, spec: Spec) -> DeployRequest {
+    let version = *state.dice.pick(&VERSIONS);
+    let again = state.dice.chance(200_000);
+    let starts = state.dice.chance(100_000).then(|| state.dice.millis(0, 8_000));
+    let how = Passage { start_at: starts.map(|wait| handle.overview().at.after(wait)), ..Passage::default() };
+    let (service, words) = (&spec.service, if again { " again" } else { "" });
+    let when = how.start_at.map_or_else(String::new, |_| format!(" in {starts:?}"));
+    state.tell(|| format!("people deploy {service} {version}{words}{when}"));
+    DeployRequest { version: version.into(), spec, directory: "/srv".into(), by: "ann".into(), again, how, from: None }
+}
+
+fn is_in_store(state: &mut State, service: &ServiceName, revision: Revision) {
+    if state.book.logs.get(service).is_none_or(|log| log.service.next_revision <= revision) {
+        state.broken(format!("{service} {revision} is said to be deployed and is not in the store"));
+    }
+}
+
+fn deploy_group(yard: Arc<Yard>, handle: Handle, _: ServiceName) {
+    let requests = yard.with(|state| {
+        let services = state.dice.between(2, state.services_max as u64) as usize;
+        let specs = group(&mut state.dice, services);
+        specs.into_iter().map(|spec| request(state, &handle, spec)).collect()
+    });
+    tokio::spawn(async move {
+        let answer = handle.deploy_group(GROUP.into(), requests).await;
+        yard.with(|state| {
+            state.tell(|| format!("people hear of the group: {}", in_words(&answer)));
+            let Ok(deployed) = answer else { return };
+            deployed.services.iter().for_each(|member| is_in_store(state, &member.service, member.revision));
+        });
+    });
+}
+
+fn back_group(yard: Arc<Yard>, handle: Handle, _: ServiceName) {
+    yard.with(|state| state.tell(|| "bob asks the group to go back".to_owned()));
+    tokio::spawn(async move {
+        let answer = handle.back_group(GROUP.into(), "bob".into()).await;
+        yard.with(|state| state.tell(|| format!("bob hears of the group: {}", in_words(&answer))));
     });
 }
 
@@ -112,6 +151,13 @@ fn wish(state: &mut State, service: &ServiceName) -> (Verb, &'static str) {
     }
     let to = Some(Revision(state.dice.between(1, 8) as u32));
     let replicas = state.dice.between(1, 4) as u32;
+    let in_flight = state.book.logs.get(service).and_then(|log| log.service.in_flight());
+    let candidate = in_flight.map_or(Revision(1), |rollout| rollout.candidate);
+    let weight = BasisPoints::new(state.dice.between(0, 100) as u16 * 100).unwrap_or(BasisPoints::ALL);
+    let is_paused = in_flight.is_some_and(|rollout| matches!(rollout.phase, Phase::Paused { .. }));
+    if is_paused && state.dice.chance(300_000) {
+        return (Verb::Weigh { candidate, weight }, "bob");
+    }
     let verbs = [
         Verb::Pause,
         Verb::Resume,

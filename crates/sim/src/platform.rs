@@ -143,6 +143,16 @@ impl Platform {
         told
     }
 
+    /// No replica of one of the releases that run is ready until then; tells of which.
+    pub(crate) fn starve(&mut self, until: Timestamp, dice: &mut Dice) -> Option<String> {
+        let releases: BTreeSet<_> = self.running().map(|(id, _)| (id.service.clone(), id.revision)).collect();
+        let releases = Vec::from_iter(releases);
+        let (service, revision) = dice.pick(releases.get(..).filter(|all| !all.is_empty())?);
+        let own = self.processes.iter_mut().filter(|(id, _)| id.service == *service && id.revision == *revision);
+        own.for_each(|(_, process)| process.busy_until = until);
+        Some(format!("{service} {revision}"))
+    }
+
     /// The agent does not answer until then; one that does not hang is started anew after that.
     pub(crate) fn silence(&mut self, until: Timestamp, hangs: bool) {
         self.silent_until = self.silent_until.max(until);

@@ -10,6 +10,7 @@ use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
 use evenkeel_core::trial::Heard;
 
 use crate::calls::Caller;
+use crate::coverage::{Group, OLD_TABLE};
 use crate::dice::Dice;
 use crate::people::errors_in_a_thousand;
 use crate::platform::{Platform, Process};
@@ -322,6 +323,9 @@ fn apply(state: &mut State, table: RoutingTable, sent: &tables::Sent) -> Result<
     let in_force = &state.proxy.table;
     if let Err(refused) = table.may_replace(in_force.generation, in_force.token) {
         let (life, generation) = (sent.life, table.generation);
+        if table.token < in_force.token {
+            state.coverage.count(Group::Other, OLD_TABLE);
+        }
         state.tell(|| format!("table {generation} of controller {life} is refused: {refused}"));
         return Err(refused.into());
     }

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::lease::RENEW_EVERY;
 use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
-use evenkeel_core::{Event, Phase, Service, Wanted};
+use evenkeel_core::{Event, Phase, Service, Verb, Wanted};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::calls::Caller;
+use crate::coverage::OLD_DECISION;
 use crate::rules::decisions;
 use crate::weather::Fault;
 use crate::world::{Life, State};
@@ -27,6 +29,8 @@ pub(crate) struct Book {
     pub(crate) down_until: Timestamp,
     /// Until when an append takes its time.
     pub(crate) slow_until: Timestamp,
+    /// When each controller asked for its newest lease that it was given.
+    pub(crate) confirmed: BTreeMap<Life, Timestamp>,
     /// Up to which event each controller knows each log.
     pub(crate) known: BTreeMap<(Life, ServiceName), usize>,
     /// Logs that an append of a controller is on its way to.
@@ -47,6 +51,8 @@ pub(crate) struct Log {
     pub(crate) asked_for: Option<Revision>,
     /// Who said yes to which rollout.
     pub(crate) approved: BTreeSet<(RolloutId, String)>,
+    /// Rollouts whose split people set: a step of theirs has more than one share.
+    pub(crate) weighed: BTreeSet<RolloutId>,
     /// Rollouts that began.
     pub(crate) begun: u64,
     pub(crate) begun_ids: BTreeSet<RolloutId>,
@@ -71,6 +77,7 @@ impl Log {
             wanted,
             asked_for: None,
             approved: BTreeSet::new(),
+            weighed: BTreeSet::new(),
             begun: 0,
             begun_ids: BTreeSet::new(),
         }
@@ -122,9 +129,10 @@ impl Book {
 
 impl Store for Caller {
     async fn next_token(&self, after: Option<FencingToken>) -> Result<FencingToken, StoreError> {
-        let life = self.life;
+        let (life, asked) = (self.life, self.yard.now());
         self.store(Duration::ZERO, move |state| {
             answers(state)?;
+            state.book.confirmed.insert(life, asked);
             let newest = FencingToken(state.book.token);
             if after.is_some_and(|after| after != newest) {
                 return Err(StoreError::Superseded(newest));
@@ -139,12 +147,19 @@ impl Store for Caller {
     }
 
     async fn renew(&self) -> Result<(), StoreError> {
-        let life = self.life;
-        self.store(Duration::ZERO, |state| {
+        let (life, asked) = (self.life, self.yard.now());
+        let renewed = self.store(Duration::ZERO, |state| {
             answers(state)?;
             leads(state, life)
-        })
-        .await
+        });
+        let renewed = renewed.await;
+        self.yard.with(|state| {
+            // Nobody waits longer for a sign of life.
+            if renewed.is_ok() && state.now.since(asked) <= 2 * RENEW_EVERY {
+                state.book.confirmed.insert(life, asked);
+            }
+        });
+        renewed
     }
 
     async fn bytes(&self) -> Result<u64, StoreError> {
@@ -180,6 +195,7 @@ impl Store for Caller {
     }
 
     async fn append(&self, append: Append<'_>) -> Result<(), StoreError> {
+        self.yard.with(|state| decisions::is_led(state, self.life, &append));
         let slow = self.yard.with(|state| match state.happens(Fault::StoreSlow) {
             true => state.dice.millis(1, 3_000),
             false => Duration::ZERO,
@@ -294,9 +310,13 @@ fn answers(state: &State) -> Result<(), StoreError> {
     if fails { Err(StoreError::Unavailable("the file is locked".into())) } else { Ok(()) }
 }
 
-fn leads(state: &State, life: Life) -> Result<(), StoreError> {
+fn leads(state: &mut State, life: Life) -> Result<(), StoreError> {
     let newest = FencingToken(state.book.token);
-    if state.book.holder == life { Ok(()) } else { Err(StoreError::Superseded(newest)) }
+    if state.book.holder == life {
+        return Ok(());
+    }
+    state.is_told_of_newer(life, OLD_DECISION);
+    Err(StoreError::Superseded(newest))
 }
 
 /// Appends an event, unless the store fails; holds it against the rules.
@@ -340,7 +360,8 @@ fn write(state: &mut State, life: Life, append: Append<'_>, is_late: bool) -> Re
         // Whatever else was to come first is decided anew.
         state.book.owed.remove(&(life, name.clone()));
     }
-    enter(state, life, name, Recorded { version: after + 1, at, event: event.clone() }, next, snapshot.is_some());
+    let entry = Entry { keep: snapshot.is_some(), is_late };
+    enter(state, life, name, Recorded { version: after + 1, at, event: event.clone() }, next, entry);
     if state.happens(Fault::StoreLost) {
         state.tell(|| "… and the answer is lost".to_owned());
         return Err(StoreError::Unavailable("the connection was reset".into()));
@@ -348,13 +369,31 @@ fn write(state: &mut State, life: Life, append: Append<'_>, is_late: bool) -> Re
     Ok(())
 }
 
+/// How an event comes into a log.
+struct Entry {
+    /// With a snapshot.
+    keep: bool,
+    /// Some time after it was decided.
+    is_late: bool,
+}
+
 /// A durable event.
-fn enter(state: &mut State, life: Life, name: &ServiceName, recorded: Recorded, next: Service, keep: bool) {
+fn enter(
+    state: &mut State,
+    life: Life,
+    name: &ServiceName,
+    recorded: Recorded,
+    next: Service,
+    Entry { keep, is_late }: Entry,
+) {
     let words = state.tells();
     let Some(log) = state.book.logs.get_mut(name) else { return };
     state.coverage.note(&log.service, &recorded.event, &next);
     let words = words.then(|| decisions::in_words(&log.service, &recorded.event, &next));
     let newest = log.newest();
+    if let Event::Command { verb: Verb::Weigh { .. }, .. } = recorded.event {
+        log.weighed.extend(log.service.rollout.as_ref().map(|rollout| rollout.id));
+    }
     let before = std::mem::replace(&mut log.service, next);
     log.wanted.push(log.service.wanted());
     log.snapshot = if keep { Some((recorded.version, log.service.clone())) } else { log.snapshot.take() };
@@ -363,7 +402,7 @@ fn enter(state: &mut State, life: Life, name: &ServiceName, recorded: Recorded, 
     if recorded.at < newest {
         state.broken(format!("an event of {name} is recorded at an earlier time than the one before it"));
     }
-    decisions::may_follow(state, name, &before, &recorded.event);
+    decisions::may_follow(state, name, &before, &recorded, is_late);
 }
 
 fn owes(state: &mut State, life: Life, name: &ServiceName, event: &Event, rollout: Option<RolloutId>) {

@@ -52,6 +52,8 @@ pub(crate) enum Fault {
     Hangs,
     /// A replica is too busy to be ready for a while, per replica.
     Busy,
+    /// No replica of a release is ready for a while; per release.
+    Starved,
     /// A replica never gets ready, or dies while it starts; per start.
     Broken,
     /// A replica ignores SIGTERM; per start.
@@ -70,7 +72,7 @@ pub(crate) enum Fault {
 
 /// Every fault with its name and how often it happens where it does: chances in a million, per tenth of a second unless
 /// the fault says otherwise.
-pub(crate) const FAULTS: [(Fault, &str, u32); 29] = [
+pub(crate) const FAULTS: [(Fault, &str, u32); 30] = [
     (Fault::Crash, "controller crashes around a call", 300),
     (Fault::Killed, "controller is killed", 2_000),
     (Fault::Stalled, "controller stands still", 1_000),
@@ -93,6 +95,7 @@ pub(crate) const FAULTS: [(Fault, &str, u32); 29] = [
     (Fault::Dies, "replica dies", 700),
     (Fault::Hangs, "replica hangs", 300),
     (Fault::Busy, "replica is not ready for a while", 1_000),
+    (Fault::Starved, "release is not ready for a while", 1_000),
     (Fault::Broken, "replica never gets ready or dies early", 40_000),
     (Fault::Stubborn, "replica ignores SIGTERM", 60_000),
     (Fault::Refused, "platform refuses a start", 10_000),

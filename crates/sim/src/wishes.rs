@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_core::gate::{Check, Gates, Look, Retry, Sign, Within};
+use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::spec::{
     Afterwards, Amount, CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Shift, SmokeCheck, Spec, Stop, Strategy,
@@ -20,6 +21,9 @@ pub(crate) const APPROVERS: [&str; 2] = ["carl", "dora"];
 /// Approvals of them that are needed.
 pub(crate) const APPROVALS: u32 = 1;
 
+/// What the services of a world are called together.
+pub(crate) const GROUP: &str = "shop";
+
 /// A spec for a service.
 pub(crate) fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
     let seconds = Duration::from_secs;
@@ -33,7 +37,8 @@ pub(crate) fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
         replicas: *dice.pick(&[1, 2, 2, 3, 4]),
         strategy,
         objectives: objectives.collect(),
-        minimum_requests: 8,
+        // Many a step ends before so many have come.
+        minimum_requests: *dice.pick(&[4, 8, 8, 8, 20, 60]),
         window: seconds(3),
         not_enough,
         startup_limit: seconds(8),
@@ -54,6 +59,18 @@ pub(crate) fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
         spec.gates = gates(dice);
     }
     spec
+}
+
+/// Specs for a group of the first services of a world; most of them come after the one before.
+pub(crate) fn group(dice: &mut Dice, services: usize) -> Vec<Spec> {
+    let names = SERVICES[..services].iter().filter_map(|(name, _)| ServiceName::new(*name).ok());
+    let mut specs: Vec<Spec> = names.map(|name| spec(dice, &name)).collect();
+    let mut before = None;
+    for spec in &mut specs {
+        let after = before.replace(spec.service.clone()).into_iter().filter(|_| dice.chance(600_000)).collect();
+        spec.group = Some(Membership { group: GROUP.into(), after });
+    }
+    specs
 }
 
 fn probe(path: &str, failure_threshold: u32) -> Probe {

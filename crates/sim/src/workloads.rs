@@ -12,11 +12,12 @@ use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::calls::Caller;
+use crate::coverage::OLD_DEED;
 use crate::people::{Badness, badness_of};
 use crate::platform::{Asked, Fate};
 use crate::rules::stops;
 use crate::weather::Fault;
-use crate::world::{Server, State};
+use crate::world::{Life, Server, State};
 
 /// As the real adapter's longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
@@ -41,17 +42,18 @@ impl SimWorkloads {
         &self,
         effect: impl Fn(&mut State) -> Result<R, PlatformError> + Send + Sync + 'static,
     ) -> Result<R, PlatformError> {
-        let token = self.token();
+        let (token, life) = (self.token(), self.caller.life);
         let admitted = move |state: &mut State| {
-            admit(state, token)?;
+            admit(state, life, token)?;
             effect(state)
         };
         self.caller.reach(Server::Agent, ANSWER_LIMIT, admitted).await.unwrap_or_else(|| Err(silent()))
     }
 }
 
-fn admit(state: &mut State, token: FencingToken) -> Result<(), PlatformError> {
+fn admit(state: &mut State, life: Life, token: FencingToken) -> Result<(), PlatformError> {
     if token < state.platform.highest {
+        state.is_told_of_newer(life, OLD_DEED);
         return Err(PlatformError::Superseded(state.platform.highest));
     }
     state.platform.highest = token;
@@ -151,7 +153,7 @@ impl Workloads for SimWorkloads {
             let _ = timeout_at(deadline, list.changed()).await;
         }
         let answer = yard.with(|state| {
-            admit(state, token)?;
+            admit(state, self.caller.life, token)?;
             Ok(Replicas { version: state.platform.version, replicas: state.platform.list() })
         });
         let late = yard.with(|state| state.happens(Fault::Late).then(|| state.dice.millis(1, 1_500)));

@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) wild_ticks: u32,
     /// So many services people deploy.
     pub(crate) services_max: usize,
+    /// When a controller was told first that another one has taken over.
+    pub(crate) told_of_newer: BTreeMap<Life, Timestamp>,
     /// Until when a controller stands still.
     pub(crate) stalled: BTreeMap<Life, Timestamp>,
     /// How often what happened.
@@ -109,6 +111,7 @@ impl Yard {
             going_down: false,
             wild_ticks,
             services_max,
+            told_of_newer: BTreeMap::new(),
             stalled: BTreeMap::new(),
             coverage: Coverage::default(),
             history: Vec::new(),
@@ -221,6 +224,12 @@ impl State {
         self.book.owed.retain(|(owing, _), _| *owing != life);
     }
 
+    /// A controller is refused because another one has taken over.
+    pub(crate) fn is_told_of_newer(&mut self, life: Life, how: &'static str) {
+        self.coverage.count(Group::Other, how);
+        self.told_of_newer.entry(life).or_insert(self.now);
+    }
+
     /// How much longer a server is silent.
     pub(crate) fn silence_of(&self, who: Server) -> Option<Duration> {
         let until = match who {
@@ -235,7 +244,7 @@ impl State {
         self.tell(|| "faults stop".to_owned());
         self.wild = false;
         self.book.down_until = self.now;
-        self.stalled.clear();
+        self.stalled.values_mut().for_each(|until| *until = self.now.min(*until));
         self.platform.recover(self.now);
         self.proxy.recover(self.now);
     }
@@ -301,6 +310,11 @@ impl State {
         if self.happens(Fault::Lull) {
             self.proxy.lull_until = now.after(self.dice.millis(1_000, 15_000));
             self.tell(|| "no users".to_owned());
+        }
+        if self.happens(Fault::Starved) {
+            let until = now.after(self.dice.millis(3_000, 40_000));
+            let starved = self.platform.starve(until, &mut self.dice);
+            self.tell(|| format!("no replica of {} is ready until {}", starved.unwrap_or_default(), short(until)));
         }
         let Self { platform, weather, dice, .. } = self;
         for (fault, id) in platform.suffer(now, weather, dice) {

@@ -5,6 +5,10 @@
 
 use evenkeel_sim::{Coverage, Telling, run};
 
+/// What one of some hundred worlds brings about, and so many worlds for certain.
+const RARE: [&str; 1] = ["rolled back: stable is back"];
+const MANY: u64 = 10_000;
+
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
@@ -31,7 +35,8 @@ fn no_rule_breaks_in_worlds_with_faults_and_everything_that_can_happen_does() {
     broken.extend(more);
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     coverage.merge(&other);
-    let missing: Vec<_> = coverage.iter().filter(|(.., times)| *times == 0).collect();
+    let is_due = |name: &str| worlds >= MANY || !RARE.contains(&name);
+    let missing: Vec<_> = coverage.iter().filter(|(_, name, times)| *times == 0 && is_due(name)).collect();
     assert!(missing.is_empty(), "never in {worlds} worlds: {missing:?}");
 }
 

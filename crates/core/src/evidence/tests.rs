@@ -83,6 +83,19 @@ fn a_paused_rollout_is_judged_by_a_controller_that_has_just_started() {
 }
 
 #[test]
+fn what_comes_before_a_share_is_confirmed_does_not_judge_its_step_for_a_controller_that_has_just_started() {
+    let mut service = paused_at_half();
+    let until = at(30_000);
+    service.rollout.as_mut().unwrap().phase = Phase::Shifting { step: 2, until };
+    let mut evidence = Evidence::new();
+    evidence.follow(&service);
+    evidence.take(&tick(at(900), at(1_000), answered(200, 100)));
+    let service = holding(service, 2, at(1_000));
+    evidence.follow(&service);
+    assert!(matches!(verdict(&evidence, &service), Verdict::NotEnough { have: 0, .. }));
+}
+
+#[test]
 fn a_breach_is_a_breach_for_as_long_as_objectives_look_back_and_counts_for_the_step_beyond_that() {
     let service = holding(paused_at_half(), 2, at(0));
     let mut evidence = Evidence::new();

@@ -1,12 +1,18 @@
 //! What may follow on what in a log.
 
+use std::time::Duration;
+
 use evenkeel_analysis::Verdict;
 use evenkeel_core::gate::Check;
-use evenkeel_core::ids::ServiceName;
+use evenkeel_core::group::Member;
+use evenkeel_core::ids::{ServiceName, Timestamp};
+use evenkeel_core::lease::TERM;
+use evenkeel_core::ports::{Append, Recorded};
 use evenkeel_core::release::Standing;
 use evenkeel_core::rollout::Rollout;
 use evenkeel_core::{Event, Observation, Outcome, Phase, Service, Verb};
 
+use crate::coverage::{GROUP_BEGUN, GROUP_PROMOTED, Group, SET_TIME};
 use crate::people::{Badness, badness_of};
 use crate::wishes::{APPROVALS, APPROVERS};
 use crate::world::{Life, State};
@@ -15,6 +21,8 @@ use crate::world::{Life, State};
 const RELEASES_MOST: usize = 16;
 /// Rollouts that ended.
 const ROLLOUTS_MOST: usize = 20;
+/// A turn of the loop that begins with the lease may take so long.
+const LEASE_SLACK: Duration = Duration::from_secs(1);
 /// Entries of what one of them did.
 const MOMENTS_MOST: usize = 1_000;
 
@@ -30,16 +38,22 @@ pub(crate) fn owed_first(state: &mut State, life: Life, name: &ServiceName, even
 }
 
 /// 5, 7 and 8: no step passes without evidence, no rollout begins unasked, everything that waits says so.
-pub(crate) fn may_follow(state: &mut State, name: &ServiceName, before: &Service, event: &Event) {
+///
+/// `is_late`: it was written some time after it was decided, and what is true by now says nothing about that.
+pub(crate) fn may_follow(state: &mut State, name: &ServiceName, before: &Service, recorded: &Recorded, is_late: bool) {
+    let Recorded { event, at, .. } = recorded;
     let broken = [
         waits(state, name),
         bounded(state, name),
         one_at_a_time(state, name, before, event),
-        passes_gates(state, name, before, event),
-        has_evidence(state, name, before, event),
+        passes_gates(state, name, before, event, *at),
+        has_evidence(state, name, before, event, is_late),
     ];
     for what in broken.into_iter().flatten() {
         state.broken(format!("{name}: {what}"));
+    }
+    if !is_late {
+        are_together(state, name, before, event);
     }
 }
 
@@ -74,10 +88,12 @@ fn waits(state: &State, name: &ServiceName) -> Option<String> {
     let rollout = state.book.logs.get(name)?.service.in_flight()?;
     let waiting = rollout.waiting();
     let says = waiting.as_ref().is_some_and(|waiting| !waiting.what.is_empty());
+    // Whoever waits for its group waits as long as those do, and they say for what.
+    let for_group = matches!(rollout.phase, Phase::Lining { .. } | Phase::Gathering { .. });
     let for_people = matches!(rollout.phase, Phase::Paused { .. } | Phase::Stuck { .. })
         || matches!(rollout.phase, Phase::Holding { until: None, .. });
     let has_end = waiting.is_some_and(|waiting| waiting.until.is_some());
-    (!says || !(has_end || for_people))
+    (!says || !(has_end || for_people || for_group))
         .then(|| format!("{:?} does not say what it waits for until when", rollout.phase))
 }
 
@@ -123,7 +139,13 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
 
 /// What waits at its gates begins when enough of those have said yes who may, and every check has answered well; what
 /// is refused there has touched nothing.
-fn passes_gates(state: &mut State, name: &ServiceName, before: &Service, event: &Event) -> Option<String> {
+fn passes_gates(
+    state: &mut State,
+    name: &ServiceName,
+    before: &Service,
+    event: &Event,
+    at: Timestamp,
+) -> Option<String> {
     let log = state.book.logs.get_mut(name)?;
     let gated = before.gated.as_ref()?;
     if let Event::Command { verb: Verb::Approve { .. }, by } = event {
@@ -142,6 +164,13 @@ fn passes_gates(state: &mut State, name: &ServiceName, before: &Service, event: 
     if !begins.into_iter().any(|id| id == gated.id) {
         return None;
     }
+    if gated.start_at.is_some() {
+        state.coverage.count(Group::Other, SET_TIME);
+    }
+    if gated.start_at.is_some_and(|start| at < start) {
+        return Some(format!("{} begins before its time", gated.id));
+    }
+    let log = state.book.logs.get(name)?;
     let said_yes = APPROVERS.iter().filter(|who| log.approved.contains(&(gated.id, (**who).to_owned()))).count();
     if !gated.gates.approvals.is_empty() && said_yes < APPROVALS as usize {
         return Some(format!("{} begins with {said_yes} of {APPROVALS} approvals", gated.id));
@@ -150,6 +179,70 @@ fn passes_gates(state: &mut State, name: &ServiceName, before: &Service, event: 
     let is_well = |check: &Check| sight.answers.get(&check.name).is_some_and(|answer| answer.good);
     let unwell = gated.gates.checks.iter().find(|check| !is_well(check));
     unwell.map(|check| format!("{} begins, and check {} is not well", gated.id, check.name))
+}
+
+/// 7: a service of a group begins when all of them have, after those it comes after; the first one is promoted when all of
+/// them are through.
+fn are_together(state: &mut State, name: &ServiceName, before: &Service, event: &Event) {
+    let of = |service: &ServiceName| state.book.logs.get(service).map(|log| &log.service);
+    let found = || {
+        let (Event::Seen(_), was, is) = (event, before.in_flight()?, of(name)?.rollout.as_ref()?) else { return None };
+        let group = is.group.as_ref().filter(|_| was.id == is.id)?;
+        let fellow = |member: &Member| Some((member.service.clone(), of(&member.service)?.of_group(&group.id)));
+        let fellows = group.members.iter().filter(|member| member.service != *name);
+        let fellows: Vec<_> = fellows.filter_map(fellow).collect();
+        let is_through = |phase: &Phase| matches!(phase, Phase::Gathering { .. }) || is_promoted(phase);
+        let begins = matches!(was.phase, Phase::Lining { .. })
+            && matches!(is.phase, Phase::Preparing { .. } | Phase::Clearing { back: None, .. });
+        if begins {
+            if fellows.len() + 1 < group.members.len() || fellows.iter().any(|(_, rollout)| rollout.is_none()) {
+                return Some(Err(format!("{name} begins before the rest of its group")));
+            }
+            let after = group.members.iter().find(|member| member.service == *name).map(|member| &member.after)?;
+            let is_ahead = |other: &ServiceName, phase: &Phase| after.contains(other) && !is_through(phase);
+            let ahead = fellows.iter().find(|(other, rollout)| rollout.is_some_and(|r| is_ahead(other, &r.phase)));
+            return Some(
+                ahead.map_or(Ok(GROUP_BEGUN), |(other, _)| Err(format!("{name} begins before {other} is through"))),
+            );
+        }
+        if !matches!(was.phase, Phase::Gathering { .. }) || !is_promoted(&is.phase) {
+            return None;
+        }
+        if fellows.iter().any(|(_, rollout)| rollout.is_some_and(|rollout| is_promoted(&rollout.phase))) {
+            return None;
+        }
+        let behind = fellows.iter().find(|(_, rollout)| !rollout.is_some_and(|rollout| is_through(&rollout.phase)));
+        Some(
+            behind
+                .map_or(Ok(GROUP_PROMOTED), |(other, _)| Err(format!("{name} is promoted before {other} is through"))),
+        )
+    };
+    match found() {
+        Some(Ok(happened)) => state.coverage.count(Group::Other, happened),
+        Some(Err(broken)) => state.broken(broken),
+        None => {}
+    }
+}
+
+fn is_promoted(phase: &Phase) -> bool {
+    matches!(phase, Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. })
+}
+
+/// 11: without its lease a controller decides nothing but ways back.
+pub(crate) fn is_led(state: &mut State, life: Life, append: &Append<'_>) {
+    let Append { service: name, after, event, .. } = append;
+    let is_old = |asked: &Timestamp| state.now.since(*asked) >= TERM + LEASE_SLACK;
+    if !state.book.confirmed.get(&life).is_some_and(is_old) || !matches!(event, Event::Seen(_)) {
+        return;
+    }
+    // Who does not know all of the log may take something else for a way back.
+    let log = state.book.logs.get(*name).filter(|log| log.length() as u64 == *after);
+    let Some(log) = log else { return };
+    let next = log.service.step(event, append.at).ok().flatten().map(|step| step.next);
+    let goes_back = |next: &Service| next.in_flight().is_some_and(|r| matches!(r.phase, Phase::RollingBack { .. }));
+    if next.is_some_and(|next| !goes_back(&next)) {
+        state.broken(format!("controller {life} decides of {name}, and its lease may be another's"));
+    }
 }
 
 /// Only a way back that there is none of begins a rollout that nobody asked for: once, to a release that was good.
@@ -163,7 +256,7 @@ fn rescues(before: &Service, begun: &Rollout) -> Option<String> {
     (!is_known || !is_first).then(|| format!("rollout {} rescues nobody", begun.id))
 }
 
-fn has_evidence(state: &State, name: &ServiceName, before: &Service, event: &Event) -> Option<String> {
+fn has_evidence(state: &State, name: &ServiceName, before: &Service, event: &Event, is_late: bool) -> Option<String> {
     let Event::Seen(seen) = event else { return None };
     let after = state.book.logs.get(name)?.service.rollout.as_ref()?;
     let before = before.rollout.as_ref().filter(|before| before.id == after.id)?;
@@ -173,15 +266,17 @@ fn has_evidence(state: &State, name: &ServiceName, before: &Service, event: &Eve
         return Some("a share is held that is not in force".into());
     }
     let Phase::Holding { step, .. } = before.phase else { return None };
-    if passed(after) { may_pass(state, name, before, step, seen) } else { None }
+    if passed(after) { may_pass(state, name, before, step, seen, is_late) } else { None }
 }
 
 fn passed(after: &Rollout) -> bool {
     match &after.phase {
-        Phase::Preparing { .. } | Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. } => true,
+        Phase::Preparing { .. }
+        | Phase::Gathering { .. }
+        | Phase::Retiring { .. }
+        | Phase::Done { outcome: Outcome::Promoted, .. } => true,
         Phase::Lining { .. }
         | Phase::Clearing { .. }
-        | Phase::Gathering { .. }
         | Phase::Smoking { .. }
         | Phase::Shifting { .. }
         | Phase::Holding { .. }
@@ -194,7 +289,14 @@ fn passed(after: &Rollout) -> bool {
 }
 
 /// A step that passes by itself was judged, on requests that there were, and of a release that is good.
-fn may_pass(state: &State, name: &ServiceName, rollout: &Rollout, step: usize, seen: &Observation) -> Option<String> {
+fn may_pass(
+    state: &State,
+    name: &ServiceName,
+    rollout: &Rollout,
+    step: usize,
+    seen: &Observation,
+    is_late: bool,
+) -> Option<String> {
     let now = &rollout.plan.steps[step];
     if seen.candidate.ready < now.replicas {
         return Some(format!("step {step} passes with {} of {} replicas", seen.candidate.ready, now.replicas));
@@ -211,9 +313,10 @@ fn may_pass(state: &State, name: &ServiceName, rollout: &Rollout, step: usize, s
         return Some(format!("step {step} passes on {:?}", seen.verdict));
     }
     let had = state.proxy.since_share.get(&(name.clone(), rollout.candidate)).copied().unwrap_or(0);
-    if had < now.minimum_requests {
+    let log = state.book.logs.get(name)?;
+    if had < now.minimum_requests && !is_late && !log.weighed.contains(&rollout.id) {
         return Some(format!("step {step} passes on {had} requests of {}: {:?}", now.minimum_requests, seen.verdict));
     }
-    let version = &state.book.logs.get(name)?.service.releases.get(&rollout.candidate)?.version;
+    let version = &log.service.releases.get(&rollout.candidate)?.version;
     (badness_of(version) == Badness::Errors).then(|| format!("step {step} passes with half of the answers errors"))
 }

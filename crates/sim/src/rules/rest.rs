@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_controller::Handle;
+use evenkeel_core::group::Member;
 use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
 use evenkeel_core::plan::Exchange;
-use evenkeel_core::{Phase, Service};
+use evenkeel_core::{Phase, Rollout, Service};
 
-use crate::world::{BEGINNING, State};
+use crate::world::{BEGINNING, Life, State};
 
 /// 3: traffic goes back within this time although the store fails, when the proxy answers.
 const BACK_WITHIN: Duration = Duration::from_secs(4);
@@ -18,6 +19,9 @@ const BACK_WITHIN: Duration = Duration::from_secs(4);
 const ANSWERED_FOR: Duration = Duration::from_secs(12);
 /// So long after its time a wait is too long; a slow store or a late answer takes some of it.
 const OVERDUE: Duration = Duration::from_secs(6);
+
+/// A controller that asks everybody every second has been told again by then.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
 
 /// 3: a way back does not wait for the store.
 pub(crate) fn goes_back_without_the_store(state: &mut State) {
@@ -73,6 +77,17 @@ pub(crate) fn is_not_overdue(state: &mut State) {
     }
 }
 
+/// 11: whoever is told that another one has taken over ends. An answer that is lost has told nobody.
+pub(crate) fn ends_when_told(state: &mut State, living: &[Life]) {
+    let is_here = |life: &Life| living.contains(life) && !state.is_dead(*life);
+    let is_quiet = |life: &Life| state.stalled.get(life).is_some_and(|until| state.now.since(*until) < ENDS_WITHIN);
+    let goes_on =
+        |(life, told): &(&Life, &Timestamp)| is_here(life) && !is_quiet(life) && state.now.since(**told) >= ENDS_WITHIN;
+    if let Some((life, _)) = state.told_of_newer.iter().find(goes_on) {
+        state.broken(format!("controller {life} goes on though it was told of a newer one"));
+    }
+}
+
 /// What is left to be done, if anything.
 pub(crate) fn unrest(state: &State) -> Option<String> {
     let alive = state.handles.len();
@@ -90,15 +105,27 @@ fn unrest_of(state: &State, name: &ServiceName) -> Option<String> {
     if service.gated.is_some() {
         return Some(format!("{name} waits at its gates"));
     }
-    if let Some(rollout) = service.in_flight() {
-        let for_people = rollout.waiting().is_some_and(|waiting| waiting.until.is_none());
-        if !for_people || matches!(rollout.phase, Phase::Stuck { .. }) {
-            return Some(format!("{name} is {:?}", rollout.phase));
-        }
+    let goes_on = |rollout: &&Rollout| !for_people(rollout) && !for_fellows(state, rollout);
+    if let Some(rollout) = service.in_flight().filter(goes_on) {
+        return Some(format!("{name} is {:?}", rollout.phase));
     }
     runs_as_wanted(state, name, service)
         .or_else(|| split_as_wanted(state, name, service))
         .or_else(|| shown_as_stored(state, name, service))
+}
+
+fn for_people(rollout: &Rollout) -> bool {
+    matches!(rollout.phase, Phase::Paused { .. } | Phase::Holding { until: None, .. })
+}
+
+/// Whoever waits for one of its group that waits for people.
+fn for_fellows(state: &State, rollout: &Rollout) -> bool {
+    let waits = matches!(rollout.phase, Phase::Lining { .. } | Phase::Gathering { .. });
+    let group = rollout.group.as_ref().filter(|_| waits);
+    group.is_some_and(|group| {
+        let of = |member: &Member| state.book.logs.get(&member.service)?.service.of_group(&group.id);
+        group.members.iter().filter_map(of).any(for_people)
+    })
 }
 
 fn runs_as_wanted(state: &State, name: &ServiceName, service: &Service) -> Option<String> {
