@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -221,7 +221,13 @@ fn wished(name: &ServiceName, headers: &HeaderMap, body: DeployBody) -> Answer<D
     let spec = spec.ok_or_else(|| Problem::new(Code::NotInSpec, format!("the spec has no service `{name}`")))?;
     let DeployBody { version, directory, again, start_at_us: start_at, .. } = body;
     let how = Passage { start_at, skip, promoted: None };
+    let spec = placed(spec, &directory);
     Ok(DeployRequest { version, spec, directory, by: who(headers), again, how, from })
+}
+
+/// A spec whose files are found whatever folder somebody is in.
+fn placed(spec: Spec, directory: &Path) -> Spec {
+    Spec { edge: spec.edge.below(directory), ..spec }
 }
 
 /// What people say is shown on one line.
@@ -256,6 +262,7 @@ async fn deploy_group(
     let (by, how) = (who(&headers), Passage { start_at, skip, promoted: None });
     let wish = |spec| {
         let (version, directory, by, how) = (version.clone(), directory.clone(), by.clone(), how.clone());
+        let spec = placed(spec, &directory);
         DeployRequest { version, spec, directory, by, again, how, from: None }
     };
     let wishes = specs.into_iter().map(wish).collect();

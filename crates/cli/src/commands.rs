@@ -18,7 +18,7 @@ use crate::follow::{Follow, follow};
 use crate::paint::Paint;
 use crate::place::Place;
 use crate::screen::Screen;
-use crate::{choice, gates, render, up};
+use crate::{choice, files, gates, render, up};
 
 /// How often a watched status is shown anew.
 const LOOK: Duration = Duration::from_millis(200);
@@ -51,7 +51,7 @@ pub(crate) fn read_spec(path: &Path) -> Result<SpecFile, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::Usage(format!("{}: {error}\n  next: write a spec there, or name one with --file", path.display()))
     })?;
-    let read = evenkeel_manifest::read(&path.display().to_string(), &text);
+    let read = files::read(&path.display().to_string(), &text, folder_of(path));
     let (width, color) = (terminal_width(), std::io::stderr().is_terminal() && Paint::stdout().color);
     let read = read.map_err(|problems| Failure::Usage(problems.render(width, color).trim_end().to_owned()))?;
     if !read.warnings.is_empty() {
@@ -59,6 +59,11 @@ pub(crate) fn read_spec(path: &Path) -> Result<SpecFile, Failure> {
     }
     let folder = std::fs::canonicalize(path)?.parent().map_or_else(PathBuf::new, Path::to_path_buf);
     Ok(SpecFile { text, folder, specs: read.specs })
+}
+
+/// The folder that relative paths in a file are below.
+fn folder_of(file: &Path) -> &Path {
+    file.parent().unwrap_or(Path::new(""))
 }
 
 /// The service of a file that is named, or the only one.
@@ -116,7 +121,7 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
             return false;
         }
     };
-    let (problems, documents) = match evenkeel_manifest::read(&name, &text) {
+    let (problems, documents) = match files::read(&name, &text, folder_of(path)) {
         Ok(read) => {
             let names = read.specs.iter().map(|spec| spec.service.to_string());
             (read.warnings, names.zip(read.resolved).collect::<Vec<_>>())
@@ -326,7 +331,7 @@ pub(crate) async fn status(
         let wanted = |status: &&ServiceStatus| service.is_none_or(|name| status.service.as_str() == name);
         let shown: Vec<&ServiceStatus> = overview.services.iter().filter(wanted).collect();
         let lines: Vec<String> = if is_json {
-            vec![json!({"at_us": overview.at, "generation": overview.generation, "troubles": overview.troubles, "services": shown}).to_string()]
+            vec![json!({"at_us": overview.at, "generation": overview.generation, "troubles": overview.troubles, "warnings": overview.warnings, "services": shown}).to_string()]
         } else {
             let paint = Paint::stdout();
             let troubles = overview.troubles.iter().map(|trouble| paint.bad(format!("does not answer: {trouble}")));
@@ -334,7 +339,8 @@ pub(crate) async fn status(
             let none = shown
                 .is_empty()
                 .then(|| "nothing was deployed yet\n  next: evenkeel deploy --version 1.0.0".to_owned());
-            troubles.chain(trees).chain(none).collect()
+            let warnings = overview.warnings.iter().map(|warning| paint.bad(format!("warning: {warning}")));
+            troubles.chain(warnings).chain(trees).chain(none).collect()
         };
         if !watch || is_json || !screen.is_live() {
             screen.print(&lines);

@@ -26,6 +26,7 @@ mod client;
 mod commands;
 mod demo;
 mod exit;
+mod files;
 mod follow;
 mod gates;
 mod group;

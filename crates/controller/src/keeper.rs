@@ -481,6 +481,7 @@ impl Keeper {
             service: self.service.name.clone(),
             listen,
             preview: spec.preview,
+            edge: spec.edge.clone(),
             pins: pins.collect(),
             sticky: wanted.sticky.clone(),
             mirror: mirror.map(|to| Mirror { to, share: wanted.mirror }),

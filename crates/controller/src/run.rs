@@ -136,6 +136,7 @@ where
         overview: overview_in,
         told,
         troubles: BTreeMap::new(),
+        warnings: Vec::new(),
         answers: mpsc::unbounded_channel(),
         going_down: None,
         superseded: None,
@@ -172,6 +173,8 @@ struct Controller<S, W, T, C> {
     told: broadcast::Sender<Told>,
     /// What does not answer, by who it is.
     troubles: BTreeMap<&'static str, String>,
+    /// What the proxy has people see to.
+    warnings: Vec<String>,
     answers: (mpsc::UnboundedSender<Found>, mpsc::UnboundedReceiver<Found>),
     going_down: Option<oneshot::Sender<()>>,
     /// No table that was sent can come into force any more.
@@ -624,6 +627,13 @@ where
         Ok(())
     }
 
+    fn take_warnings(&mut self, warnings: Vec<String>) {
+        for warning in warnings.iter().filter(|warning| !self.warnings.contains(warning)) {
+            warn!(%warning, "told by the proxy");
+        }
+        self.warnings = warnings;
+    }
+
     fn take_report(&mut self, report: Option<(Timestamp, Report)>) {
         self.in_flight = None;
         let Some((asked, report)) = report else {
@@ -635,6 +645,7 @@ where
         };
         self.reports_missed = 0;
         self.troubles.remove("proxy's reports");
+        self.take_warnings(report.warnings);
         let mut counted: BTreeMap<&ServiceName, Vec<&ReleaseReport>> = BTreeMap::new();
         report.releases.iter().for_each(|release| counted.entry(&release.service).or_default().push(release));
         for (name, keeper) in &mut self.keepers {
@@ -1106,11 +1117,13 @@ where
         let services = services.map(|()| self.keepers.values().filter_map(|keeper| keeper.shown.clone()).collect());
         let troubles: Vec<String> = self.troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect();
         self.overview.send_if_modified(|shown| {
-            let differs = services.is_some() || generation != shown.generation || troubles != shown.troubles;
+            let told = troubles != shown.troubles || self.warnings != shown.warnings;
+            let differs = services.is_some() || generation != shown.generation || told;
             shown.at = now;
             shown.store_bytes = self.store_bytes;
             shown.generation = generation;
             shown.troubles = troubles;
+            shown.warnings.clone_from(&self.warnings);
             if let Some(services) = services {
                 shown.services = services;
             }
@@ -1136,9 +1149,9 @@ fn member_of(deploy: &Deploy) -> Member {
     Member { service: deploy.spec.service.clone(), after }
 }
 
-/// Where a spec's users and previews connect.
+/// Where a spec's users and previews connect, and those without encryption who are sent on.
 pub(crate) fn addresses_of(spec: &evenkeel_core::spec::Spec) -> Vec<SocketAddr> {
-    spec.listen.into_iter().chain(spec.preview).collect()
+    spec.listen.into_iter().chain(spec.preview).chain(spec.edge.redirect()).collect()
 }
 
 impl From<Unhappened> for AskError {

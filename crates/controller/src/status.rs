@@ -21,6 +21,9 @@ pub struct Overview {
     pub generation: Generation,
     /// What does not answer right now, in words; empty when all is well.
     pub troubles: Vec<String>,
+    /// What people should see to although everything answers, such as a certificate that ends soon.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The room that the store takes, in bytes; `None` before it was looked at.
     #[serde(default)]
     pub store_bytes: Option<u64>,
@@ -34,6 +37,7 @@ pub(crate) struct Shown {
     pub(crate) at: Timestamp,
     pub(crate) generation: Generation,
     pub(crate) troubles: Vec<String>,
+    pub(crate) warnings: Vec<String>,
     pub(crate) store_bytes: Option<u64>,
     pub(crate) services: Vec<ShownService>,
 }
@@ -58,8 +62,8 @@ impl Shown {
     /// The whole of it.
     pub(crate) fn whole(&self) -> Overview {
         let services = self.services.iter().map(ShownService::whole).collect();
-        let (troubles, store_bytes) = (self.troubles.clone(), self.store_bytes);
-        Overview { at: self.at, generation: self.generation, troubles, store_bytes, services }
+        let (troubles, warnings, store_bytes) = (self.troubles.clone(), self.warnings.clone(), self.store_bytes);
+        Overview { at: self.at, generation: self.generation, troubles, warnings, store_bytes, services }
     }
 }
 

@@ -21,6 +21,7 @@
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
 //! - [`breaker`]: may the next call to a dependency be made?
+//! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`choice`]: which requests go where for what they are.
 //! - [`lease`]: who of several controllers leads, and when another one takes over.
 //! - [`span`]: spans of time as people read them.
@@ -30,6 +31,7 @@
 
 pub mod breaker;
 pub mod choice;
+pub mod edge;
 pub mod evidence;
 pub mod fleet;
 pub mod gate;

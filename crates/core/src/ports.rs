@@ -414,6 +414,9 @@ pub struct Report {
     /// What has become final of rollouts in flight.
     #[serde(default)]
     pub trials: Vec<TrialReport>,
+    /// What people should know: certificates that cannot be read, or end soon.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// Counters of one release.

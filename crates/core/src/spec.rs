@@ -8,6 +8,7 @@ use std::time::Duration;
 use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
+use crate::edge::Edge;
 use crate::gate::Gates;
 use crate::group::Membership;
 use crate::ids::{BasisPoints, ServiceName};
@@ -33,6 +34,9 @@ pub struct Spec {
     pub listen: Option<SocketAddr>,
     /// Where each release can be reached whatever its weight; `None`: nowhere.
     pub preview: Option<SocketAddr>,
+    /// What its clients and replicas speak.
+    #[serde(default)]
+    pub edge: Edge,
     /// How replicas are probed.
     pub probes: Probes,
     /// How replicas are stopped.
@@ -398,6 +402,7 @@ impl Spec {
             replicas: 1,
             listen: Some(listen),
             preview: None,
+            edge: Edge::default(),
             probes: Probes::default(),
             stop: Stop::default(),
             strategy: Strategy::Canary {

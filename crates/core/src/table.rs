@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::choice::{Match, Mirror, Pin, StickyBy, Unfit, ValueMatch};
 use crate::choice::{PINS_MAX, TEXT_BYTES_MAX};
+use crate::edge::Edge;
 use crate::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
 pub use crate::trial::Trial;
 
@@ -54,6 +55,9 @@ pub struct ServiceRoutes {
     /// The rollout whose requests are counted by the moment of their assignment.
     #[serde(default)]
     pub trial: Option<Trial>,
+    /// What its clients and replicas speak.
+    #[serde(default)]
+    pub edge: Edge,
 }
 
 /// One release of a service in the table.
@@ -168,7 +172,7 @@ impl RoutingTable {
         let mut taken: BTreeMap<SocketAddr, &ServiceName> = BTreeMap::new();
         for routes in &self.services {
             routes.check()?;
-            for address in std::iter::once(routes.listen).chain(routes.preview) {
+            for address in std::iter::once(routes.listen).chain(routes.preview).chain(routes.edge.redirect()) {
                 if let Some(first) = taken.insert(address, &routes.service) {
                     let (first, second) = (first.clone(), routes.service.clone());
                     return Err(TableRefused::AddressTaken { address, first, second });
@@ -195,6 +199,7 @@ impl ServiceRoutes {
             sticky: None,
             mirror: None,
             trial: None,
+            edge: Edge::default(),
         }
     }
 

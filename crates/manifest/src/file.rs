@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::rc::Rc;
 
+use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::{BadGroup, Member, Membership, in_order};
 use evenkeel_core::spec::Spec;
 
@@ -22,6 +23,9 @@ pub struct Read {
     pub resolved: Vec<String>,
     /// What is odd about it; may be empty.
     pub warnings: Problems,
+    /// Files that must be certificates, as they are written, each with its place in bytes: whoever can look reads
+    /// them, and tells what is wrong with [`Problems::add_bad_file`].
+    pub certificates: Vec<(Certificate, Range<usize>)>,
 }
 
 /// Reads a file of one or more services. `name` is what the file is called in messages.
@@ -47,7 +51,13 @@ pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
         return Err(problems);
     }
     let resolved = documents.iter().map(|document| environments::written(document)).collect();
-    Ok(Read { specs: services.into_iter().map(|service| service.spec).collect(), resolved, warnings: problems })
+    let mut certificates: Vec<(Certificate, Range<usize>)> = Vec::new();
+    for service in &mut services {
+        let fresh = service.certificates.drain(..).filter(|one| !certificates.contains(one));
+        certificates.extend(fresh.collect::<Vec<_>>());
+    }
+    let specs = services.into_iter().map(|service| service.spec).collect();
+    Ok(Read { specs, resolved, warnings: problems, certificates })
 }
 
 fn check_names(services: &[Service], problems: &mut Problems) {
@@ -75,7 +85,7 @@ fn check_addresses(services: &[Service], problems: &mut Problems) {
             problems.add(if *first == taken.1 {
                 mistake.label("would be that of several environments").help("write another one in each environment")
             } else {
-                let help = "give each `listen` and each `preview` an address of its own";
+                let help = "give each `listen`, `preview` and `redirect` an address of its own";
                 mistake.label("taken").also(first.clone(), "by this one").help(help)
             });
         }

@@ -7,6 +7,7 @@
 //! - `file`: all services of a file, and whether they get in one another's way.
 //! - `environments`: one service in several places, each with what differs there.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
+//! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
@@ -17,6 +18,7 @@
 //! - `problem`: what is wrong, and how it is shown.
 
 mod command;
+mod edge;
 mod environments;
 mod fields;
 mod file;

@@ -46,6 +46,10 @@ pub enum Code {
     DuplicateService,
     /// Two addresses in the file are the same.
     AddressTaken,
+    /// A file that the spec names cannot be used.
+    BadFile,
+    /// Warning: a certificate ends soon.
+    EndsSoon,
     /// Warning: going back would start whatever is on disk by then.
     NothingKept,
     /// Warning: no limit is set, so only probes can stop a bad release.
@@ -54,7 +58,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and its tests.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Syntax,
         Self::TooLarge,
         Self::NoService,
@@ -69,6 +73,8 @@ impl Code {
         Self::WeightsMustRise,
         Self::DuplicateService,
         Self::AddressTaken,
+        Self::BadFile,
+        Self::EndsSoon,
         Self::NothingKept,
         Self::NothingJudged,
     ];
@@ -91,6 +97,8 @@ impl Code {
             Self::WeightsMustRise => "spec::weights_must_rise",
             Self::DuplicateService => "spec::duplicate_service",
             Self::AddressTaken => "spec::address_taken",
+            Self::BadFile => "spec::bad_file",
+            Self::EndsSoon => "spec::ends_soon",
             Self::NothingKept => "spec::nothing_kept",
             Self::NothingJudged => "spec::nothing_judged",
         }
@@ -99,7 +107,7 @@ impl Code {
     /// Tells whether the spec can be used all the same.
     #[must_use]
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::NothingKept | Self::NothingJudged)
+        matches!(self, Self::EndsSoon | Self::NothingKept | Self::NothingJudged)
     }
 }
 
@@ -283,6 +291,14 @@ impl Problems {
         } else if self.list.len() < KEPT_MAX {
             self.list.push(Problem { mistake, file: Arc::clone(&self.file) });
         }
+    }
+
+    /// Adds what is wrong with a file that the text names at these bytes; whoever reads files tells it.
+    ///
+    /// `code` is [`Code::BadFile`] or [`Code::EndsSoon`].
+    pub fn add_bad_file(&mut self, code: Code, at: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        self.add(Mistake::new(code, at, message).help(help));
+        self.sort();
     }
 
     /// Puts them into the order of the file.

@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, gates, probes, read, routing, scenario, service, strategy};
+use crate::{Code, edge, gates, probes, read, routing, scenario, service, strategy};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -20,6 +20,12 @@ fn places() -> Vec<Place> {
         &[("service", "service: web"), ("command", "command: [bin/web]"), ("listen", "listen: 1")];
     vec![
         place(&service::SERVICE, ("", ""), required),
+        place(&edge::TLS, ("tls: {", "}"), &[("certificates", "certificates: [{ certificate: a, key: b }]")]),
+        place(
+            &edge::CERTIFICATE,
+            ("tls: { certificates: [{", "}]}"),
+            &[("certificate", "certificate: a"), ("key", "key: b")],
+        ),
         place(&service::STOP, ("stop: {", "}"), NONE),
         place(&service::GROUP, ("group: {", "}"), &[("name", "name: shop")]),
         place(&service::SHIELD, ("shield: {", "}"), NONE),
@@ -154,6 +160,7 @@ fn every_code_is_in_the_reference() {
 #[test]
 fn every_section_of_the_reader_is_looked_at_here() {
     let sources = [
+        include_str!("edge.rs"),
         include_str!("gates.rs"),
         include_str!("probes.rs"),
         include_str!("routing.rs"),

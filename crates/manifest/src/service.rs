@@ -5,11 +5,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
+use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, ProbeCheck, Probes, Shield, Spec, Stop, Strategy};
 
 use crate::command::{self, Command};
+use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
 use crate::gates::gates;
 use crate::placeholder;
@@ -41,6 +43,10 @@ pub(crate) static SERVICE: Section = Section {
         "replicas",
         "listen",
         "preview",
+        "tls",
+        "protocol",
+        "fronts",
+        "proxyProtocol",
         "env",
         "probes",
         "strategy",
@@ -67,6 +73,11 @@ pub(crate) static SERVICE: Section = Section {
         ("args", "write `command: [program, argument]`, with all of them in one list"),
         ("port", "write `listen: 127.0.0.1:8080`; the program finds its own port in `{{port}}` or $PORT"),
         ("ports", "write `listen: 127.0.0.1:8080`; the program finds its own port in `{{port}}` or $PORT"),
+        ("https", "write `tls: { certificates: [{ certificate: web.pem, key: web.key }] }`"),
+        ("certificates", "write it below `tls`"),
+        ("redirect", "write it below `tls`"),
+        ("trustedProxies", "write `fronts: [10.0.0.0/8]`"),
+        ("grpc", "write `protocol: http2`"),
         ("healthcheck", "write `probes: { readiness: { http: /health } }`"),
         ("livenessProbe", "write it as `liveness` under `probes`"),
         ("readinessProbe", "write it as `readiness` under `probes`"),
@@ -111,6 +122,8 @@ pub(crate) struct Service {
     pub(crate) name_at: Option<Range<usize>>,
     /// The addresses it takes, each with its place.
     pub(crate) addresses: Vec<(SocketAddr, Range<usize>)>,
+    /// Files that must be certificates, each with its place.
+    pub(crate) certificates: Vec<(Certificate, Range<usize>)>,
 }
 
 /// Reads one document. What cannot be used is told, and the default stands in for it so that the rest is read too.
@@ -137,13 +150,15 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
         spec.strategy = worker_default();
     }
     spec.preview = addresses.preview.as_ref().map(|(address, _)| *address);
+    let ReadEdge { edge, redirect, certificates } = edge(&fields, problems);
+    spec.edge = edge;
     read_program(&fields, command, &mut spec, problems);
     read_rollout(&fields, &mut spec, problems);
     read_limits(&fields, &mut spec, problems);
     spec.service = spec.service.in_environment(&spec.environment).expect("both are DNS labels");
-    let addresses = addresses.listen.into_iter().chain(addresses.preview).collect();
+    let addresses = addresses.listen.into_iter().chain(addresses.preview).chain(redirect).collect();
     let group_at = fields.key_at("group");
-    Some(Service { spec, group_at, name_at, addresses })
+    Some(Service { spec, group_at, name_at, addresses, certificates })
 }
 
 struct Addresses {
@@ -243,9 +258,24 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     }
 }
 
+/// Keys that make no sense for a service that nobody connects to.
+const ABOUT_REQUESTS: [&str; 11] = [
+    "preview",
+    "objectives",
+    "minimumRequests",
+    "window",
+    "notEnough",
+    "firstByteTimeout",
+    "shield",
+    "tls",
+    "protocol",
+    "fronts",
+    "proxyProtocol",
+];
+
 /// Tells which keys make no sense for a service that nobody connects to.
 fn nothing_for_workers(fields: &Fields<'_>, spec: &Spec, problems: &mut Problems) {
-    for key in ["preview", "objectives", "minimumRequests", "window", "notEnough", "firstByteTimeout", "shield"] {
+    for key in ABOUT_REQUESTS {
         if let Some(at) = fields.key_at(key) {
             let mistake =
                 Mistake::new(Code::Conflict, at, format!("`{key}` is about requests, and `listen` is `none`"));

@@ -282,7 +282,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -333,7 +333,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -547,10 +547,10 @@ fn values_that_cannot_be_are_told_with_what_could_be() {
         write a port from 1 to 65535: users must know it
     preview: 8080
       5:10 spec::address_taken the address 127.0.0.1:8080 is taken
-        give each `listen` and each `preview` an address of its own
+        give each `listen`, `preview` and `redirect` an address of its own
     preview: 0.0.0.0:8080
       5:10 spec::address_taken the address 0.0.0.0:8080 is taken
-        give each `listen` and each `preview` an address of its own
+        give each `listen`, `preview` and `redirect` an address of its own
     preview: 70000
       5:10 spec::bad_value `preview`: `70000` is no address to listen on
         write `127.0.0.1:8080` for this machine only, `0.0.0.0:8080` for everyone
@@ -775,10 +775,10 @@ fn services_of_one_file_may_not_get_in_one_anothers_way() {
         give one of them another `service` or `environment`
     service: web⏎environment: staging⏎command: [a/b]⏎listen: 0.0.0.0:8080
       9:9 spec::address_taken the address 0.0.0.0:8080 is taken
-        give each `listen` and each `preview` an address of its own
+        give each `listen`, `preview` and `redirect` an address of its own
     service: api⏎command: [a/b]⏎listen: 2⏎preview: "[::]:8080"
       9:10 spec::address_taken the address [::]:8080 is taken
-        give each `listen` and each `preview` an address of its own
+        give each `listen`, `preview` and `redirect` an address of its own
     "#);
 }
 
@@ -1112,4 +1112,61 @@ fn groups_without_an_order_are_told() {
       name services of this file that have the same `group`
     ");
     assert_eq!(told(["shop", "{ name: shop, after: [api] }"]), "\n");
+}
+
+#[test]
+fn what_clients_and_replicas_speak_is_told_in_words_that_are_known() {
+    insta::assert_snapshot!(told_of_lines([
+        "tls: web.pem",
+        "tls: {}",
+        "tls: { certificates: [] }",
+        "tls: { certificates: [{ certificate: web.pem, cert: x }] }",
+        "tls: { certificates: [{ certificate: a, key: b }], minimumVersion: 1.1 }",
+        "tls: { certificates: [{ certificate: a, key: b }], redirect: 8080 }",
+        "protocol: grpc",
+        "fronts: 10.0.0.0/8",
+        "fronts: [10.1.0.0/8, lan, \"fd00::/129\"]",
+        "proxyProtocol: v2",
+        "trustedProxies: [10.0.0.0/8]",
+    ]), @r#"
+    tls: web.pem
+      5:6 spec::wrong_type `tls` takes a mapping, not text
+        the mapping `tls` has these keys: certificates, minimumVersion, redirect
+    tls: {}
+      5:6 spec::missing_key the mapping `tls` needs the key `certificates`
+        add `certificates: [{ certificate: web.pem, key: web.key }]`
+    tls: { certificates: [] }
+      5:22 spec::bad_value `certificates` is an empty list
+        write a list: `[{ certificate: web.pem, key: web.key }]`
+    tls: { certificates: [{ certificate: web.pem, cert: x }] }
+      5:23 spec::missing_key a certificate needs the key `key`
+        add `key: web.key`
+      5:47 spec::unknown_key a certificate has no key `cert`
+        write `certificate: web.pem`
+    tls: { certificates: [{ certificate: a, key: b }], minimumVersion: 1.1 }
+      5:68 spec::bad_value `minimumVersion` takes `"1.2"` or `"1.3"`
+        older versions of TLS are not safe, and not spoken
+    tls: { certificates: [{ certificate: a, key: b }], redirect: 8080 }
+      5:62 spec::address_taken the address 127.0.0.1:8080 is taken
+        give each `listen`, `preview` and `redirect` an address of its own
+    protocol: grpc
+      5:11 spec::bad_value `protocol` takes `http1` or `http2`
+        write what replicas speak: `http2` for gRPC; clients may speak both whatever it says
+    fronts: 10.0.0.0/8
+      5:9 spec::wrong_type `fronts` takes a list, not text
+        write a list of networks: `[10.0.0.0/8]`
+    fronts: [10.1.0.0/8, lan, "fd00::/129"]
+      5:10 spec::bad_value an item of `fronts`: `10.1.0.0/8` is no network: bits beyond the prefix are set: 10.0.0.0 begins that range
+        write `10.0.0.0/8`, or fewer bits beyond the `/`
+      5:22 spec::bad_value an item of `fronts`: `lan` is no network: an address and a number of leading bits are wanted
+        write `10.0.0.0/8`, `fd00::/8`, or one address
+      5:27 spec::bad_value an item of `fronts`: `fd00::/129` is no network: an address and a number of leading bits are wanted
+        write `10.0.0.0/8`, `fd00::/8`, or one address
+    proxyProtocol: v2
+      5:16 spec::bad_value `proxyProtocol` takes `on` or `off`
+        write `on` when every front begins its connections with a PROXY header
+    trustedProxies: [10.0.0.0/8]
+      5:1 spec::unknown_key a service has no key `trustedProxies`
+        write `fronts: [10.0.0.0/8]`
+    "#);
 }

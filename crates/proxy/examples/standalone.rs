@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use evenkeel_core::choice::{Match, Mirror, Pin, StickyBy, ValueMatch};
+use evenkeel_core::edge::Edge;
 use evenkeel_core::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
 use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
 use evenkeel_proxy::{Options, SOCKET_NAME, run};
@@ -107,6 +108,7 @@ fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
         sticky,
         mirror: share.map(|share| Mirror { to: last, share }),
         trial: None,
+        edge: Edge::default(),
     };
     RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
 }

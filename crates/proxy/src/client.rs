@@ -9,25 +9,27 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use evenkeel_analysis::{Method, Outcome};
-use http::header::{CONNECTION, HOST};
+use http::header::{CONNECTION, HOST, LOCATION};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tracing::trace;
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, trace};
 
 use crate::body::AnswerBody;
 use crate::forward::{Choice, Exchange};
 use crate::headers::Sender;
-use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, LINGER_TIME};
+use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME};
 use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
-use crate::routes::{Chosen, Entry, Instead, Slot};
+use crate::routes::{Approach, Chosen, Entry, Instead, Slot};
 use crate::seats::Seat;
 use crate::stream::{Watch, Watched};
 use crate::tally::{Audience, Tally};
@@ -48,12 +50,53 @@ pub(crate) struct Client {
     closing: Cell<bool>,
 }
 
+/// What becomes of a request.
+#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and a box would cost each of them")]
+enum Plan {
+    Exchange(Exchange),
+    /// To be sent here instead.
+    SendOn(HeaderValue),
+}
+
 /// Serves a connection to its end.
 pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, peer: SocketAddr) {
+    let seat = worker.seat();
     // Without it the end of an answer could wait for the client's delayed acknowledgement.
     let _ = tcp.set_nodelay(true);
-    let client = Rc::new(Client::new(worker.clone(), slot, peer));
-    let io = TokioIo::new(Watched::new(tcp, client.watch.clone()));
+    let approach = slot.approach();
+    if approach.is_plain() {
+        let sender = Sender::new(peer.ip(), false, approach);
+        talk(Client::new(worker, slot, sender), tcp, seat).await;
+    } else {
+        // On the heap: connections that need none of it do not make room for it.
+        Box::pin(arrive(worker, slot, approach, tcp, peer, seat)).await;
+    }
+}
+
+/// Does what comes before the first request.
+async fn arrive(
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    approach: Rc<Approach>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    seat: Seat,
+) {
+    let Some(cipher) = approach.cipher.clone() else {
+        return talk(Client::new(worker, slot, Sender::new(peer.ip(), false, approach)), tcp, seat).await;
+    };
+    let sender = Sender::new(peer.ip(), true, approach);
+    match tokio::time::timeout(HEAD_TIME, TlsAcceptor::from(cipher).accept(tcp)).await {
+        Ok(Ok(tls)) => talk(Client::new(worker, slot, sender), tls, seat).await,
+        Ok(Err(error)) => debug!(%error, %peer, "no encryption could be agreed on"),
+        Err(_) => debug!(%peer, "a handshake took too long"),
+    }
+}
+
+/// Serves HTTP/1.1.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Client, socket: S, seat: Seat) {
+    let client = Rc::new(client);
+    let io = TokioIo::new(Watched::new(socket, client.watch.clone()));
     let service = service_fn(|request| client.answer(request));
     let mut connection = Builder::new()
         .writev(false)
@@ -61,7 +104,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, pe
         // Both waits for a head are limited in `stream`, together with all others.
         .header_read_timeout(None)
         .serve_connection(io, service);
-    let mut farewell = Farewell { seat: worker.seat(), timer: None };
+    let mut farewell = Farewell { seat, timer: None };
     let ended = poll_fn(|cx| {
         if farewell.is_due(&client, cx) {
             Pin::new(&mut connection).graceful_shutdown();
@@ -72,9 +115,9 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, pe
     if let Err(error) = ended {
         if error.is_parse() {
             // hyper has answered 400 or 431 itself.
-            worker.count_refused();
+            client.worker.count_refused();
         }
-        trace!(%error, %peer, "connection of a client ended");
+        trace!(%error, "connection of a client ended");
     }
     let parts = connection.into_parts();
     let (io, early) = (parts.io.into_inner(), parts.read_buf);
@@ -113,7 +156,7 @@ impl Farewell {
 }
 
 /// Reads on for a moment: closing with unread bytes would reset the connection, and the client might never see why.
-async fn linger(mut io: Watched) {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: Watched<S>) {
     // On the heap: an array would be part of every connection's memory for this rare moment.
     let mut scrap = vec![0; 4096];
     let read_to_end = async { while matches!(io.read(&mut scrap).await, Ok(1..)) {} };
@@ -121,15 +164,13 @@ async fn linger(mut io: Watched) {
 }
 
 impl Client {
-    fn new(worker: Rc<Worker>, slot: Rc<Slot>, peer: SocketAddr) -> Self {
-        let ip = peer.ip().to_canonical();
-        let address = HeaderValue::try_from(ip.to_string()).expect("an address fits a header");
+    fn new(worker: Rc<Worker>, slot: Rc<Slot>, sender: Sender) -> Self {
         let first_byte = tokio::time::sleep_until(worker.clock.coarse() + FIRST_BYTE_TIME);
         Self {
             watch: Rc::new(Watch::new(worker.clone())),
             worker,
             slot,
-            sender: Sender { address, local: ip.is_loopback() },
+            sender,
             first_byte: RefCell::new(Box::pin(first_byte)),
             tunnel: RefCell::new(None),
             closing: Cell::new(false),
@@ -161,11 +202,15 @@ impl Client {
         self: &Rc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
-        let planned = self.plan(request);
+        let planned = match self.slot.elsewhere() {
+            None => self.plan(request),
+            Some(port) => self.send_on(&request, port),
+        };
         let client = self.clone();
         async move {
             let answer = match planned {
-                Ok(exchange) => exchange.run().await,
+                Ok(Plan::Exchange(exchange)) => exchange.run().await,
+                Ok(Plan::SendOn(location)) => Ok(client.sent_on(location)),
                 Err(refusal) => Err(refusal),
             };
             let mut answer = answer.unwrap_or_else(|refusal| client.refuse(refusal));
@@ -176,7 +221,7 @@ impl Client {
         }
     }
 
-    fn plan(self: &Rc<Self>, request: Request<Incoming>) -> Result<Exchange, Refusal> {
+    fn plan(self: &Rc<Self>, request: Request<Incoming>) -> Result<Plan, Refusal> {
         let now = self.worker.clock.exact();
         self.watch.begin(&request).map_err(Refusal::bad_request)?;
         let entry = self.slot.entry().ok_or(Refusal::NO_SERVICE)?;
@@ -201,7 +246,26 @@ impl Client {
             }
         };
         let choice = Choice { entry, release, in_flight, tally, spared, newcomer };
-        Ok(Exchange::new(self.clone(), choice, outgoing))
+        Ok(Plan::Exchange(Exchange::new(self.clone(), choice, outgoing)))
+    }
+
+    /// Sends a request on to the same host, encrypted.
+    fn send_on(&self, request: &Request<Incoming>, port: u16) -> Result<Plan, Refusal> {
+        self.watch.begin(request).map_err(Refusal::bad_request)?;
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+        let authority: Authority = host.and_then(|host| host.parse().ok()).ok_or(Refusal::bad_request("no Host"))?;
+        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        let location = format!("https://{}{port}{path}", authority.host());
+        let location = HeaderValue::try_from(location).map_err(|_| Refusal::bad_request("no Host"))?;
+        Ok(Plan::SendOn(location))
+    }
+
+    fn sent_on(self: &Rc<Self>, location: HeaderValue) -> Response<AnswerBody> {
+        let mut response = Response::new(AnswerBody::text("", self.clone()));
+        *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+        response.headers_mut().insert(LOCATION, location);
+        response
     }
 
     /// Answers in the proxy's own name.

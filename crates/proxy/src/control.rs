@@ -18,6 +18,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::doors::Doors;
 use crate::limits::{ADDRESSES_MAX, DISK_TIME, REVEAL_ALONE, WORKER_TIME};
 use crate::saved::{self, Desk};
 use crate::trial::Logs;
@@ -34,6 +35,7 @@ pub(crate) struct Control {
 /// Held by whoever carries out an ask: asks never overlap.
 struct State {
     table: Arc<RoutingTable>,
+    doors: Doors,
     /// The sockets as the agent sent them.
     sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
     /// What has become final of trials.
@@ -48,12 +50,15 @@ impl Control {
     pub(crate) fn new(directory: PathBuf, workers: Vec<UnboundedSender<Command>>) -> io::Result<Self> {
         let table = Arc::new(saved::load(&directory));
         let boot = RandomState::new().build_hasher().finish();
-        let state = Mutex::new(State { table: table.clone(), sockets: BTreeMap::new(), logs: Logs::default() });
+        let mut doors = Doors::new()?;
+        let ciphers = Arc::new(doors.fit(&table));
+        let (sockets, logs) = (BTreeMap::new(), Logs::default());
+        let state = Mutex::new(State { table: table.clone(), doors, sockets, logs });
         let desk = Arc::new(Desk::new(table.clone()));
         let control = Self { workers, boot, state, desk: desk.clone() };
         let work = move || desk.work(|table| saved::store(&directory, table));
         std::thread::Builder::new().name("disk".into()).spawn(work)?;
-        control.tell_all(|done| Command::Apply(table.clone(), done))?;
+        control.tell_all(|done| Command::Apply(table.clone(), ciphers.clone(), done))?;
         Ok(control)
     }
 
@@ -67,8 +72,10 @@ impl Control {
             return Answer::Refused { why };
         }
         let generation = table.generation;
-        state.table = Arc::new(table);
-        let told = self.tell_all(|done| Command::Apply(state.table.clone(), done));
+        let in_force = Arc::new(table);
+        state.table = in_force.clone();
+        let ciphers = Arc::new(state.doors.fit(&in_force));
+        let told = self.tell_all(|done| Command::Apply(state.table.clone(), ciphers.clone(), done));
         self.desk.put(state.table.clone());
         drop(state);
         if !self.desk.wait(generation, DISK_TIME) {
@@ -96,7 +103,8 @@ impl Control {
                 state.logs.add(self.boot, at, reports.iter_mut().map(|report| std::mem::take(&mut report.found)));
                 let (generation, trials) = (state.table.generation, state.logs.report(self.boot, heard));
                 let (boot, pid) = (self.boot, std::process::id());
-                let empty = Report { boot, pid, generation, trials, ..Report::default() };
+                let warnings = state.doors.troubles();
+                let empty = Report { boot, pid, generation, trials, warnings, ..Report::default() };
                 Answer::Report(Box::new(merge(empty, reports)))
             }
             Err(error) => failed(&error),

@@ -1,37 +1,83 @@
 //! Fields that end at a proxy, and fields it adds (RFC 9110, sections 7.6.1 and 7.6.3).
 
-use http::header::{CONNECTION, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use http::header::{CONNECTION, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use crate::mirror::MIRRORED;
+use crate::routes::Approach;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
+const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const SWITCH: HeaderValue = HeaderValue::from_static("upgrade");
 
 /// Who sent a request.
-#[derive(Debug)]
 pub(crate) struct Sender {
     /// Its address.
     pub(crate) address: HeaderValue,
-    /// On this machine: a front that ended TLS there is believed about scheme and host; nobody else is.
-    pub(crate) local: bool,
+    /// A front, believed about whom it speaks for: address, scheme, host. Nobody else is.
+    pub(crate) front: bool,
+    /// The connection is encrypted.
+    pub(crate) secure: bool,
+    /// Who else is a front.
+    approach: Rc<Approach>,
+}
+
+impl Sender {
+    pub(crate) fn new(address: IpAddr, secure: bool, approach: Rc<Approach>) -> Self {
+        let address = address.to_canonical();
+        let front = approach.is_front(address);
+        let address = HeaderValue::try_from(address.to_string()).expect("an address fits a header");
+        Self { address, front, secure, approach }
+    }
+
+    /// Where the user is: behind fronts, whom the last of them names that is none itself.
+    pub(crate) fn user<'a>(&'a self, headers: &'a HeaderMap) -> &'a [u8] {
+        let own = self.address.as_bytes();
+        if !self.front {
+            return own;
+        }
+        let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+        let path = lines.flat_map(|line| line.as_bytes().rsplit(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+        let is_front = |hop: &[u8]| {
+            let address = std::str::from_utf8(hop).ok().and_then(|text| text.parse::<IpAddr>().ok());
+            address.is_some_and(|address| self.approach.is_front(address.to_canonical()))
+        };
+        let mut first = own;
+        for hop in path.filter(|hop| !hop.is_empty()) {
+            first = hop;
+            if !is_front(hop) {
+                break;
+            }
+        }
+        first
+    }
+
+    fn scheme(&self) -> HeaderValue {
+        if self.secure { HTTPS } else { HTTP }
+    }
 }
 
 /// Makes a client's fields fit to be sent to a replica.
 ///
 /// `Transfer-Encoding` stays: the gate has made sure that it is one `chunked`, and hyper would send a GET without it
-/// as having no body. `Expect` goes: hyper answers it as soon as the body is asked for. Nobody from outside says that
-/// their request is a copy: a replica may leave out what a user wants done.
+/// as having no body. `Expect` goes: hyper answers it as soon as the body is asked for. What only fronts may say goes
+/// when somebody else says it: who they are, or that their request is a copy, of which a replica may leave out what a
+/// user wants done.
 pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: bool) {
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
-    if !from.local {
-        headers.remove(MIRRORED);
+    if !from.front && headers.keys().any(is_for_fronts) {
+        FOR_FRONTS.iter().for_each(|name| drop(headers.remove(name)));
     }
     if upgrade {
         headers.insert(CONNECTION, SWITCH);
@@ -39,20 +85,28 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: b
         headers.remove(UPGRADE);
     }
     append_sender(headers, &from.address);
-    if !from.local || !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HTTP);
+    if !from.front || !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, from.scheme());
     }
     if let Some(host) = headers.get(HOST).cloned()
-        && (!from.local || !headers.contains_key(FORWARDED_HOST))
+        && (!from.front || !headers.contains_key(FORWARDED_HOST))
     {
         headers.insert(FORWARDED_HOST, host);
     }
 }
 
-/// Tells whether the user's connection is encrypted: by a front on this machine, the only one that is believed.
+/// What only a front may say. Whoever else says it would be somebody else for whoever believes it.
+static FOR_FRONTS: [HeaderName; 5] = [MIRRORED, FORWARDED_FOR, FORWARDED, FORWARDED_PORT, REAL_IP];
+
+/// Rules out most names by their first letter.
+fn is_for_fronts(name: &HeaderName) -> bool {
+    matches!(name.as_str().as_bytes(), [b'x', b'-', b'f' | b'r', ..] | [b'f' | b'e', ..]) && FOR_FRONTS.contains(name)
+}
+
+/// Tells whether the user's connection is encrypted; behind a front that says so, that one's.
 pub(crate) fn is_secure(headers: &HeaderMap, from: &Sender) -> bool {
-    let told = headers.get(FORWARDED_PROTO).filter(|_| from.local);
-    told.is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
+    let told = headers.get(FORWARDED_PROTO).filter(|_| from.front);
+    told.map_or(from.secure, |proto| proto.as_bytes().eq_ignore_ascii_case(b"https"))
 }
 
 /// Takes scheme and host off a target: what is sent to a replica has them in `Host` (RFC 9112, 3.2.1).
@@ -113,6 +167,13 @@ fn is_end_to_end(name: &HeaderName) -> bool {
 }
 
 fn append_sender(headers: &mut HeaderMap, address: &HeaderValue) {
+    if headers.contains_key(FORWARDED) {
+        let told: Vec<&[u8]> = headers.get_all(FORWARDED).iter().map(HeaderValue::as_bytes).collect();
+        let own = address.to_str().expect("an address is text");
+        let own = if own.contains(':') { format!("\"[{own}]\"") } else { own.to_owned() };
+        let told = [&told.join(&b", "[..]), &b", for="[..], own.as_bytes()].concat();
+        headers.insert(FORWARDED, HeaderValue::from_bytes(&told).expect("joined from values"));
+    }
     let mut path: Vec<u8> = Vec::new();
     for earlier in headers.get_all(FORWARDED_FOR) {
         path.extend_from_slice(earlier.as_bytes());
@@ -134,6 +195,10 @@ mod tests {
         fields.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
     }
 
+    fn sender(address: &str) -> Sender {
+        Sender::new(address.parse().unwrap(), false, Rc::default())
+    }
+
     fn shown(headers: &HeaderMap) -> String {
         let mut lines: Vec<String> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
         lines.sort();
@@ -151,7 +216,7 @@ mod tests {
             ("te", "trailers"),
             ("upgrade", "h2c"),
         ]);
-        let from = Sender { address: HeaderValue::from_static("192.0.2.1"), local: false };
+        let from = sender("192.0.2.1");
         prepare_request(&mut request, &from, false);
         let expected =
             "content-length: 3; host: a; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; x-forwarded-proto: http";
@@ -160,9 +225,9 @@ mod tests {
 
     #[test]
     fn only_who_is_on_this_machine_says_that_a_request_is_a_copy() {
-        for (local, told) in [(true, true), (false, false)] {
+        for (address, told) in [("::1", true), ("192.0.2.1", false)] {
             let mut request = headers(&[("host", "a"), ("evenkeel-mirrored", "1")]);
-            prepare_request(&mut request, &Sender { address: HeaderValue::from_static("::1"), local }, false);
+            prepare_request(&mut request, &sender(address), false);
             assert_eq!(request.contains_key("evenkeel-mirrored"), told);
         }
     }
@@ -174,13 +239,46 @@ mod tests {
     }
 
     #[test]
-    fn a_front_on_this_machine_is_believed_and_no_other() {
-        let told = [("host", "a"), ("x-forwarded-for", "10.0.0.9"), ("x-forwarded-proto", "https")];
-        for (local, proto) in [(true, "https"), (false, "http")] {
+    fn a_front_is_believed_and_no_other() {
+        let told = [
+            ("host", "a"),
+            ("x-forwarded-for", "10.0.0.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "10.0.0.9"),
+            ("forwarded", "for=10.0.0.9"),
+        ];
+        let believed = "forwarded: for=10.0.0.9, for=\"[::1]\"; host: a; x-forwarded-for: 10.0.0.9, ::1; \
+                        x-forwarded-host: a; x-forwarded-proto: https; x-real-ip: 10.0.0.9";
+        let not = "host: a; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; x-forwarded-proto: http";
+        for (address, expected) in [("::1", believed), ("192.0.2.1", not)] {
             let mut request = headers(&told);
-            prepare_request(&mut request, &Sender { address: HeaderValue::from_static("::1"), local }, false);
-            assert_eq!(request["x-forwarded-proto"], proto);
-            assert_eq!(request["x-forwarded-for"], "10.0.0.9, ::1");
+            prepare_request(&mut request, &sender(address), false);
+            assert_eq!(shown(&request), expected);
+        }
+    }
+
+    #[test]
+    fn behind_several_fronts_the_user_is_the_last_who_is_none() {
+        let user = |sender: &Sender, path: &'static str| {
+            let told = headers(&[("x-forwarded-for", path)]);
+            String::from_utf8(sender.user(&told).to_vec()).unwrap()
+        };
+        assert_eq!(user(&sender("127.0.0.1"), "203.0.113.9, 198.51.100.7, 127.0.0.1, ::1"), "198.51.100.7");
+        assert_eq!(user(&sender("127.0.0.1"), "127.0.0.3,127.0.0.2"), "127.0.0.3");
+        assert_eq!(user(&sender("127.0.0.1"), "unknown, 127.0.0.2"), "unknown");
+        assert_eq!(user(&sender("127.0.0.1"), " , "), "127.0.0.1");
+        assert_eq!(user(&sender("192.0.2.1"), "203.0.113.9"), "192.0.2.1");
+    }
+
+    #[test]
+    fn the_scheme_is_that_of_the_connection_unless_a_front_says_another() {
+        for (secure, told, expected) in [(true, None, "https"), (true, Some("http"), "http"), (false, None, "http")] {
+            let from = Sender::new("127.0.0.1".parse().unwrap(), secure, Rc::default());
+            let mut request = headers(&[("host", "a")]);
+            told.map(|told| request.insert(FORWARDED_PROTO, HeaderValue::from_static(told)));
+            prepare_request(&mut request, &from, false);
+            assert_eq!(request["x-forwarded-proto"], expected);
+            assert_eq!(is_secure(&request, &from), expected == "https");
         }
     }
 }

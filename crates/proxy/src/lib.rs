@@ -13,6 +13,7 @@
 //! - `shield`: the stable release in another's place
 //! - `mirror`: copies that are answered for nobody
 //! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
+//! - `certificates`, `doors`: encrypted addresses
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
 //! - `outgoing`, `forward`, `headers`, `body`, `leftover`, `tunnel`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
@@ -21,11 +22,13 @@
 mod accept;
 mod alive;
 mod body;
+pub mod certificates;
 mod chunks;
 mod client;
 mod clock;
 mod control;
 mod cookies;
+mod doors;
 mod forward;
 mod gate;
 mod headers;

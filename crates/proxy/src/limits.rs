@@ -83,6 +83,9 @@ pub(crate) const WORKER_TIME: Duration = Duration::from_secs(5);
 /// How long an answer to a new table waits for the disk; below the 2 s that a controller waits.
 pub(crate) const DISK_TIME: Duration = Duration::from_secs(1);
 
+/// How often files with certificates are looked at.
+pub(crate) const FILES_LOOK: Duration = Duration::from_secs(1);
+
 /// Control connections at once; the controller and the agent use two.
 pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 32;
 

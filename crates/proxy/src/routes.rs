@@ -1,18 +1,22 @@
 //! The routing table as a worker uses it: compiled once per table, read without search or allocation per request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_analysis::slots::Side;
+use evenkeel_core::edge::{Edge, Network, ProxyProtocol};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName};
 use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
 use evenkeel_wire::proxy::InFlight as InFlightReport;
 use http::{HeaderValue, Request};
+use rustls::ServerConfig;
 use tokio::time::Instant;
 
+use crate::doors::Ciphers;
 use crate::headers::Sender;
 use crate::limits::FIRST_BYTE_TIME;
 use crate::mirror::Mirror;
@@ -70,7 +74,22 @@ pub(crate) struct Entry {
 
 /// A place that connections hold on to and a new table fills anew.
 #[derive(Default)]
-pub(crate) struct Slot(RefCell<Option<Entry>>);
+pub(crate) struct Slot {
+    entry: RefCell<Option<Entry>>,
+    approach: RefCell<Rc<Approach>>,
+    /// Where it sends everyone on to: a port of the same host, encrypted.
+    elsewhere: Cell<Option<u16>>,
+}
+
+/// What is done with a connection before its first request.
+#[derive(Default)]
+pub(crate) struct Approach {
+    pub(crate) cipher: Option<Arc<ServerConfig>>,
+    /// Fronts that are believed.
+    fronts: Vec<Network>,
+    /// Connections of fronts begin with a header of the PROXY protocol.
+    pub(crate) announced: bool,
+}
 
 /// The stable release, about to answer what another one failed.
 pub(crate) struct Instead {
@@ -119,7 +138,44 @@ impl Chosen {
 
 impl Slot {
     pub(crate) fn entry(&self) -> Option<Entry> {
-        self.0.borrow().clone()
+        self.entry.borrow().clone()
+    }
+
+    pub(crate) fn approach(&self) -> Rc<Approach> {
+        self.approach.borrow().clone()
+    }
+
+    /// Where requests are sent on to.
+    pub(crate) fn elsewhere(&self) -> Option<u16> {
+        self.elsewhere.get()
+    }
+
+    fn is_filled(&self) -> bool {
+        self.entry.borrow().is_some() || self.elsewhere.get().is_some()
+    }
+
+    fn fill(&self, entry: Option<Entry>, approach: &Rc<Approach>, elsewhere: Option<u16>) {
+        self.entry.replace(entry);
+        self.approach.replace(approach.clone());
+        self.elsewhere.set(elsewhere);
+    }
+}
+
+impl Approach {
+    fn of(edge: &Edge, cipher: Option<&Arc<ServerConfig>>) -> Self {
+        let announced = edge.proxy_protocol == ProxyProtocol::On;
+        Self { cipher: cipher.cloned(), fronts: edge.fronts.clone(), announced }
+    }
+
+    /// Tells whether a connection begins with its first request.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.cipher.is_none() && !self.announced
+    }
+
+    /// Tells whether an address is a front's, which is believed about whom it speaks for: one on this machine, or one
+    /// that the table names.
+    pub(crate) fn is_front(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.fronts.iter().any(|network| network.contains(address))
     }
 }
 
@@ -255,23 +311,27 @@ impl Switchboard {
     }
 
     /// Puts a table in force: every request chosen after this call is chosen by it.
-    pub(crate) fn apply(&mut self, table: &RoutingTable) {
+    pub(crate) fn apply(&mut self, table: &RoutingTable, ciphers: &Ciphers) {
         for replica in self.replicas.values() {
             replica.set_listed(false);
         }
         for slot in self.slots.values() {
-            slot.0.take();
+            slot.fill(None, &Rc::default(), None);
         }
         for service in &table.services {
             let routes = Rc::new(self.compile(service, table.generation));
-            let fill =
-                |slot: Rc<Slot>, audience| *slot.0.borrow_mut() = Some(Entry { routes: routes.clone(), audience });
-            fill(self.slot(service.listen), Audience::Users);
+            let entry = |audience| Some(Entry { routes: routes.clone(), audience });
+            let approach = Rc::new(Approach::of(&service.edge, ciphers.get(&service.service)));
+            self.slot(service.listen).fill(entry(Audience::Users), &approach, None);
+            let plain = Rc::new(Approach::of(&service.edge, None));
             if let Some(preview) = service.preview {
-                fill(self.slot(preview), Audience::Preview);
+                self.slot(preview).fill(entry(Audience::Preview), &plain, None);
+            }
+            if let Some(redirect) = service.edge.redirect() {
+                self.slot(redirect).fill(None, &plain, Some(service.listen.port()));
             }
         }
-        self.slots.retain(|_, slot| slot.0.borrow().is_some() || Rc::strong_count(slot) > 1);
+        self.slots.retain(|_, slot| slot.is_filled() || Rc::strong_count(slot) > 1);
         self.replicas.retain(|_, replica| Rc::strong_count(replica) > 1);
         self.stand_ins.retain(|_, stand_in| Rc::strong_count(stand_in) > 1);
         self.ledger.forget_old();

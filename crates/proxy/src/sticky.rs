@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use siphasher::sip::SipHasher24;
 
 use crate::cookies::Cookie;
-use crate::headers::{FORWARDED_FOR, Sender, is_secure};
+use crate::headers::{Sender, is_secure};
 
 /// The cookie that tells visitors apart where nothing else does.
 const VISITOR: &str = "evenkeel-visitor";
@@ -73,7 +73,7 @@ impl Sticky {
         let key = match &self.by {
             Key::Header(name) => headers.get(name).map(HeaderValue::as_bytes).filter(some)?,
             Key::Cookie(cookie) => cookie.values(headers).next().filter(some)?,
-            Key::Address => address(headers, sender),
+            Key::Address => sender.user(headers),
             Key::Visitor(cookie) => match cookie.values(headers).next().filter(some) {
                 Some(known) => known,
                 None => {
@@ -109,13 +109,6 @@ fn bucket(hash: u64) -> u32 {
     u32::try_from(scaled).expect("below 10 000")
 }
 
-/// Where the user is: behind a front on this machine, whom that front names.
-fn address<'a>(headers: &'a HeaderMap, sender: &'a Sender) -> &'a [u8] {
-    let told = headers.get_all(FORWARDED_FOR).iter().next_back().filter(|_| sender.local);
-    let last = told.and_then(|path| path.as_bytes().rsplit(|byte| *byte == b',').next()).map(<[u8]>::trim_ascii);
-    last.filter(|last| !last.is_empty()).unwrap_or(sender.address.as_bytes())
-}
-
 impl Newcomer {
     fn new(name: &str, secure: bool) -> Self {
         let secure = if secure { "; Secure" } else { "" };
@@ -133,10 +126,8 @@ impl Newcomer {
 mod tests {
     use super::*;
 
-    const LOCAL: bool = true;
-
-    fn sender(address: &'static str, local: bool) -> Sender {
-        Sender { address: HeaderValue::from_static(address), local }
+    fn sender(address: &str) -> Sender {
+        Sender::new(address.parse().unwrap(), false, std::rc::Rc::default())
     }
 
     fn sticky(by: &StickyBy, service: &str, shares: &[(u32, u32)]) -> Option<Sticky> {
@@ -222,7 +213,7 @@ mod tests {
     #[test]
     fn a_request_without_the_key_does_not_stick() {
         let mut random = fastrand::Rng::with_seed(1);
-        let (sticky, from) = (by_user(&[(1, 5_000), (2, 5_000)]), sender("192.0.2.1", false));
+        let (sticky, from) = (by_user(&[(1, 5_000), (2, 5_000)]), sender("192.0.2.1"));
         assert!(sticky.choose(&HeaderMap::new(), &from, &mut random).is_none());
         assert!(sticky.choose(&headers("x-user", ""), &from, &mut random).is_none());
         assert!(sticky.choose(&headers("x-user", "ada"), &from, &mut random).is_some());
@@ -231,8 +222,7 @@ mod tests {
     #[test]
     fn a_visitor_is_decided_by_the_cookie_they_are_given() {
         let mut random = fastrand::Rng::with_seed(1);
-        let (sticky, from) =
-            (sticky(&StickyBy::Visitor, "web", &[(1, 5_000), (2, 5_000)]).unwrap(), sender("::1", LOCAL));
+        let (sticky, from) = (sticky(&StickyBy::Visitor, "web", &[(1, 5_000), (2, 5_000)]).unwrap(), sender("::1"));
         let mut met = [0; 2];
         for _ in 0..100 {
             let Stuck { release, user, newcomer } = sticky.choose(&HeaderMap::new(), &from, &mut random).unwrap();
@@ -249,14 +239,5 @@ mod tests {
         let secure =
             sticky.choose(&headers("x-forwarded-proto", "https"), &from, &mut random).unwrap().newcomer.unwrap();
         assert!(secure.cookie().to_str().unwrap().ends_with("; SameSite=Lax; Secure"));
-    }
-
-    #[test]
-    fn an_address_is_that_of_the_connection_or_the_one_a_front_on_this_machine_names() {
-        let told = headers("x-forwarded-for", "10.0.0.1, 192.0.2.9");
-        assert_eq!(address(&told, &sender("127.0.0.1", LOCAL)), b"192.0.2.9");
-        assert_eq!(address(&told, &sender("198.51.100.1", false)), b"198.51.100.1");
-        assert_eq!(address(&HeaderMap::new(), &sender("127.0.0.1", LOCAL)), b"127.0.0.1");
-        assert_eq!(address(&headers("x-forwarded-for", "10.0.0.1, "), &sender("127.0.0.1", LOCAL)), b"127.0.0.1");
     }
 }

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 
 use http::Request;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use crate::gate::{Fault, Gate};
@@ -84,8 +83,8 @@ impl Watch {
 }
 
 /// A client's socket.
-pub(crate) struct Watched {
-    tcp: TcpStream,
+pub(crate) struct Watched<S> {
+    socket: S,
     watch: Rc<Watch>,
     /// One timer for the life of the connection: moving it later costs next to nothing.
     reading: Pin<Box<Sleep>>,
@@ -93,10 +92,10 @@ pub(crate) struct Watched {
     writing: Option<Pin<Box<Sleep>>>,
 }
 
-impl Watched {
-    pub(crate) fn new(tcp: TcpStream, watch: Rc<Watch>) -> Self {
+impl<S> Watched<S> {
+    pub(crate) fn new(socket: S, watch: Rc<Watch>) -> Self {
         let reading = Box::pin(tokio::time::sleep_until(watch.worker.clock.coarse() + REST_TIME));
-        Self { tcp, watch, reading, writing: None }
+        Self { socket, watch, reading, writing: None }
     }
 
     fn poll_read_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -119,11 +118,11 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        match Pin::new(&mut this.tcp).poll_read(cx, buf) {
+        match Pin::new(&mut this.socket).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
                 this.watch.gate.borrow_mut().observe(&buf.filled()[before..]);
                 Poll::Ready(Ok(()))
@@ -134,19 +133,19 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.tcp).poll_write(cx, buf);
+        let written = Pin::new(&mut this.socket).poll_write(cx, buf);
         this.bounded(written, cx)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
+        Pin::new(&mut self.get_mut().socket).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 use tracing::debug;
 
 use crate::replica::InFlight;
@@ -16,7 +16,7 @@ pub(crate) struct Tunnel {
 
 impl Tunnel {
     /// Carries bytes until both sides have closed; `early` came from the client behind its request.
-    pub(crate) async fn run(self, mut client: Watched, early: &[u8]) {
+    pub(crate) async fn run<S: AsyncRead + AsyncWrite + Unpin>(self, mut client: Watched<S>, early: &[u8]) {
         let carried = async {
             let mut replica = TokioIo::new(self.replica.await.map_err(std::io::Error::other)?);
             replica.write_all(early).await?;

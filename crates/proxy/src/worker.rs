@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::accept::Acceptor;
 use crate::clock::Clock;
+use crate::doors::Ciphers;
 use crate::limits::TICK;
 use crate::mirror::Copies;
 use crate::routes::Switchboard;
@@ -30,7 +31,7 @@ use crate::vital::Vital;
 /// What a worker is told. It answers on the channel in the command when it is done.
 pub(crate) enum Command {
     /// Choose by this table from here on.
-    Apply(Arc<RoutingTable>, Sender<()>),
+    Apply(Arc<RoutingTable>, Arc<Ciphers>, Sender<()>),
     /// Accept on these sockets; earlier ones of this address are emptied and closed. Where one of these is no good, the
     /// earlier ones stay.
     Listen(SocketAddr, Vec<TcpListener>, Sender<io::Result<()>>),
@@ -113,8 +114,8 @@ impl Worker {
         let mut acceptors: BTreeMap<SocketAddr, Vec<Acceptor>> = BTreeMap::new();
         while let Some(command) = inbox.recv().await {
             match command {
-                Command::Apply(table, done) => {
-                    worker.switchboard.borrow_mut().apply(&table);
+                Command::Apply(table, ciphers, done) => {
+                    worker.switchboard.borrow_mut().apply(&table, &ciphers);
                     let _ = done.send(());
                 }
                 Command::Listen(address, sockets, done) => {

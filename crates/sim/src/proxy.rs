@@ -257,6 +257,7 @@ impl Proxy {
             refused: 0,
             connections: 0,
             trials: Vec::new(),
+            warnings: Vec::new(),
         }
     }
 }

@@ -134,6 +134,7 @@ fn routes(releases: Vec<ReleaseRoutes>) -> ServiceRoutes {
         sticky: None,
         mirror: None,
         trial: None,
+        edge: evenkeel_core::edge::Edge::default(),
     }
 }
 

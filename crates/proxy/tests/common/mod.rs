@@ -142,6 +142,7 @@ pub fn table(generation: u64, listen: SocketAddr, releases: &[(u16, &[SocketAddr
         sticky: None,
         mirror: None,
         trial: None,
+        edge: Default::default(),
     };
     RoutingTable { generation: Generation(generation), token: FencingToken(1), services: vec![routes] }
 }

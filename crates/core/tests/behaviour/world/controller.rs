@@ -310,6 +310,7 @@ fn routes(releases: Vec<evenkeel_core::table::ReleaseRoutes>) -> ServiceRoutes {
         sticky: None,
         mirror: None,
         trial: None,
+        edge: evenkeel_core::edge::Edge::default(),
     }
 }
 
