@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show what a rollout would do in a scenario, in virtual time
     Simulate(SimulateArgs),
+    /// Judge counts from elsewhere: a table, or a single test line by line on standard input
+    Judge(JudgeArgs),
     /// Start evenkeel: controller, API, agent and proxy
     Up(UpArgs),
     /// Stop everything: services, proxy, agent and controller
@@ -255,6 +257,27 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub(crate) seed: u64,
     /// Draw the run
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+/// What to judge.
+#[derive(Debug, Args)]
+pub(crate) struct JudgeArgs {
+    /// A table (CSV) with the columns time, arm, requests, errors and perhaps le_0.1, le_0.5, le_inf: latencies up to so many
+    /// seconds; default: lines of JSON on standard input
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// Of lines: answer with the accounts and stable's rate as well
+    #[arg(short, long, conflicts_with = "file")]
+    pub(crate) verbose: bool,
+    /// The share of the requests that an independent coin sent to the candidate, such as 10%; default: whatever was observed
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) weight: Option<String>,
+    /// At most this share of harmless candidates is called harmful, such as 1%
+    #[arg(long, value_name = "SHARE", default_value = "1%")]
+    pub(crate) false_alarms: String,
+    /// Draw the evidence
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 }

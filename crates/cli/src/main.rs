@@ -10,6 +10,7 @@
 //! - [`backup`]: what was decided, copied into a file and back.
 //! - [`plan`]: what a deploy would do.
 //! - [`simulate`]: a rollout in virtual time.
+//! - [`judge`]: the evidence engine on counts from elsewhere.
 //! - [`split`]: how many replicas, and who has which share.
 //! - [`follow`]: a rollout to its end.
 //! - [`gates`]: what a deploy waits for before it begins, and who says yes.
@@ -30,6 +31,7 @@ mod files;
 mod follow;
 mod gates;
 mod group;
+mod judge;
 mod lead;
 mod paint;
 mod place;
@@ -122,6 +124,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Demo(args) => demo::run(args, is_json).await,
         Command::Plan(args) => plan::run(named, args, is_json).await,
         Command::Simulate(args) => simulate::run(args, is_json),
+        Command::Judge(args) => judge::run(args, is_json),
         Command::Check { files, resolved } => Ok(commands::check(files, *resolved, is_json)),
         Command::Up(args) => {
             if args.foreground {

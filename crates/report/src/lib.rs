@@ -5,12 +5,14 @@
 //! - [`story`]: what happened, in numbers: phases, decisions, both releases.
 //! - `budgets`: how long each part of a way back took, against what it may take.
 //! - `reasons`: what a decision would have needed to be another one.
+//! - [`evidence`]: the evidence over time, as a picture.
 //! - [`words`]: numbers as people read them.
 //! - [`explain`]: the answer first, then the timeline; for whoever is called at night.
 //! - [`text`]: the report as text.
 //! - [`page`]: the report as a page of its own.
 
 mod budgets;
+pub mod evidence;
 pub mod explain;
 pub mod page;
 mod reasons;

@@ -74,25 +74,21 @@ impl Stream {
         match self {
             Self::TwoArm(test) => {
                 let Compared { groups, dt, rho } = Compared::deserialize(line)?;
-                Ok(test.tick(&groups_of(&groups)?, dt, rho))
+                Ok(test.tick(&groups_of(groups), dt, rho))
             }
             Self::NonInferiority(test) => {
                 // There is no cash left that `rho` could be a part of.
                 let Compared { groups, dt, rho: _ } = Compared::deserialize(line)?;
-                Ok(test.tick(&groups_of(&groups)?, dt))
+                Ok(test.tick(&groups_of(groups), dt))
             }
             Self::OneArm(test) => {
                 let Counted { n, k, rho, .. } = Counted::deserialize(line)?;
-                Ok(test.tick(seen(n, k)?, rho))
+                Ok(test.tick(seen(n, k).map_err(D::Error::custom)?, rho))
             }
             Self::Latency(test, buckets) => timed(test, *buckets, &Timed::deserialize(line)?),
             Self::FailureOwner(test) => {
                 let Owning { groups, nb, dt, rho } = Owning::deserialize(line)?;
-                let owned = |(Weight(weight), Count(candidate), Count(stable))| match weight {
-                    Some(weight) => Ok(Owned { weight, candidate, stable }),
-                    None => Err(D::Error::custom("a group of failure_owner needs its weight, 0 to 1")),
-                };
-                let groups: Vec<Owned> = groups.into_iter().map(owned).collect::<Result<_, _>>()?;
+                let groups: Vec<Owned> = groups.into_iter().map(|Failures(owned)| owned).collect();
                 Ok(test.tick(&groups, nb.0, dt, rho))
             }
             Self::RankBlocks(test) => {
@@ -158,16 +154,13 @@ fn timed<E: Error>(test: &mut Latency, buckets: usize, tick: &Timed) -> Result<f
     Ok(test.tick(&groups, tick.dt, tick.rho))
 }
 
-fn groups_of<E: Error>(groups: &[(Weight, Count, Count, Count, Count)]) -> Result<Vec<Group>, E> {
-    let group = |(weight, nc, kc, nb, kb): &(Weight, Count, Count, Count, Count)| {
-        Ok(Group { weight: weight.0, candidate: seen(*nc, *kc)?, stable: seen(*nb, *kb)? })
-    };
-    groups.iter().map(group).collect()
+fn groups_of(groups: Vec<Outcomes>) -> Vec<Group> {
+    groups.into_iter().map(|Outcomes(group)| group).collect()
 }
 
-fn seen<E: Error>(n: Count, k: Count) -> Result<Seen, E> {
+fn seen(n: Count, k: Count) -> Result<Seen, String> {
     if k.0 > n.0 {
-        return Err(E::custom(format!("{} of {} cannot be bad", k.0, n.0)));
+        return Err(format!("of {} requests {} cannot be bad", n.0, k.0));
     }
     Ok(Seen::new(n.0, k.0))
 }
@@ -331,7 +324,7 @@ struct Combining {
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Compared {
-    groups: Vec<(Weight, Count, Count, Count, Count)>,
+    groups: Vec<Outcomes>,
     #[serde(default = "one", deserialize_with = "amount")]
     dt: f64,
     #[serde(default, deserialize_with = "share")]
@@ -368,7 +361,7 @@ struct Timed {
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Owning {
-    groups: Vec<(Weight, Count, Count)>,
+    groups: Vec<Failures>,
     #[serde(default)]
     nb: Count,
     #[serde(default = "one", deserialize_with = "amount")]
@@ -396,6 +389,41 @@ struct Ranked {
 struct Combined {
     #[serde(deserialize_with = "ln_es")]
     ln_e: Vec<f64>,
+}
+
+/// `[w, nc, kc, nb, kb]`
+#[derive(serde::Deserialize)]
+#[serde(try_from = "FiveNumbers")]
+struct Outcomes(Group);
+
+#[derive(serde::Deserialize)]
+#[serde(expecting = "a group is [w, nc, kc, nb, kb]")]
+struct FiveNumbers(Weight, Count, Count, Count, Count);
+
+impl TryFrom<FiveNumbers> for Outcomes {
+    type Error = String;
+
+    fn try_from(FiveNumbers(weight, nc, kc, nb, kb): FiveNumbers) -> Result<Self, String> {
+        Ok(Self(Group { weight: weight.0, candidate: seen(nc, kc)?, stable: seen(nb, kb)? }))
+    }
+}
+
+/// `[w, kc, kb]`
+#[derive(serde::Deserialize)]
+#[serde(try_from = "ThreeNumbers")]
+struct Failures(Owned);
+
+#[derive(serde::Deserialize)]
+#[serde(expecting = "a group is [w, kc, kb]")]
+struct ThreeNumbers(Weight, Count, Count);
+
+impl TryFrom<ThreeNumbers> for Failures {
+    type Error = &'static str;
+
+    fn try_from(ThreeNumbers(weight, candidate, stable): ThreeNumbers) -> Result<Self, &'static str> {
+        let weight = weight.0.ok_or("a group of failure_owner needs its weight, 0 to 1")?;
+        Ok(Self(Owned { weight, candidate: candidate.0, stable: stable.0 }))
+    }
 }
 
 /// The candidate's share, 0 to 1, or null.

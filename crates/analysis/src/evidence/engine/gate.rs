@@ -79,6 +79,14 @@ pub enum Wait {
     NoGate,
 }
 
+impl Wait {
+    /// Tells whether it is the step's time or requests that are waited for, rather than evidence.
+    #[must_use]
+    pub fn is_of_a_step(&self) -> bool {
+        matches!(self, Self::Requests { .. } | Self::Time { .. })
+    }
+}
+
 impl fmt::Display for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |have: f64, need: f64| (100.0 * (have / need).clamp(0.0, 0.99)).floor();

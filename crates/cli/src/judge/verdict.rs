@@ -1,0 +1,218 @@
+//! What the engine says of a table of counts.
+
+use std::path::Path;
+
+use evenkeel_analysis::evidence::latency::BUCKETS;
+use evenkeel_analysis::evidence::{
+    Compared, Decision, Design, Engine, MetricState, Name, Question, Seen, Settings, Shown, ShownLatency, Split, State,
+    one_in,
+};
+use evenkeel_report::evidence::{Line, Moment as Drawn, svg};
+use serde_json::json;
+
+use super::table::{Arm, Moment, Table};
+use crate::args::JudgeArgs;
+use crate::commands::say;
+use crate::exit::{Exit, Failure};
+use crate::paint::Paint;
+
+/// An observed split is right as far as rates are alike within a row; longer rows deserve a word.
+const ROW_S_MAX: f64 = 10.0;
+/// Slots in a second.
+const SLOTS: f64 = 10.0;
+
+/// What came out.
+struct Judged {
+    table: Table,
+    engine: Engine,
+    drawn: Vec<Drawn>,
+    /// Seconds until the line was crossed.
+    decided_s: Option<f64>,
+    /// Seconds between rows, as a rule.
+    row_s: f64,
+}
+
+/// Judges a table.
+///
+/// # Errors
+/// The table or a share has mistakes, or the picture cannot be written.
+pub(super) fn judge(path: &Path, args: &JudgeArgs, is_json: bool) -> Result<Exit, Failure> {
+    let weight = args.weight.as_deref().map(|text| share("--weight", text)).transpose()?;
+    let alpha = share("--false-alarms", &args.false_alarms)?;
+    let table = Table::read(path).map_err(Failure::Usage)?;
+    let judged = Judged::of(table, alpha, weight);
+    let (exit, sentence) = judged.verdict();
+    if let Some(file) = &args.svg {
+        let lines = [Line { one_in: 10.0, label: "a rollout is held" }, Line { one_in: 1.0 / alpha, label: "harmful" }];
+        let (verdict, because) = sentence.split_once(": ").unwrap_or((&sentence, ""));
+        let drawn = svg(verdict, because, &judged.drawn, &lines, judged.decided_s);
+        std::fs::write(file, drawn).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))?;
+    }
+    judged.tell(exit, &sentence, is_json);
+    Ok(exit)
+}
+
+fn share(option: &str, text: &str) -> Result<f64, Failure> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.trim().parse::<f64>().ok().map(|number| number / unit);
+    share.filter(|share| *share > 0.0 && *share < 1.0).ok_or_else(|| {
+        Failure::Usage(format!("{option} is `{text}`; write a share between 0 and 1, such as `10%` or `0.1`"))
+    })
+}
+
+impl Judged {
+    fn of(table: Table, alpha: f64, weight: Option<f64>) -> Self {
+        let latency = !table.limits_s.is_empty();
+        let design = Design {
+            settings: Settings { alpha, alpha_pause: (10.0 * alpha).min(0.5), ..Settings::default() },
+            compared: Compared { errors: true, late: false, latency },
+            next_shares: vec![1.0],
+            ..Design::default()
+        };
+        let mut gaps: Vec<f64> = table.moments.windows(2).map(|pair| pair[1].at_s - pair[0].at_s).collect();
+        gaps.sort_by(f64::total_cmp);
+        let row_s = gaps.get(gaps.len() / 2).copied().unwrap_or(0.0);
+        let mut judged = Self { engine: Engine::new(design), table, drawn: Vec::new(), decided_s: None, row_s };
+        for moment in judged.table.moments.clone() {
+            judged.take(&moment, weight, latency);
+        }
+        judged
+    }
+
+    fn take(&mut self, moment: &Moment, weight: Option<f64>, has_latencies: bool) {
+        let Moment { at_s, candidate, stable } = moment;
+        let slot = (at_s * SLOTS).round() as u64;
+        let split = if weight.is_some() { Split::Coin } else { Split::Observed };
+        let all = (candidate.seen.requests + stable.seen.requests).max(1);
+        let weight = weight.unwrap_or(candidate.seen.requests as f64 / all as f64);
+        let (mine, other) = (candidate.seen, stable.seen);
+        self.engine.reveal(
+            slot,
+            Question::Errors,
+            &[Shown { epoch: 1, weight, split, candidate: mine, stable: other }],
+        );
+        if has_latencies {
+            let full = |arm: &Arm| {
+                let mut buckets = arm.latencies.clone();
+                buckets.resize(BUCKETS, 0);
+                buckets
+            };
+            let (candidate, stable) = (full(candidate), full(stable));
+            let shown = ShownLatency { epoch: 1, weight, split, candidate: &candidate, stable: &stable };
+            self.engine.reveal_latency(slot, &[shown]);
+        }
+        if self.engine.verdict().is_some() && self.decided_s.is_none() {
+            self.decided_s = Some(*at_s);
+        }
+        let (ln_e, pair) = (self.engine.state().ln_e, |seen: Seen| (seen.requests, seen.bad));
+        self.drawn.push(Drawn { at_s: *at_s, ln_e, candidate: pair(mine), stable: pair(other) });
+    }
+
+    /// The state that the verdict rests on.
+    fn state(&self) -> State {
+        let mut state = self.engine.verdict().map_or_else(|| self.engine.state(), |verdict| verdict.state.clone());
+        // The buckets are the table's own.
+        state.metrics.iter_mut().filter_map(|m| m.leading.as_mut()).for_each(|leading| leading.slower_than_us = None);
+        state
+    }
+
+    fn verdict(&self) -> (Exit, String) {
+        let state = self.state();
+        let limit = 1.0 / self.engine.design().settings.alpha;
+        let strength = |ln_e: f64| format!("{:.0}", one_in(ln_e).floor().min(1e15));
+        let what = state.leading().map_or_else(String::new, |leading| self.found(leading));
+        match self.engine.decision() {
+            Decision::Rollback => {
+                let sentence = format!(
+                    "harmful: {what}; evidence this strong would come up in fewer than 1 of {} harmless rollouts (limit 1 of {limit:.0}), {} after the first row",
+                    strength(state.ln_e),
+                    self.decided_s.map_or_else(String::new, seconds),
+                );
+                (Exit::RolledBack, sentence)
+            }
+            Decision::Hold(_) => {
+                (Exit::Open, format!("undecided: {what}, but stable disagrees with itself from row to row"))
+            }
+            decision => {
+                let gate = self.engine.gate(1.0);
+                // A table has no steps; of what a gate waits for, only evidence counts.
+                let is_shown = gate.waits.iter().all(|wait| wait.is_of_a_step()) && decision == Decision::Continue;
+                if is_shown {
+                    return (
+                        Exit::Done,
+                        format!("not harmful: {what}; that it fails little enough for all traffic is shown"),
+                    );
+                }
+                let waits: Vec<String> =
+                    gate.waits.iter().filter(|wait| !wait.is_of_a_step()).map(ToString::to_string).collect();
+                let need = if waits.is_empty() { String::new() } else { format!("; {}", waits.join(", ")) };
+                let most = strength(state.most);
+                (
+                    Exit::Open,
+                    format!(
+                        "undecided: {what}; the evidence against it came to 1 of {most} (limit 1 of {limit:.0}){need}"
+                    ),
+                )
+            }
+        }
+    }
+
+    /// `the candidate failed 3 of 17 requests while stable failed 0 of 312 at the same times`
+    fn found(&self, leading: &MetricState) -> String {
+        let MetricState { candidate, stable, .. } = leading;
+        let state = self.state();
+        let errors = state.metrics.iter().find(|metric| metric.name == Name::Errors);
+        match (leading.name, errors) {
+            (Name::Latency, _) if state.ln_e > 0.0 => {
+                format!(
+                    "{} of the candidate's {} requests were slower than half of stable's, where {} of stable's {} were",
+                    candidate.bad, candidate.requests, stable.bad, stable.requests
+                )
+            }
+            (_, Some(MetricState { candidate, stable, .. })) => format!(
+                "the candidate failed {} of {} requests while stable failed {} of {} at the same times",
+                candidate.bad, candidate.requests, stable.bad, stable.requests
+            ),
+            (_, None) => String::new(),
+        }
+    }
+
+    fn tell(&self, exit: Exit, sentence: &str, is_json: bool) {
+        let state = self.state();
+        let name = match exit {
+            Exit::RolledBack => "harmful",
+            Exit::Done => "not_harmful",
+            _ => "undecided",
+        };
+        if is_json {
+            say(json!({
+                "event": "judged", "verdict": name, "sentence": sentence, "ln_e": state.ln_e, "one_in": state.one_in(),
+                "alpha": self.engine.design().settings.alpha, "decided_s": self.decided_s, "moments": self.table.moments.len(),
+                "state": state,
+            }));
+            return;
+        }
+        let paint = Paint::stdout();
+        say(match exit {
+            Exit::RolledBack => paint.bad(sentence),
+            Exit::Done => paint.good(sentence),
+            _ => paint.warn(sentence),
+        });
+        if self.row_s > ROW_S_MAX {
+            say(paint.dim(format!(
+                "note: rows are {} apart, and the test takes rates as alike within a row: where they move faster than that, shorter rows say more",
+                seconds(self.row_s)
+            )));
+        }
+        if state.eta < 1.0 {
+            say(paint.dim("note: stable's failures come in clusters; they are counted as fewer"));
+        }
+        if state.split_is_off {
+            say(paint.dim("note: the split is surely not as --weight says; the observed one was used"));
+        }
+    }
+}
+
+fn seconds(at_s: f64) -> String {
+    if at_s < 100.0 { format!("{at_s:.1} s") } else { format!("{:.1} min", at_s / 60.0) }
+}

@@ -1,0 +1,148 @@
+//! What people and programs see of `evenkeel judge`.
+
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+/// Runs `evenkeel judge` in a folder with something on standard input.
+fn judge(folder: &Path, words: &[&str], input: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    command.arg("judge").args(words).current_dir(folder).env_remove("EVENKEEL_STATE");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || {
+        // Whoever refuses a line reads no more.
+        let _ = stdin.write_all(input.as_bytes());
+    });
+    let done = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    Ran { code: done.status.code(), out: text(done.stdout), err: text(done.stderr) }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("evenkeel-test.").tempdir().unwrap()
+}
+
+#[test]
+fn every_tick_is_answered_with_all_digits_of_the_evidence() {
+    let folder = folder();
+    let lines = "{\"test\":\"two_arm\",\"hist_bad\":6,\"hist_n\":6000}\n\n\
+        {\"groups\":[[0.1,3,3,27,0]],\"dt\":0.1}\n\
+        {\"groups\":[[null,0,0,27,0],[0.25,5,0,15.0,1]]}\n\
+        {\"test\":\"one_arm\",\"s\":0.01}\n\
+        {\"n\":100,\"k\":3,\"rho\":0.0}\n";
+    let ran = judge(folder.path(), &[], lines);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+    let answers: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(answers.len(), 3, "{}", ran.out);
+    assert!(answers.iter().all(|answer| answer["ln_e"].is_f64() && answer.as_object().unwrap().len() == 1));
+    let verbose = judge(folder.path(), &["--verbose"], lines);
+    let first: serde_json::Value = serde_json::from_str(verbose.out.lines().next().unwrap()).unwrap();
+    assert_eq!(first["ln_e"], answers[0]["ln_e"]);
+    assert_eq!(first["accounts"].as_array().unwrap().len(), 9);
+    assert!(first["p_hat"].as_f64().unwrap() < 0.002 && first["cash"].as_f64().unwrap() < -1.3, "{first}");
+}
+
+#[test]
+fn a_lost_wealth_is_told_as_text() {
+    let lines = "{\"test\":\"two_arm\",\"lifts\":[1.0],\"rho0\":1.0}\n{\"groups\":[[0.5,1,0,1,0]]}\n";
+    assert_eq!(judge(folder().path(), &[], lines).out, "{\"ln_e\":\"-inf\"}\n");
+}
+
+#[test]
+fn a_wrong_line_is_told_with_its_place_and_what_would_be_right() {
+    let test = "{\"test\":\"two_arm\"}\n";
+    let cases = [
+        ("{\"groups\":[]}", "line 1, column 1: no test has begun"),
+        ("{\"test\":\"two\"}", "line 1, column 10: unknown test `two`, expected one of `two_arm`"),
+        ("{\"test\":\"two_arm\",\"q\":1}", "line 1, column 21: unknown field `q`, expected one of `test`, `r`"),
+        (
+            "{\"test\":\"two_arm\",\"r\":-1}",
+            "line 1, column 25: invalid value: floating point `-1.0`, expected more than 0",
+        ),
+        ("{\"test\":\"one_arm\"}", "line 1, column 18: missing field `s`"),
+        ("nonsense", "line 1, column 2: not one JSON object"),
+        (&format!("{test}{{\"groups\":[[0.1,3,4,5,6]]}}"), "line 2, column 25: of 3 requests 4 cannot be bad"),
+        (
+            &format!("{test}{{\"groups\":[[0.1,3,4,5]]}}"),
+            "line 2, column 22: invalid length 4, expected a group is [w, nc, kc, nb, kb]",
+        ),
+        (&format!("{test}{{\"groups\":[[7,3,0,5,0]]}}"), "expected a weight from 0 to 1, or null"),
+        (&format!("{test}{{\"groups\":[[0.1,3.5,0,5,0]]}}"), "expected a count: a whole number, 0 or more"),
+    ];
+    let folder = folder();
+    for (lines, said) in cases {
+        let ran = judge(folder.path(), &[], &format!("{lines}\n"));
+        assert_eq!((ran.code, ran.err.contains(said)), (Some(2), true), "{lines}: {} is not {said}", ran.err);
+    }
+}
+
+/// A table of 100 seconds in which the candidate fails as often as it is told to.
+fn table(candidate_fails_every: u64) -> String {
+    let mut rows = String::from("time,arm,requests,errors,le_0.1,le_1,le_inf\n");
+    for second in 0..100_u64 {
+        let failed = u64::from((second * 10 + 10) / candidate_fails_every > second * 10 / candidate_fails_every);
+        rows += &format!(
+            "{second},canary,10,{failed},8,10,10\n{second},stable,90,{},72,90,90\n",
+            u64::from(second % 10 == 0)
+        );
+    }
+    rows
+}
+
+#[test]
+fn a_table_gets_a_verdict_a_sentence_and_a_picture() {
+    let folder = folder();
+    let path = folder.path().join("data.csv");
+    std::fs::write(&path, table(20)).unwrap();
+    let bad = judge(folder.path(), &["data.csv", "--svg", "data.svg"], "");
+    assert_eq!(bad.code, Some(3), "{}{}", bad.out, bad.err);
+    assert!(bad.out.starts_with("harmful: the candidate failed "), "{}", bad.out);
+    assert!(bad.out.contains("harmless rollouts (limit 1 of 100)"), "{}", bad.out);
+    assert!(std::fs::read_to_string(folder.path().join("data.svg")).unwrap().contains("harmful"));
+    let told: serde_json::Value =
+        serde_json::from_str(&judge(folder.path(), &["data.csv", "-o", "json"], "").out).unwrap();
+    assert_eq!((&told["verdict"], told["one_in"].as_f64().unwrap() >= 100.0), (&"harmful".into(), true), "{told}");
+    std::fs::write(&path, table(1_000_000)).unwrap();
+    let good = judge(folder.path(), &["data.csv"], "");
+    assert_eq!((good.code, good.out.starts_with("not harmful: ")), (Some(0), true), "{}", good.out);
+    std::fs::write(&path, table(1_000_000).lines().take(21).collect::<Vec<_>>().join("\n")).unwrap();
+    let open = judge(folder.path(), &["data.csv"], "");
+    assert_eq!((open.code, open.out.starts_with("undecided: ")), (Some(5), true), "{}", open.out);
+}
+
+#[test]
+fn all_mistakes_of_a_table_are_told_at_once() {
+    let folder = folder();
+    let rows = "time,arm,requests,errors,p99\n1,foo,3,x\n2,canary,3,4\nsoon,stable,3,0\n";
+    std::fs::write(folder.path().join("data.csv"), rows).unwrap();
+    let ran = judge(folder.path(), &["data.csv"], "");
+    assert_eq!(ran.code, Some(2));
+    let said: Vec<&str> = ran.err.lines().map(|line| line.trim_start_matches("evenkeel: ")).collect();
+    assert_eq!(
+        said,
+        [
+            "data.csv:1:26: unknown column `p99`; latencies up to so many seconds are called `le_0.25` or `le_inf`",
+            "data.csv:2:3: arm is `foo`; write one of candidate, canary, new, treatment, or one of stable, baseline, old, control, primary",
+            "data.csv:2:9: errors is `x`; write a whole number, 0 or more",
+            "data.csv:3:12: errors is `4`; no more than the 3 requests can fail",
+            "data.csv:4:1: time is `soon`; write seconds, or a time such as 2026-11-21T10:00:00Z",
+        ]
+    );
+    for (words, said) in
+        [(&["none.csv"][..], "none.csv: "), (&["data.csv", "--weight", "7"], "--weight is `7`; write a share")]
+    {
+        let ran = judge(folder.path(), words, "");
+        assert_eq!((ran.code, ran.err.contains(said)), (Some(2), true), "{}", ran.err);
+    }
+}
