@@ -2,6 +2,7 @@
 //!
 //! What is asked may be slow or hostile: what is read of it is bounded in bytes and time, and made printable.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_core::gate::{Check, Look};
@@ -12,15 +13,20 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::command::run_to_end;
+use crate::command::{run_for_output, run_to_end};
 use crate::http::{Failure, Got, USER_AGENT, failure, from_io, read_body};
-use crate::text::printable;
+use crate::text::{last_line, printable};
 
 /// Where an answer is looked at for its text.
 const BODY_BYTES: usize = 64 << 10;
+/// What is read of the output of a program that measures.
+const OUTPUT_BYTES: usize = 1 << 20;
+/// Programs that measure at the same time, of all services together: each of them is a process of this machine.
+static MEASURING: Semaphore = Semaphore::const_new(16);
 /// Lines of it that are shown.
 const OUTPUT_LINES: usize = 5;
 /// Characters of each that are shown.
@@ -103,28 +109,64 @@ fn status_line(status: StatusCode) -> String {
     format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or("")).trim_end().to_owned()
 }
 
-async fn run(
-    command: &[String],
-    env: &std::collections::BTreeMap<String, String>,
-    limit: Duration,
-    about: &CheckedFor,
-) -> Answered {
-    let Some((program, arguments)) = command.split_first() else { return bad("there is no program to run".into()) };
+async fn run(command: &[String], env: &BTreeMap<String, String>, limit: Duration, about: &CheckedFor) -> Answered {
     let fill = |text: &str| text.replace("{{version}}", &about.version);
-    let called = fill(&command.join(" "));
-    let mut command = Command::new(fill(program));
-    command.args(arguments.iter().map(|word| fill(word))).current_dir(&about.directory);
-    command.env_remove("EVENKEEL_REPLICA").env_remove("EVENKEEL_STATE").env_remove("PORT");
-    command.env("EVENKEEL_SERVICE", about.service.service()).env("EVENKEEL_ENVIRONMENT", about.service.environment());
-    command
-        .env("EVENKEEL_VERSION", &about.version)
-        .env("EVENKEEL_REVISION", about.revision.to_string())
-        .envs(env.iter().map(|(name, value)| (name, fill(value))));
+    let words: Vec<String> = command.iter().map(|word| fill(word)).collect();
+    let env = env.iter().map(|(name, value)| (name.clone(), fill(value))).collect();
+    let Some(mut command) = prepared(&words, &env, about) else { return bad("there is no program to run".into()) };
+    let called = words.join(" ");
     match run_to_end(&mut command, limit).await {
         Err(error) => bad(format!("{called}: could not be started: {error}")),
         Ok(end) if end.is_good => good(format!("{called}: exit status 0")),
         Ok(end) => bad(format!("{called}: {}{}", end.how, last_lines(&end.output))),
     }
+}
+
+/// A program with its marks in the environment, in the spec's folder; `None` where none is named.
+fn prepared(words: &[String], env: &BTreeMap<String, String>, about: &CheckedFor) -> Option<Command> {
+    let (program, arguments) = words.split_first()?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(&about.directory);
+    command.env_remove("EVENKEEL_REPLICA").env_remove("EVENKEEL_STATE").env_remove("PORT");
+    command.env("EVENKEEL_SERVICE", about.service.service()).env("EVENKEEL_ENVIRONMENT", about.service.environment());
+    command.env("EVENKEEL_VERSION", &about.version).env("EVENKEEL_REVISION", about.revision.to_string());
+    command.envs(env);
+    Some(command)
+}
+
+/// A program that was run for what it writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// Whether it ended by itself with exit status 0.
+    pub is_good: bool,
+    /// How it ended, in words.
+    pub how: String,
+    /// What it wrote to standard output; `None`: more than a mebibyte.
+    pub output: Option<Vec<u8>>,
+    /// The last line that it wrote to standard error; empty: none.
+    pub said: String,
+}
+
+/// Runs a program to its end, in the spec's folder and with its marks in the environment; it and everything it started
+/// is killed after `limit`.
+///
+/// Waiting for a place among all of them is part of the limit of whoever waits. Dropped before its end, it ends what it
+/// started.
+///
+/// # Errors
+/// In words: it cannot be started.
+pub async fn ran(
+    words: &[String],
+    env: &BTreeMap<String, String>,
+    about: &CheckedFor,
+    limit: Duration,
+) -> Result<Ran, String> {
+    let mut command = prepared(words, env, about).ok_or("there is no program to run")?;
+    let _place = MEASURING.acquire().await;
+    let started = run_for_output(&mut command, limit, OUTPUT_BYTES).await;
+    let (end, output) = started.map_err(|error| format!("could not be started: {error}"))?;
+    let said = last_line(&end.output, LINE_CHARACTERS).unwrap_or_default();
+    Ok(Ran { is_good: end.is_good, how: end.how, output, said })
 }
 
 fn last_lines(output: &[u8]) -> String {

@@ -39,10 +39,45 @@ pub(crate) struct End {
 /// The program cannot be started.
 pub(crate) async fn run_to_end(command: &mut Command, limit: Duration) -> io::Result<End> {
     // One pipe for both, so that what was written last is read last.
+    let (from, to) = pipe()?;
+    command.stdout(to.try_clone()?).stderr(to);
+    let mut output = Vec::new();
+    let (is_good, how) = ended(command, limit, read_tail(from, &mut output)).await?;
+    Ok(End { is_good, how, output })
+}
+
+/// As [`run_to_end`], with the whole of its standard output, up to `bytes_max`; `None`: it is longer. The other output
+/// is the end of its standard error.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) async fn run_for_output(
+    command: &mut Command,
+    limit: Duration,
+    bytes_max: usize,
+) -> io::Result<(End, Option<Vec<u8>>)> {
+    let ((from, to), (said_from, said_to)) = (pipe()?, pipe()?);
+    command.stdout(to).stderr(said_to);
+    let (mut whole, mut said) = (Some(Vec::new()), Vec::new());
+    let reading = async {
+        join!(read_whole(from, bytes_max, &mut whole), read_tail(said_from, &mut said));
+    };
+    let (is_good, how) = ended(command, limit, reading).await?;
+    Ok((End { is_good, how, output: said }, whole))
+}
+
+fn pipe() -> io::Result<(Receiver, io::PipeWriter)> {
     let (from, to) = io::pipe()?;
-    let from = Receiver::from_owned_fd(from.into())?;
-    command.process_group(0).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(to.try_clone()?).stderr(to);
+    Ok((Receiver::from_owned_fd(from.into())?, to))
+}
+
+/// Starts a command whose outputs are set, and waits for its end and theirs. Tells whether it ended well, and how.
+async fn ended(
+    command: &mut Command,
+    limit: Duration,
+    reading: impl Future<Output = ()>,
+) -> io::Result<(bool, String)> {
+    command.process_group(0).kill_on_drop(true).stdin(Stdio::null());
     let spawned = command.spawn();
     // The command keeps what it was given, and a pipe that is held ends for nobody.
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -58,14 +93,13 @@ pub(crate) async fn run_to_end(command: &mut Command, limit: Duration) -> io::Re
         over.notify_one();
         ended
     };
-    let mut output = Vec::new();
     let last = async {
         over.notified().await;
         sleep(OUTPUT_LIMIT).await;
     };
     let reading = async {
         select! {
-            () = read_tail(from, &mut output) => (),
+            () = reading => (),
             () = last => (),
         }
     };
@@ -75,7 +109,7 @@ pub(crate) async fn run_to_end(command: &mut Command, limit: Duration) -> io::Re
         Ok(Err(error)) => format!("its end is not known: {error}"),
         Err(_) => format!("did not end within {}; it was killed", Span(limit)),
     };
-    Ok(End { is_good: matches!(ended, Ok(Ok(status)) if status.success()), how, output })
+    Ok((matches!(ended, Ok(Ok(status)) if status.success()), how))
 }
 
 /// Everything that a command started, ended with this value.
@@ -97,5 +131,18 @@ async fn read_tail(mut from: Receiver, kept: &mut Vec<u8>) {
         kept.extend_from_slice(&part[..read]);
         let surplus = kept.len().saturating_sub(OUTPUT_BYTES);
         kept.drain(..surplus);
+    }
+}
+
+/// Reads to the end; `None` once it is longer than `bytes_max`: the writer is not held up.
+async fn read_whole(mut from: Receiver, bytes_max: usize, kept: &mut Option<Vec<u8>>) {
+    let mut part = [0; 4 << 10];
+    while let Ok(read @ 1..) = from.read(&mut part).await {
+        if let Some(bytes) = kept {
+            bytes.extend_from_slice(&part[..read]);
+        }
+        if kept.as_ref().is_some_and(|bytes| bytes.len() > bytes_max) {
+            *kept = None;
+        }
     }
 }

@@ -8,7 +8,7 @@
 //! - [`agent`]: the way to the agent, which is started when nobody answers.
 //! - [`artefact`]: what a release consists of, copied to where later changes cannot reach it.
 //! - `tree`: what lies in a folder, and the digest of it.
-//! - `check`: is what a release depends on well? One request, connection or command.
+//! - `check`: is what a release depends on well? One request, connection or command. And what does a program measure?
 //! - [`probe`]: is a replica well? One request over HTTP or gRPC, one connection, or one command.
 //! - `http`: one bounded HTTP request.
 //! - `grpc`: the health of a gRPC server.
@@ -30,6 +30,7 @@ pub mod process;
 mod text;
 mod tree;
 
+pub use check::{Ran, ran};
 pub use limits::raise_open_files;
 pub use process::ProcessPlatform;
 

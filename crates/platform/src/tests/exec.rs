@@ -3,12 +3,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use evenkeel_core::ports::Answered;
+use evenkeel_core::ids::{Revision, ServiceName};
+use evenkeel_core::ports::{Answered, CheckedFor};
 use evenkeel_core::spec::ProbeCheck;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
 use super::PATIENCE;
+use crate::check::{Ran, ran};
 use crate::probe::{Home, probe};
 
 /// Runs a script as a probe of port 2345 in `directory`.
@@ -95,4 +97,34 @@ async fn there_are_never_more_commands_at_once_than_places() {
     let counts: Vec<u32> = counts.lines().map(|line| line.trim().parse().unwrap()).collect();
     assert_eq!(counts.len(), 100);
     assert!(counts.iter().all(|count| *count <= 32), "{counts:?}");
+}
+
+/// Runs a script for what it writes.
+async fn run_for_output(script: &str, limit: Duration) -> Ran {
+    let service = ServiceName::new("web").unwrap().in_environment("staging").unwrap();
+    let about = CheckedFor { service, revision: Revision(3), version: "v3".into(), directory: "/".into() };
+    let words = ["sh", "-c", script].map(String::from);
+    let env = BTreeMap::from([("TABLE".to_owned(), "users".to_owned())]);
+    timeout(PATIENCE, ran(&words, &env, &about, limit)).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn what_a_program_measures_is_its_standard_output_alone_and_whole() {
+    let marks = "echo \"$PWD $TABLE $EVENKEEL_SERVICE $EVENKEEL_ENVIRONMENT $EVENKEEL_VERSION $EVENKEEL_REVISION\"";
+    let well = run_for_output(&format!("echo noise >&2; {marks}"), PATIENCE).await;
+    let output = well.output.map(|output| String::from_utf8(output).unwrap());
+    assert_eq!(output.as_deref(), Some("/ users web staging v3 r3\n"));
+    assert_eq!((well.is_good, well.how.as_str(), well.said.as_str()), (true, "exit status 0", "noise"));
+    let large = run_for_output("head -c 1000000 /dev/zero", PATIENCE).await;
+    assert_eq!(large.output.map(|output| output.len()), Some(1_000_000));
+    let ill = run_for_output("echo 1; echo no table >&2; exit 3", PATIENCE).await;
+    assert_eq!((ill.is_good, ill.how.as_str(), ill.said.as_str()), (false, "exit status 3", "no table"));
+}
+
+#[tokio::test]
+async fn a_program_that_writes_without_end_is_not_kept_in_memory_and_is_killed_in_time() {
+    let flood = run_for_output("exec cat /dev/zero", Duration::from_millis(300)).await;
+    assert_eq!((flood.output, flood.how.as_str()), (None, "did not end within 300 ms; it was killed"));
+    let long = run_for_output("head -c 2000000 /dev/zero", PATIENCE).await;
+    assert_eq!((long.output, long.is_good), (None, true));
 }
