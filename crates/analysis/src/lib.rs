@@ -12,9 +12,11 @@
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
 //! - [`evidence`]: is a candidate harmful? Evidence that is right at every moment, however often one looks.
 //! - [`value`]: what did a measurement of anything else return?
+//! - [`condition`]: is that value good, bad, or neither?
 //! - [`interval`]: between which values does a share lie? For describing, not for deciding.
 
 pub mod answers;
+pub mod condition;
 pub mod counts;
 pub mod evidence;
 pub mod histogram;
