@@ -203,6 +203,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Say what a check would say of the value on standard input (YAML): one line of JSON
+    Condition(ConditionArgs),
     /// The controller itself, in the foreground
     #[command(hide = true)]
     Controller(ControllerArgs),
@@ -385,4 +387,25 @@ pub(crate) struct LoadArgs {
     /// Where the raw records go
     #[arg(long)]
     pub(crate) records: PathBuf,
+}
+
+/// What `condition` takes.
+#[derive(Debug, Args)]
+pub(crate) struct ConditionArgs {
+    /// When the value is good: `result[0] >= 0.95`; without `--failure`, everything else is bad
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub(crate) success: Option<String>,
+    /// When the value is bad: counts before `--success`; without that, everything else is good
+    #[arg(long, value_name = "EXPR", allow_hyphen_values = true)]
+    pub(crate) failure: Option<String>,
+    /// By whose rules; default: evenkeel's, by which what is missing (NaN, nothing, an empty list) is never a pass
+    #[arg(long, value_enum)]
+    pub(crate) compat: Option<Compat>,
+}
+
+/// Whose rules a check can follow instead of evenkeel's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compat {
+    /// Argo Rollouts', to the letter.
+    Argo,
 }

@@ -12,6 +12,7 @@
 //! - [`simulate`]: a rollout in virtual time.
 //! - [`judge`]: the evidence engine on counts from elsewhere.
 //! - [`split`]: how many replicas, and who has which share.
+//! - [`condition`]: what a check would say of a value.
 //! - [`follow`]: a rollout to its end.
 //! - [`gates`]: what a deploy waits for before it begins, and who says yes.
 //! - [`client`], [`place`]: the controller's socket and where it is.
@@ -25,6 +26,7 @@ mod backup;
 mod choice;
 mod client;
 mod commands;
+mod condition;
 mod demo;
 mod exit;
 mod files;
@@ -125,6 +127,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Plan(args) => plan::run(named, args, is_json).await,
         Command::Simulate(args) => simulate::run(args, is_json),
         Command::Judge(args) => judge::run(args, is_json),
+        Command::Condition(args) => condition::run(args),
         Command::Check { files, resolved } => Ok(commands::check(files, *resolved, is_json)),
         Command::Up(args) => {
             if args.foreground {

@@ -11,6 +11,7 @@
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
+//! - `condition`: conditions and measured values; [`read_condition`] and [`read_value`] read them alone.
 //! - `fields`: a mapping with known keys; unknown and missing ones are told.
 //! - `values`: durations, percentages, sizes, addresses, names.
 //! - `placeholder`: what stands between double braces.
@@ -18,6 +19,7 @@
 //! - `problem`: what is wrong, and how it is shown.
 
 mod command;
+mod condition;
 mod edge;
 mod environments;
 mod fields;
@@ -35,6 +37,7 @@ mod strategy;
 mod values;
 mod yaml;
 
+pub use condition::{read_condition, read_value};
 pub use file::{Read, read};
 pub use problem::{Code, Problem, Problems};
 pub use scenario::{parse_rate, read_scenario};

@@ -38,6 +38,8 @@ pub enum Code {
     OutOfRange,
     /// Something between double braces that evenkeel does not fill in.
     UnknownPlaceholder,
+    /// A condition that cannot be read, or does not fit what is measured.
+    BadCondition,
     /// Keys of which only one makes sense.
     Conflict,
     /// The shares of a canary do not rise.
@@ -58,7 +60,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and its tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Syntax,
         Self::TooLarge,
         Self::NoService,
@@ -69,6 +71,7 @@ impl Code {
         Self::BadValue,
         Self::OutOfRange,
         Self::UnknownPlaceholder,
+        Self::BadCondition,
         Self::Conflict,
         Self::WeightsMustRise,
         Self::DuplicateService,
@@ -93,6 +96,7 @@ impl Code {
             Self::BadValue => "spec::bad_value",
             Self::OutOfRange => "spec::out_of_range",
             Self::UnknownPlaceholder => "spec::unknown_placeholder",
+            Self::BadCondition => "spec::bad_condition",
             Self::Conflict => "spec::conflict",
             Self::WeightsMustRise => "spec::weights_must_rise",
             Self::DuplicateService => "spec::duplicate_service",

@@ -1,0 +1,57 @@
+//! `evenkeel condition`, as people and programs call it.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+/// What the command says of a value.
+fn condition(args: &[&str], value: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
+    let spawned =
+        command.arg("condition").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawned.spawn().unwrap();
+    // A bad condition is told before the value is read.
+    let _ = child.stdin.take().unwrap().write_all(value.as_bytes());
+    child.wait_with_output().unwrap()
+}
+
+fn phase(args: &[&str], value: &str) -> String {
+    let output = condition(args, value);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(said["message"].is_string(), "{said}");
+    said["phase"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_value_is_judged_as_a_check_would_by_both_sets_of_rules() {
+    let cases: [(&[&str], &str, &str, &str); 7] = [
+        (&["--success", "result[0] >= 0.95"], "[0.96]", "Successful", "Successful"),
+        (&["--success", "result[0] >= 0.95"], "- 0.94\n- 1", "Failed", "Failed"),
+        (&["--success", "result > 1", "--failure", "result < 0"], "0.5", "Inconclusive", "Inconclusive"),
+        (&["--failure", "result > 0.05"], ".nan", "Error", "Successful"),
+        (&["--success", "all(result, # < 1)"], "[]", "Error", "Successful"),
+        (&["--success", "", "--failure", " "], "a: 1", "Successful", "Successful"),
+        (&["--success", "result.ok && result.rate >= 0.9"], "{ok: true, rate: 0.95}", "Successful", "Successful"),
+    ];
+    for (args, value, ours, argos) in cases {
+        assert_eq!(phase(args, value), ours, "{args:?} {value}");
+        let compat: Vec<&str> = args.iter().copied().chain(["--compat", "argo"]).collect();
+        assert_eq!(phase(&compat, value), argos, "Argo: {args:?} {value}");
+    }
+}
+
+#[test]
+fn a_bad_condition_or_value_is_pointed_at_and_said_to_be_an_error() {
+    for (args, value, place) in [
+        (vec!["--success", "results[0] >= 0.95"], "[1]", "--success:1:1"),
+        (vec!["--failure", "result[0] 0.95"], "[1]", "--failure:1:11"),
+        (vec!["--success", "result > 1"], "[1", "standard input:1:"),
+    ] {
+        let output = condition(&args, value);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(said["phase"], "Error");
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(told.contains(place) && told.contains("help:"), "{told}");
+    }
+}
