@@ -137,8 +137,9 @@ async fn health(State(handle): State<Handle>) -> Response {
 }
 
 async fn metrics(State(handle): State<Handle>) -> Response {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], evenkeel_metrics::exposition(&handle.overview())).into_response()
+    let rows = evenkeel_metrics::builtin::rows(&handle.overview());
+    ([(header::CONTENT_TYPE, evenkeel_metrics::text::CONTENT_TYPE)], evenkeel_metrics::text::text(&rows))
+        .into_response()
 }
 
 async fn described() -> Response {
