@@ -1,18 +1,21 @@
 //! Bodies on their way through, frame by frame: nothing is collected, a slow reader slows its sender.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::client::Client;
-use crate::limits::KEPT_BYTES_MAX;
+use crate::headers::clean_trailers;
+use crate::limits::{BODY_GAP, KEPT_BYTES_MAX};
 use crate::replica::{InFlight, Lane, Link};
 use crate::shield::Spared;
+use crate::streams::{HandedOut, OnStream};
 
 /// A client's body, and how it is getting on.
 #[derive(Debug)]
@@ -23,6 +26,19 @@ pub(crate) struct Upload {
     state: Cell<UploadState>,
     /// When its last frame came.
     moved: Cell<Instant>,
+    /// Present when gaps are to be limited here: on a stream of HTTP/2, a connection that is alive says little.
+    gap: RefCell<Option<Pin<Box<Sleep>>>>,
+}
+
+/// Why there is no more of a client's body.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoBody {
+    /// The client broke its framing, or went away.
+    #[error(transparent)]
+    Broken(hyper::Error),
+    /// Nothing came for too long.
+    #[error("the client sends nothing")]
+    Stalled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +52,12 @@ enum UploadState {
 impl Upload {
     pub(crate) fn begin(incoming: Incoming, now: Instant) -> Self {
         let (state, moved) = (Cell::new(UploadState::Going), Cell::new(now));
-        Self { incoming: RefCell::new(incoming), kept: RefCell::default(), state, moved }
+        Self { incoming: RefCell::new(incoming), kept: RefCell::default(), state, moved, gap: RefCell::default() }
+    }
+
+    /// Limits the gaps in it.
+    pub(crate) fn limit_gaps(&self) {
+        self.gap.replace(Some(Box::pin(tokio::time::sleep_until(self.moved.get() + BODY_GAP))));
     }
 
     /// Keeps what comes from here on, up to [`KEPT_BYTES_MAX`].
@@ -84,25 +105,41 @@ impl Upload {
         self.kept.borrow().as_ref().map_or(0, Vec::len)
     }
 
-    fn poll_new(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_new(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NoBody>>> {
         if self.is_complete() {
             return Poll::Ready(None);
         }
         let mut incoming = self.incoming.borrow_mut();
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let Poll::Ready(mut frame) = Pin::new(&mut *incoming).poll_frame(cx) else { return self.poll_gap(cx) };
         self.moved.set(Instant::now());
-        match &frame {
+        match &mut frame {
             Some(Err(_)) => self.state.set(UploadState::Broken),
             None => self.state.set(UploadState::Complete),
             Some(Ok(frame)) => {
                 self.note(frame);
+                if let Some(trailers) = frame.trailers_mut() {
+                    clean_trailers(trailers);
+                }
                 // hyper does not ask again once it knows the end.
                 if incoming.is_end_stream() {
                     self.state.set(UploadState::Complete);
                 }
             }
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(NoBody::Broken)))
+    }
+
+    /// Ready with an error when the client has sent nothing for too long, where its connection does not see to that.
+    fn poll_gap(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NoBody>>> {
+        let mut gap = self.gap.borrow_mut();
+        let Some(timer) = &mut *gap else { return Poll::Pending };
+        let end = self.moved.get() + BODY_GAP;
+        if timer.deadline() != end {
+            timer.as_mut().reset(end);
+        }
+        ready!(timer.as_mut().poll(cx));
+        self.state.set(UploadState::Broken);
+        Poll::Ready(Some(Err(NoBody::Stalled)))
     }
 
     fn note(&self, frame: &Frame<Bytes>) {
@@ -137,9 +174,9 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = NoBody;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NoBody>>> {
         let Self::Upload { upload, read } = self.get_mut() else { return Poll::Ready(None) };
         let frame = match upload.kept_beyond(*read) {
             Some(again) => Some(Ok(Frame::data(again))),
@@ -176,6 +213,8 @@ impl Body for RequestBody {
 /// next request may come.
 pub(crate) struct AnswerBody {
     content: Content,
+    /// A part of it that the client has yet to take; only on streams, whose connections do not see to that.
+    handed_out: Option<HandedOut>,
     client: Rc<Client>,
 }
 
@@ -197,12 +236,12 @@ pub(crate) struct Held {
 impl AnswerBody {
     /// A text of our own.
     pub(crate) fn text(text: &'static str, client: Rc<Client>) -> Self {
-        Self { content: Content::Text(text), client }
+        Self { content: Content::Text(text), handed_out: None, client }
     }
 
     /// A replica's answer.
     pub(crate) fn replica(incoming: Incoming, held: Held, client: Rc<Client>) -> Self {
-        let mut body = Self { content: Content::Replica(incoming, Some(held)), client };
+        let mut body = Self { content: Content::Replica(incoming, Some(held)), handed_out: None, client };
         if body.is_end_stream() {
             body.release();
         }
@@ -225,16 +264,23 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let body = self.get_mut();
+        body.handed_out = None;
         match &mut body.content {
             Content::Text(text) => {
                 let whole = std::mem::take(text);
                 Poll::Ready((!whole.is_empty()).then(|| Ok(Frame::data(Bytes::from_static(whole.as_bytes())))))
             }
             Content::Replica(incoming, _) => {
-                let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let mut frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    clean_trailers(trailers);
+                }
                 if frame.is_none() || incoming.is_end_stream() {
                     body.release();
                 }
+                body.handed_out = body.client.stream().map(OnStream::hand_out);
                 Poll::Ready(frame)
             }
         }

@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use evenkeel_analysis::{Method, Outcome};
-use http::header::{CONNECTION, HOST, LOCATION};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, LOCATION, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderValue, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,7 @@ use tracing::{debug, trace};
 
 use crate::body::AnswerBody;
 use crate::forward::{Choice, Exchange};
+use crate::gate;
 use crate::headers::Sender;
 use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME};
 use crate::outgoing::Outgoing;
@@ -32,16 +33,25 @@ use crate::replica::InFlight;
 use crate::routes::{Approach, Chosen, Entry, Instead, Slot};
 use crate::seats::Seat;
 use crate::stream::{Watch, Watched};
+use crate::streams::{self, OnStream};
 use crate::tally::{Audience, Tally};
 use crate::tunnel::Tunnel;
 use crate::worker::Worker;
 
-/// What all requests of a connection share.
+/// What carries a client's requests.
+enum Carrier {
+    /// A connection, one request after the other.
+    Connection(Rc<Watch>),
+    /// A stream of HTTP/2, a single request, and its head as it came.
+    Stream(OnStream, RefCell<Option<Box<Request<()>>>>),
+}
+
+/// What all requests of a connection share, or what one has that comes on a stream of its own.
 pub(crate) struct Client {
     worker: Rc<Worker>,
     pub(crate) slot: Rc<Slot>,
-    pub(crate) watch: Rc<Watch>,
-    pub(crate) sender: Sender,
+    carrier: Carrier,
+    pub(crate) sender: Rc<Sender>,
     /// One timer for all requests of the connection.
     first_byte: RefCell<Pin<Box<Sleep>>>,
     /// Set when client and replica have agreed to speak something else.
@@ -66,7 +76,7 @@ pub(crate) async fn serve(worker: Rc<Worker>, slot: Rc<Slot>, tcp: TcpStream, pe
     let approach = slot.approach();
     if approach.is_plain() {
         let sender = Sender::new(peer.ip(), false, approach);
-        talk(Client::new(worker, slot, sender), tcp, seat).await;
+        talk(worker, slot, sender, tcp, seat).await;
     } else {
         // On the heap: connections that need none of it do not make room for it.
         Box::pin(arrive(worker, slot, approach, tcp, peer, seat)).await;
@@ -83,20 +93,31 @@ async fn arrive(
     seat: Seat,
 ) {
     let Some(cipher) = approach.cipher.clone() else {
-        return talk(Client::new(worker, slot, Sender::new(peer.ip(), false, approach)), tcp, seat).await;
+        return talk(worker, slot, Sender::new(peer.ip(), false, approach), tcp, seat).await;
     };
     let sender = Sender::new(peer.ip(), true, approach);
     match tokio::time::timeout(HEAD_TIME, TlsAcceptor::from(cipher).accept(tcp)).await {
-        Ok(Ok(tls)) => talk(Client::new(worker, slot, sender), tls, seat).await,
+        Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
+            let socket = streams::unwatched(&worker, tls);
+            streams::serve(worker, slot, Rc::new(sender), socket, Bytes::new(), seat).await;
+        }
+        Ok(Ok(tls)) => talk(worker, slot, sender, tls, seat).await,
         Ok(Err(error)) => debug!(%error, %peer, "no encryption could be agreed on"),
         Err(_) => debug!(%peer, "a handshake took too long"),
     }
 }
 
-/// Serves HTTP/1.1.
-async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Client, socket: S, seat: Seat) {
-    let client = Rc::new(client);
-    let io = TokioIo::new(Watched::new(socket, client.watch.clone()));
+/// Serves HTTP/1.1, and HTTP/2 where the client begins with that.
+async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    sender: Sender,
+    socket: S,
+    seat: Seat,
+) {
+    let watch = Rc::new(Watch::new(worker.clone()));
+    let client = Rc::new(Client::new(worker, slot, Rc::new(sender), Carrier::Connection(watch.clone())));
+    let io = TokioIo::new(Watched::new(socket, watch.clone()));
     let service = service_fn(|request| client.answer(request));
     let mut connection = Builder::new()
         .writev(false)
@@ -106,13 +127,17 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Client, socke
         .serve_connection(io, service);
     let mut farewell = Farewell { seat, timer: None };
     let ended = poll_fn(|cx| {
-        if farewell.is_due(&client, cx) {
+        if farewell.is_due(&watch, cx) {
             Pin::new(&mut connection).graceful_shutdown();
         }
         Pin::new(&mut connection).poll(cx)
     })
     .await;
-    if let Err(error) = ended {
+    let begins_streams =
+        ended.as_ref().is_err_and(hyper::Error::is_parse_version_h2) && !watch.gate.borrow().has_head();
+    if let Err(error) = ended
+        && !begins_streams
+    {
         if error.is_parse() {
             // hyper has answered 400 or 431 itself.
             client.worker.count_refused();
@@ -121,8 +146,15 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(client: Client, socke
     }
     let parts = connection.into_parts();
     let (io, early) = (parts.io.into_inner(), parts.read_buf);
-    if let Some(tunnel) = client.tunnel.take() {
-        client.watch.tunnel();
+    if begins_streams {
+        watch.tunnel();
+        let Client { worker, slot, sender, .. } = &*client;
+        let (worker, slot, sender) = (worker.clone(), slot.clone(), sender.clone());
+        drop(client);
+        // On the heap: connections that need none of it do not make room for it.
+        Box::pin(streams::serve(worker, slot, sender, io, early, farewell.seat)).await;
+    } else if let Some(tunnel) = client.tunnel.take() {
+        watch.tunnel();
         tunnel.run(io, &early).await;
     } else if client.closing.get() {
         linger(io).await;
@@ -140,10 +172,10 @@ struct Farewell {
 
 impl Farewell {
     /// True when hyper should let no further request in.
-    fn is_due(&mut self, client: &Client, cx: &mut Context<'_>) -> bool {
+    fn is_due(&mut self, watch: &Watch, cx: &mut Context<'_>) -> bool {
         if self.seat.is_asked_to_end(cx) {
             self.timer = Some(Box::pin(tokio::time::sleep(FAREWELL_TIME)));
-            if client.watch.is_answering() {
+            if watch.is_answering() {
                 return true;
             }
         }
@@ -164,10 +196,10 @@ async fn linger<S: AsyncRead + AsyncWrite + Unpin>(mut io: Watched<S>) {
 }
 
 impl Client {
-    fn new(worker: Rc<Worker>, slot: Rc<Slot>, sender: Sender) -> Self {
+    fn new(worker: Rc<Worker>, slot: Rc<Slot>, sender: Rc<Sender>, carrier: Carrier) -> Self {
         let first_byte = tokio::time::sleep_until(worker.clock.coarse() + FIRST_BYTE_TIME);
         Self {
-            watch: Rc::new(Watch::new(worker.clone())),
+            carrier,
             worker,
             slot,
             sender,
@@ -181,9 +213,59 @@ impl Client {
         &self.worker
     }
 
+    /// One request on a stream.
+    pub(crate) fn on_stream(worker: Rc<Worker>, slot: Rc<Slot>, sender: Rc<Sender>, stream: OnStream) -> Self {
+        Self::new(worker, slot, sender, Carrier::Stream(stream, RefCell::new(None)))
+    }
+
+    /// Judges a request that begins.
+    fn begin(&self, request: &mut Request<Incoming>) -> Result<(), Refusal> {
+        match &self.carrier {
+            Carrier::Connection(watch) => watch.begin(request).map_err(Refusal::bad_request),
+            Carrier::Stream(_, head) => {
+                gate::admit_stream(request).map_err(Refusal::bad_stream)?;
+                if !request.body().is_end_stream() && !request.headers().contains_key(CONTENT_LENGTH) {
+                    request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
+                let mut again = Request::new(());
+                *again.method_mut() = request.method().clone();
+                *again.uri_mut() = request.uri().clone();
+                *again.headers_mut() = request.headers().clone();
+                head.replace(Some(Box::new(again)));
+                Ok(())
+            }
+        }
+    }
+
+    /// The head of the request in service as the client sent it, to send it again.
+    pub(crate) fn head_again(&self) -> Option<Request<()>> {
+        match &self.carrier {
+            Carrier::Connection(watch) => watch.gate.borrow().head_again(),
+            Carrier::Stream(_, head) => head.borrow().as_deref().cloned(),
+        }
+    }
+
+    /// Tells whether that head is here.
+    pub(crate) fn has_head(&self) -> bool {
+        match &self.carrier {
+            Carrier::Connection(watch) => watch.gate.borrow().has_head(),
+            Carrier::Stream(_, head) => head.borrow().is_some(),
+        }
+    }
+
     /// Takes note that hyper has the whole answer.
     pub(crate) fn answered(&self) {
-        self.watch.end();
+        if let Carrier::Connection(watch) = &self.carrier {
+            watch.end();
+        }
+    }
+
+    /// The stream that the request came on, where it has one of its own.
+    pub(crate) fn stream(&self) -> Option<&OnStream> {
+        match &self.carrier {
+            Carrier::Connection(_) => None,
+            Carrier::Stream(stream, _) => Some(stream),
+        }
     }
 
     /// Starts the wait for a first byte.
@@ -198,13 +280,13 @@ impl Client {
 
     /// Everything up to the choice of a replica happens here at once, before the future is first polled: hyper reads
     /// no further byte, and no table change comes between choosing a replica and counting the request as in flight.
-    fn answer(
+    pub(crate) fn answer(
         self: &Rc<Self>,
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
         let planned = match self.slot.elsewhere() {
             None => self.plan(request),
-            Some(port) => self.send_on(&request, port),
+            Some(port) => self.send_on(request, port),
         };
         let client = self.clone();
         async move {
@@ -214,16 +296,20 @@ impl Client {
                 Err(refusal) => Err(refusal),
             };
             let mut answer = answer.unwrap_or_else(|refusal| client.refuse(refusal));
-            if client.worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let is_last = client.worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+            if client.stream().is_some() {
+                // It is the connection that ends, and is told so.
+                answer.headers_mut().remove(CONNECTION);
+            } else if is_last {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer)
         }
     }
 
-    fn plan(self: &Rc<Self>, request: Request<Incoming>) -> Result<Plan, Refusal> {
+    fn plan(self: &Rc<Self>, mut request: Request<Incoming>) -> Result<Plan, Refusal> {
         let now = self.worker.clock.exact();
-        self.watch.begin(&request).map_err(Refusal::bad_request)?;
+        self.begin(&mut request)?;
         let entry = self.slot.entry().ok_or(Refusal::NO_SERVICE)?;
         let mut random = self.worker.random.borrow_mut();
         let Chosen { release, audience, user, newcomer } = match entry.audience {
@@ -235,7 +321,11 @@ impl Client {
         let assigned = entry.routes.assign(release, audience, user, now);
         let method = Method::of(request.method().as_str());
         let tally = Tally::begin(chosen.counts.clone(), audience, method, now).on_trial(assigned);
-        let outgoing = Outgoing::prepare(request, &self.sender, now, entry.keeping(chosen.revision));
+        let outgoing =
+            Outgoing::prepare(request, &self.sender, now, entry.keeping(chosen.revision), entry.routes.replicas);
+        if let (Carrier::Stream(..), Some(upload)) = (&self.carrier, &outgoing.upload) {
+            upload.limit_gaps();
+        }
         let (release, in_flight, spared) = match chosen.pick(&[], &mut random, now) {
             Some(replica) => (release, InFlight::at(replica), None),
             None => {
@@ -250,8 +340,8 @@ impl Client {
     }
 
     /// Sends a request on to the same host, encrypted.
-    fn send_on(&self, request: &Request<Incoming>, port: u16) -> Result<Plan, Refusal> {
-        self.watch.begin(request).map_err(Refusal::bad_request)?;
+    fn send_on(&self, mut request: Request<Incoming>, port: u16) -> Result<Plan, Refusal> {
+        self.begin(&mut request)?;
         let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
         let authority: Authority = host.and_then(|host| host.parse().ok()).ok_or(Refusal::bad_request("no Host"))?;
         let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);

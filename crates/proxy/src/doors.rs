@@ -122,7 +122,7 @@ impl Door {
             .with_protocol_versions(versions)?
             .with_no_client_auth()
             .with_cert_resolver(names.clone());
-        cipher.alpn_protocols = vec![b"http/1.1".to_vec()];
+        cipher.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         cipher.ticketer = ring::Ticketer::new()?;
         let pair = |files: &Certificate| Pair {
             files: files.clone(),

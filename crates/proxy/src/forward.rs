@@ -116,21 +116,24 @@ impl Exchange {
     async fn attempt(&mut self) -> Result<(Response<Incoming>, Link), Miss> {
         let rested = self.rested_link();
         let reused = rested.is_some();
-        let mut link = match rested {
-            Some(link) => link,
-            None => self.choice.in_flight.connect(self.outgoing.upgrade).await.map_err(|no_link| match no_link {
-                NoLink::Refused => Miss::Refused,
-                NoLink::Local(error) => {
-                    error!(%error, "cannot open connections to replicas");
-                    Miss::Local
-                }
-            })?,
-        };
+        let mut link =
+            match rested {
+                Some(link) => link,
+                None => self.choice.in_flight.connect(Lane::Users, self.outgoing.upgrade).await.map_err(|no_link| {
+                    match no_link {
+                        NoLink::Refused => Miss::Refused,
+                        NoLink::Local(error) => {
+                            error!(%error, "cannot open connections to replicas");
+                            Miss::Local
+                        }
+                    }
+                })?,
+            };
         let request = self.outgoing.take();
         let sent = self.client.worker().clock.coarse();
         self.client.expect_by(self.wait(sent, sent).unwrap_or(sent));
         let answer = {
-            let mut answer = pin!(link.sender.try_send_request(request));
+            let mut answer = pin!(link.send(request));
             let answer = poll_fn(|cx| match answer.as_mut().poll(cx) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
                 Poll::Pending => self.poll_late(sent, cx).map(|()| None),
@@ -258,7 +261,7 @@ impl Exchange {
         let entry = self.entry()?;
         let instead = entry.spare(failing, &mut worker.random.borrow_mut(), worker.clock.coarse())?;
         if !self.outgoing.is_unsent() {
-            let head = self.client.watch.gate.borrow().head_again()?;
+            let head = self.client.head_again()?;
             self.outgoing.repeat(head, &self.client.sender);
         }
         debug!(%failing, "the stable release answers instead");
@@ -270,7 +273,7 @@ impl Exchange {
     /// Tells whether [`Self::spare`] would find the stable release willing.
     fn can_spare(&self) -> bool {
         let is_willing = |entry: Entry| entry.can_spare(self.choice.revision());
-        self.client.watch.gate.borrow().has_head() && self.entry().is_some_and(is_willing)
+        self.client.has_head() && self.entry().is_some_and(is_willing)
     }
 
     /// What the table in force says for whom this request comes from.
@@ -318,7 +321,7 @@ impl Exchange {
 
     /// Reads the request's head again.
     fn repeat(&mut self) -> Option<()> {
-        let head = self.client.watch.gate.borrow().head_again()?;
+        let head = self.client.head_again()?;
         self.outgoing.repeat(head, &self.client.sender);
         Some(())
     }
@@ -345,7 +348,7 @@ impl Exchange {
             return None;
         }
         let room = worker.copies.room(&to.counts)?;
-        let head = self.client.watch.gate.borrow().head_again()?;
+        let head = self.client.head_again()?;
         let request = again(head, body, &self.client.sender);
         let (in_flight, first_byte) = (InFlight::at(replica), entry.routes.first_byte);
         Copy { request, in_flight, room, assigned: assigned(), first_byte }.send();

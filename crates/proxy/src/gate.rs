@@ -7,8 +7,8 @@
 //!
 //! The gate only watches: what goes upstream is written anew by hyper. Where it loses the thread it refuses.
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Request, Uri, Version};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 
 use crate::chunks::Chunks;
 use crate::limits::{HEAD_BYTES_MAX, HEAD_FIELDS_MAX};
@@ -180,6 +180,39 @@ impl Gate {
     }
 }
 
+/// Judges a request that came on a stream of HTTP/2, and gives it the one form it has in HTTP/1.1.
+///
+/// Where it ends is beyond doubt there, and h2 has compared the length of its body with what it says. It names its host
+/// in its target, maybe again in `Host`; cookies may be spread over several fields (RFC 9113, 8.3.1 and 8.2.3).
+///
+/// # Errors
+/// What is wrong: answer 400.
+pub(crate) fn admit_stream<B>(request: &mut Request<B>) -> Result<(), Fault> {
+    if *request.method() == Method::CONNECT {
+        return Err("CONNECT is not for this proxy");
+    }
+    let authority = request.uri().authority().map(|authority| HeaderValue::from_str(authority.as_str()));
+    if let Some(Ok(host)) = authority
+        && !request.headers().contains_key(HOST)
+    {
+        request.headers_mut().insert(HOST, host);
+    }
+    // What is said of HTTP/1.1 holds: exactly one, and none that differs from the target.
+    *request.version_mut() = Version::HTTP_11;
+    one_host(request)?;
+    let headers = request.headers_mut();
+    if headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err("more than one Content-Length");
+    }
+    Framing::of(headers)?;
+    if headers.get_all(COOKIE).iter().nth(1).is_some() {
+        let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        let whole = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])).map_err(|_| "a cookie cannot be read")?;
+        headers.insert(COOKIE, whole);
+    }
+    Ok(())
+}
+
 fn same_line<B>(raw: &httparse::Request<'_, '_>, request: &Request<B>) -> bool {
     raw.method == Some(request.method().as_str())
         && raw.path.and_then(|path| path.parse::<Uri>().ok()).as_ref() == Some(request.uri())
@@ -298,6 +331,33 @@ mod tests {
         gate.lose();
         assert!(gate.admit(&get()).is_ok());
         assert!(gate.admit(&post("content-length", "2")).is_err());
+    }
+
+    #[test]
+    fn a_request_on_a_stream_gets_the_one_form_of_http_1() {
+        let stream = |uri: &str, fields: &[(&str, &str)]| {
+            let mut request = Request::builder().uri(uri).version(Version::HTTP_2);
+            for (name, value) in fields {
+                request = request.header(*name, *value);
+            }
+            let mut request = request.body(()).unwrap();
+            admit_stream(&mut request).map(|()| request.headers().clone())
+        };
+        assert_eq!(stream("https://a/", &[]).unwrap()[HOST], "a");
+        assert_eq!(stream("https://a/", &[("host", "A")]).unwrap()[HOST], "A");
+        let crumbs = stream("https://a/", &[("cookie", "b=1"), ("cookie", "c=2")]).unwrap();
+        assert_eq!(crumbs.get_all(COOKIE).iter().collect::<Vec<_>>(), ["b=1; c=2"]);
+        for (uri, fields, why) in [
+            ("https://a/", &[("host", "b")][..], "Host differs from the request's target"),
+            ("https://a/", &[("host", "a"), ("host", "a")], "more than one Host"),
+            ("/", &[], "no Host"),
+            ("https://u@a/", &[], "Host is no host"),
+            ("https://a/", &[("content-length", "1"), ("content-length", "1")], "more than one Content-Length"),
+            ("https://a/", &[("content-length", "1,1")], "Content-Length is no number"),
+            ("https://a/", &[("transfer-encoding", "gzip")], "Transfer-Encoding other than one `chunked`"),
+        ] {
+            assert_eq!(stream(uri, fields).unwrap_err(), why, "{uri} {fields:?}");
+        }
     }
 
     #[test]

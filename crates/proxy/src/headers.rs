@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::header::{CONNECTION, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use http::header::{self, CONNECTION, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
 
 use crate::mirror::MIRRORED;
 use crate::routes::Approach;
@@ -19,6 +20,8 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const HTTP: HeaderValue = HeaderValue::from_static("http");
 const HTTPS: HeaderValue = HeaderValue::from_static("https");
 const SWITCH: HeaderValue = HeaderValue::from_static("upgrade");
+const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+const TE_ALONE: HeaderValue = HeaderValue::from_static("te");
 
 /// Who sent a request.
 pub(crate) struct Sender {
@@ -74,6 +77,7 @@ impl Sender {
 /// when somebody else says it: who they are, or that their request is a copy, of which a replica may leave out what a
 /// user wants done.
 pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: bool) {
+    let takes_trailers = headers.remove(TE).is_some_and(|te| names_trailers(&te));
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
     if !from.front && headers.keys().any(is_for_fronts) {
@@ -83,6 +87,10 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: b
         headers.insert(CONNECTION, SWITCH);
     } else {
         headers.remove(UPGRADE);
+        if takes_trailers {
+            headers.insert(TE, TRAILERS);
+            headers.insert(CONNECTION, TE_ALONE);
+        }
     }
     append_sender(headers, &from.address);
     if !from.front || !headers.contains_key(FORWARDED_PROTO) {
@@ -116,6 +124,59 @@ pub(crate) fn to_origin_form(target: &mut Uri) {
     }
 }
 
+/// Gives a request the form it has in HTTP/2, where its host is part of its target.
+pub(crate) fn to_http_2<B>(request: &mut Request<B>) {
+    let headers = request.headers_mut();
+    headers.remove(CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    let host = headers.remove(HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    target.scheme = Some(Scheme::HTTP);
+    // Services of HTTP/1.0 do without a host; something must stand there.
+    target.authority = host.or_else(|| Some(Authority::from_static("localhost")));
+    *request.uri_mut() = Uri::from_parts(target).unwrap_or_default();
+    *request.version_mut() = Version::HTTP_2;
+}
+
+/// Undoes [`to_http_2`], as far as the target goes.
+pub(crate) fn to_http_1<B>(request: &mut Request<B>) {
+    let host = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
+    host.map(|host| request.headers_mut().insert(HOST, host));
+    to_origin_form(request.uri_mut());
+    *request.version_mut() = Version::HTTP_11;
+}
+
+fn names_trailers(te: &HeaderValue) -> bool {
+    let mut codings = te.as_bytes().split(|byte| matches!(byte, b',' | b';')).map(<[u8]>::trim_ascii);
+    codings.any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// Takes fields out of trailers that must stand in a head: whoever merges them would be told another length, host or
+/// right (RFC 9110, 6.5.1).
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in NOT_IN_TRAILERS.iter().chain(&FOR_FRONTS) {
+        trailers.remove(name);
+    }
+}
+
+static NOT_IN_TRAILERS: [HeaderName; 14] = [
+    HOST,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    EXPECT,
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+    header::CONTENT_RANGE,
+    header::TRAILER,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::RANGE,
+];
+
 /// HTTP/2 within a tunnel would carry requests that pass neither the gate nor the coin.
 pub(crate) fn may_upgrade(headers: &HeaderMap) -> bool {
     let wanted = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
@@ -126,6 +187,7 @@ pub(crate) fn may_upgrade(headers: &HeaderMap) -> bool {
 /// Makes a replica's fields fit to be sent to a client; hyper frames the body anew.
 pub(crate) fn prepare_answer(headers: &mut HeaderMap, switching: bool) {
     remove_hop_by_hop(headers);
+    headers.remove(TE);
     headers.remove(TRANSFER_ENCODING);
     if switching {
         headers.insert(CONNECTION, SWITCH);
@@ -141,7 +203,6 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
-    headers.remove(TE);
 }
 
 /// Removes what `Connection` names. Fields that carry meaning for everyone stay whatever it says: without this a client
@@ -213,13 +274,13 @@ mod tests {
             ("x-hop", "1"),
             ("content-length", "3"),
             ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
+            ("te", "gzip;q=0.5, trailers"),
             ("upgrade", "h2c"),
         ]);
         let from = sender("192.0.2.1");
         prepare_request(&mut request, &from, false);
-        let expected =
-            "content-length: 3; host: a; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; x-forwarded-proto: http";
+        let expected = "connection: te; content-length: 3; host: a; te: trailers; x-forwarded-for: 192.0.2.1; x-forwarded-host: a; \
+             x-forwarded-proto: http";
         assert_eq!(shown(&request), expected);
     }
 
@@ -230,6 +291,37 @@ mod tests {
             prepare_request(&mut request, &sender(address), false);
             assert_eq!(request.contains_key("evenkeel-mirrored"), told);
         }
+    }
+
+    #[test]
+    fn a_request_gets_the_form_of_http_2_and_back() {
+        let mut request = Request::builder().uri("/a?b").header("host", "web:81").header("connection", "te");
+        request.headers_mut().unwrap().insert(TE, TRAILERS);
+        let mut request = request.header("transfer-encoding", "chunked").body(()).unwrap();
+        to_http_2(&mut request);
+        assert_eq!(
+            (request.uri().to_string(), shown(request.headers())),
+            ("http://web:81/a?b".into(), "te: trailers".into())
+        );
+        to_http_1(&mut request);
+        assert_eq!(
+            (request.uri().to_string(), shown(request.headers())),
+            ("/a?b".into(), "host: web:81; te: trailers".into())
+        );
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_belongs_into_a_head() {
+        let mut trailers = headers(&[
+            ("grpc-status", "0"),
+            ("content-length", "9"),
+            ("host", "b"),
+            ("x-forwarded-for", "10.0.0.9"),
+            ("connection", "x-hop"),
+            ("x-hop", "1"),
+        ]);
+        clean_trailers(&mut trailers);
+        assert_eq!(shown(&trailers), "grpc-status: 0");
     }
 
     #[test]

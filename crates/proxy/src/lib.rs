@@ -12,6 +12,7 @@
 //! - `pins`, `sticky`, `cookies`: which release, for what a request is
 //! - `shield`: the stable release in another's place
 //! - `mirror`: copies that are answered for nobody
+//! - `streams`, `rewound`: a client's connection that speaks HTTP/2
 //! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
 //! - `certificates`, `doors`: encrypted addresses
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
@@ -41,6 +42,7 @@ pub mod process;
 mod refusal;
 mod remote;
 mod replica;
+mod rewound;
 mod routes;
 mod saved;
 mod seats;
@@ -48,6 +50,7 @@ mod server;
 mod shield;
 mod sticky;
 mod stream;
+mod streams;
 mod tally;
 mod trial;
 mod tunnel;

@@ -83,6 +83,25 @@ pub(crate) const WORKER_TIME: Duration = Duration::from_secs(5);
 /// How long an answer to a new table waits for the disk; below the 2 s that a controller waits.
 pub(crate) const DISK_TIME: Duration = Duration::from_secs(1);
 
+/// Requests at once on one connection of a client that speaks HTTP/2; what nginx allows, and enough for a page's files.
+pub(crate) const STREAMS_MAX: u32 = 128;
+
+/// Streams a client may reset before they were looked at, and errors of its streams that are answered: beyond, the
+/// connection ends (CVE-2023-44487).
+pub(crate) const STREAMS_RESET_MAX: usize = 20;
+
+/// Bytes of one request's body that may come before the replica takes them.
+pub(crate) const STREAM_WINDOW: u32 = 128 << 10;
+
+/// The same for all requests of a connection.
+pub(crate) const CONNECTION_WINDOW: u32 = 256 << 10;
+
+/// Bytes of one answer that wait for the client in HTTP/2.
+pub(crate) const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
+
+/// Requests at once on one connection to a replica that speaks HTTP/2, where it allows so many.
+pub(crate) const STREAMS_PER_LINK: usize = 100;
+
 /// How often files with certificates are looked at.
 pub(crate) const FILES_LOOK: Duration = Duration::from_secs(1);
 

@@ -145,7 +145,7 @@ async fn over_new_link(
     request: Request<RequestBody>,
     in_flight: &InFlight,
 ) -> Result<(Response<Incoming>, Link), NoAnswer> {
-    let link = in_flight.connect(false).await.map_err(|no_link| match no_link {
+    let link = in_flight.connect(Lane::Copies, false).await.map_err(|no_link| match no_link {
         NoLink::Refused => NoAnswer::Theirs,
         NoLink::Local(error) => {
             error!(%error, "cannot open connections to replicas");
@@ -157,7 +157,7 @@ async fn over_new_link(
 
 /// Dropped before its end, it closes the connection.
 async fn answer(request: Request<RequestBody>, mut link: Link) -> Option<(Response<Incoming>, Link)> {
-    match link.sender.try_send_request(request).await {
+    match link.send(request).await {
         Ok(response) => Some((response, link)),
         Err(failed) => {
             debug!(error = %failed.into_error(), "no answer to a copy");

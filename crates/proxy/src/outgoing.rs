@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use evenkeel_core::edge::Protocol;
 use http::{Method, Request, Version};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
@@ -40,12 +41,18 @@ impl Keeping<'_> {
 
 impl Outgoing {
     /// Makes a client's request fit to be sent, and keeps what it takes to send it again where somebody may want that.
-    pub(crate) fn prepare(request: Request<Incoming>, from: &Sender, now: Instant, keeping: Keeping<'_>) -> Self {
+    pub(crate) fn prepare(
+        request: Request<Incoming>,
+        from: &Sender,
+        now: Instant,
+        keeping: Keeping<'_>,
+        replicas: Protocol,
+    ) -> Self {
         let marked = keeping.shield.is_some_and(|shield| shield.is_idempotent(request.uri().path()));
         let (mut parts, incoming) = request.into_parts();
         // hyper leaves a promise here when `Connection` and `Upgrade` agree; the tunnel takes the socket another way.
         let promised = parts.extensions.remove::<OnUpgrade>().is_some();
-        let upgrade = promised && may_upgrade(&parts.headers);
+        let upgrade = promised && replicas == Protocol::Http1 && may_upgrade(&parts.headers);
         to_origin_form(&mut parts.uri);
         parts.version = Version::HTTP_11;
         prepare_request(&mut parts.headers, from, upgrade);

@@ -35,6 +35,11 @@ impl Refusal {
         Self { status: StatusCode::BAD_REQUEST, why, close: true }
     }
 
+    /// The same on a stream of its own, where the next one is not in doubt.
+    pub(crate) const fn bad_stream(why: &'static str) -> Self {
+        Self::open(StatusCode::BAD_REQUEST, why)
+    }
+
     /// The answer, without its body.
     pub(crate) fn response(self) -> (Response<()>, &'static str) {
         let mut response = Response::new(());

@@ -1,14 +1,17 @@
 //! One replica, as one worker sees it: requests in flight, resting connections, and whether it refuses new ones.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
+use evenkeel_core::edge::Protocol;
 use evenkeel_core::table::Backend;
-use hyper::client::conn::http1::{Builder, SendRequest};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -17,21 +20,100 @@ use tracing::{debug, warn};
 
 use crate::alive;
 use crate::body::RequestBody;
-use crate::limits::{CONNECT_TIME, EJECTION_FIRST, EJECTION_LONGEST, IDLE_MAX, IDLE_TIME};
+use crate::headers::{to_http_1, to_http_2};
+use crate::limits::{
+    CONNECT_TIME, CONNECTION_WINDOW, EJECTION_FIRST, EJECTION_LONGEST, HEAD_BYTES_MAX, IDLE_MAX, IDLE_TIME,
+    STREAM_SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_PER_LINK,
+};
+use crate::streams::Here;
 
-/// An open connection to a replica.
-pub(crate) struct Link {
-    pub(crate) sender: SendRequest<RequestBody>,
+/// A way to have one request answered by a replica.
+pub(crate) enum Link {
+    /// A connection of its own.
+    Whole(WholeLink),
+    /// A stream of one that it shares with other requests.
+    Part(PartLink),
+}
+
+/// An open connection that carries one request at a time.
+pub(crate) struct WholeLink {
+    sender: http1::SendRequest<RequestBody>,
     /// Moves its bytes.
     driver: JoinHandle<()>,
     /// Since when it rests.
     since: Instant,
 }
 
+/// A place on a connection that carries many requests.
+pub(crate) struct PartLink {
+    sender: http2::SendRequest<RequestBody>,
+    shared: Rc<SharedLink>,
+}
+
+/// An open connection that carries many requests.
+struct SharedLink {
+    sender: http2::SendRequest<RequestBody>,
+    taken: Cell<usize>,
+    /// As many as may be taken: what the replica allows.
+    places: Rc<Cell<usize>>,
+    /// When a place was last given back.
+    since: Cell<Instant>,
+}
+
 impl Link {
-    /// Closes it now, whatever is under way on it.
+    /// Sends a request.
+    ///
+    /// # Errors
+    /// There is no answer; holds the request where nothing of it was sent.
+    pub(crate) async fn send(
+        &mut self,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Whole(link) => {
+                // It was to be sent to a replica that speaks otherwise.
+                if request.version() == Version::HTTP_2 {
+                    to_http_1(&mut request);
+                }
+                link.sender.try_send_request(request).await
+            }
+            Self::Part(link) => {
+                to_http_2(&mut request);
+                link.sender.try_send_request(request).await
+            }
+        }
+    }
+
+    /// Gives up what is under way on it.
     pub(crate) fn close(self) {
-        self.driver.abort();
+        if let Self::Whole(link) = self {
+            link.driver.abort();
+        }
+    }
+}
+
+impl PartLink {
+    fn of(shared: &Rc<SharedLink>) -> Self {
+        shared.taken.set(shared.taken.get() + 1);
+        Self { sender: shared.sender.clone(), shared: shared.clone() }
+    }
+}
+
+impl Drop for PartLink {
+    fn drop(&mut self) {
+        self.shared.taken.set(self.shared.taken.get() - 1);
+        self.shared.since.set(Instant::now());
+    }
+}
+
+impl SharedLink {
+    fn has_place(&self) -> bool {
+        self.taken.get() < self.places.get() && self.sender.is_ready()
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        let rests = self.taken.get() == 0 && now.saturating_duration_since(self.since.get()) > IDLE_TIME;
+        !rests && !self.sender.is_closed()
     }
 }
 
@@ -43,6 +125,7 @@ pub(crate) struct Replica {
     gone: Cell<bool>,
     /// Those of users' requests, and those of copies: neither waits for the other's.
     resting: [Resting; 2],
+    speaks: Cell<Protocol>,
     out_until: Cell<Option<Instant>>,
     refusals: Cell<u32>,
 }
@@ -51,7 +134,11 @@ pub(crate) struct Replica {
 ///
 /// The last used is the last; it is taken first, so that a small set stays warm and the others age out.
 #[derive(Default)]
-struct Resting(RefCell<Vec<Link>>);
+struct Resting {
+    whole: RefCell<Vec<WholeLink>>,
+    /// Those that carry many requests, at rest or not; the oldest with a place is taken, so that the others age out.
+    shared: RefCell<Vec<Rc<SharedLink>>>,
+}
 
 /// What connections are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +165,7 @@ impl Replica {
             in_flight: Cell::new(0),
             gone: Cell::new(false),
             resting: Default::default(),
+            speaks: Cell::default(),
             out_until: Cell::new(None),
             refusals: Cell::new(0),
         }
@@ -92,8 +180,16 @@ impl Replica {
     pub(crate) fn set_listed(&self, listed: bool) {
         self.gone.set(!listed);
         if !listed {
-            self.resting.iter().for_each(|resting| drop(resting.0.take()));
+            self.resting.iter().for_each(|resting| {
+                resting.whole.take();
+                resting.shared.take();
+            });
         }
+    }
+
+    /// Takes note of what it speaks.
+    pub(crate) fn set_speaks(&self, protocol: Protocol) {
+        self.speaks.set(protocol);
     }
 
     /// Tells whether it refused a connection so recently that others come first.
@@ -111,7 +207,11 @@ impl Replica {
 
     /// Takes a resting connection that has rested at most `idle`.
     pub(crate) fn take_resting(&self, lane: Lane, idle: Duration, now: Instant) -> Option<Link> {
-        let mut resting = self.resting(lane).borrow_mut();
+        if self.speaks.get() == Protocol::Http2 {
+            let shared = self.resting(lane).shared.borrow();
+            return shared.iter().find(|link| link.has_place()).map(|link| Link::Part(PartLink::of(link)));
+        }
+        let mut resting = self.resting(lane).whole.borrow_mut();
         let mut at = resting.len();
         while at > 0 {
             at -= 1;
@@ -120,7 +220,7 @@ impl Replica {
                 return None;
             }
             if link.sender.is_ready() {
-                return Some(resting.remove(at));
+                return Some(Link::Whole(resting.remove(at)));
             }
             // Neither ready nor closed: it still sends the end of a request whose answer came early.
             if link.sender.is_closed() {
@@ -131,8 +231,9 @@ impl Replica {
     }
 
     /// Lets a connection rest for the next request.
-    pub(crate) fn rest(&self, lane: Lane, mut link: Link, now: Instant) {
-        let mut resting = self.resting(lane).borrow_mut();
+    pub(crate) fn rest(&self, lane: Lane, link: Link, now: Instant) {
+        let Link::Whole(mut link) = link else { return };
+        let mut resting = self.resting(lane).whole.borrow_mut();
         if !self.gone.get() && resting.len() < IDLE_MAX {
             link.since = now;
             resting.push(link);
@@ -142,19 +243,22 @@ impl Replica {
     /// Closes connections that have rested too long.
     pub(crate) fn sweep(&self, now: Instant) {
         let is_fresh =
-            |link: &mut Link| now.saturating_duration_since(link.since) <= IDLE_TIME && !link.sender.is_closed();
-        self.resting.iter().for_each(|resting| resting.0.borrow_mut().retain_mut(is_fresh));
+            |link: &mut WholeLink| now.saturating_duration_since(link.since) <= IDLE_TIME && !link.sender.is_closed();
+        for resting in &self.resting {
+            resting.whole.borrow_mut().retain_mut(is_fresh);
+            resting.shared.borrow_mut().retain(|link| link.is_fresh(now));
+        }
     }
 
-    fn resting(&self, lane: Lane) -> &RefCell<Vec<Link>> {
-        &self.resting[lane as usize].0
+    fn resting(&self, lane: Lane) -> &Resting {
+        &self.resting[lane as usize]
     }
 
     /// Opens a connection; `upgradable` ones can turn into tunnels.
     ///
     /// # Errors
     /// [`NoLink`]; a refusal has been noted.
-    pub(crate) async fn connect(&self, upgradable: bool) -> Result<Link, NoLink> {
+    pub(crate) async fn connect(&self, lane: Lane, upgradable: bool) -> Result<Link, NoLink> {
         let stream = match tokio::time::timeout(CONNECT_TIME, TcpStream::connect(self.backend.address)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) if is_local(&error) => return Err(NoLink::Local(error)),
@@ -163,18 +267,55 @@ impl Replica {
         // Without it the end of a request could wait for the replica's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let _ = alive::ask(&stream);
-        let handshake = Builder::new().writev(false).handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| NoLink::Local(io::Error::other(error)))?;
-        let driver = if upgradable { drive(connection.with_upgrades()) } else { drive(connection) };
+        let link = match self.speaks.get() {
+            Protocol::Http1 => whole(stream, upgradable).await.map(Link::Whole),
+            // On the heap: requests that need none of it do not make room for it.
+            Protocol::Http2 => Box::pin(shared(stream)).await.map(|link| Link::Part(self.share(lane, link))),
+        };
+        let link = link.map_err(|error| NoLink::Local(io::Error::other(error)))?;
         self.out_until.set(None);
         self.refusals.set(0);
-        Ok(Link { sender, driver, since: Instant::now() })
+        Ok(link)
+    }
+
+    /// Takes a place on a new connection, and lets others have the other ones.
+    fn share(&self, lane: Lane, link: SharedLink) -> PartLink {
+        let link = Rc::new(link);
+        let mut shared = self.resting(lane).shared.borrow_mut();
+        if !self.gone.get() && shared.len() < IDLE_MAX {
+            shared.push(link.clone());
+        }
+        PartLink::of(&link)
     }
 
     fn no_link(&self) -> NoLink {
         self.refused(Instant::now());
         NoLink::Refused
     }
+}
+
+async fn whole(stream: TcpStream, upgradable: bool) -> hyper::Result<WholeLink> {
+    let (sender, connection) = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
+    let driver = if upgradable { drive(connection.with_upgrades()) } else { drive(connection) };
+    Ok(WholeLink { sender, driver, since: Instant::now() })
+}
+
+async fn shared(stream: TcpStream) -> hyper::Result<SharedLink> {
+    let (sender, connection) = http2::Builder::new(Here)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW * 16)
+        .max_send_buf_size(STREAM_SEND_BYTES_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .handshake(TokioIo::new(stream))
+        .await?;
+    let places = Rc::new(Cell::new(STREAMS_PER_LINK));
+    let (allowed, mut connection) = (places.clone(), Box::pin(connection));
+    drive(poll_fn(move |cx| {
+        let polled = connection.as_mut().poll(cx);
+        allowed.set(connection.current_max_send_streams().min(STREAMS_PER_LINK));
+        polled
+    }));
+    Ok(SharedLink { sender, taken: Cell::new(0), places, since: Cell::new(Instant::now()) })
 }
 
 /// Moves bytes between a connection's socket and its [`Link`] until either ends.

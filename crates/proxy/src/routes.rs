@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_analysis::slots::Side;
-use evenkeel_core::edge::{Edge, Network, ProxyProtocol};
+use evenkeel_core::edge::{Edge, Network, Protocol, ProxyProtocol};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName};
 use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
 use evenkeel_wire::proxy::InFlight as InFlightReport;
@@ -34,6 +34,8 @@ pub(crate) struct Routes {
     releases: Vec<Release>,
     /// Longest wait for the first byte of an answer.
     pub(crate) first_byte: Duration,
+    /// What its replicas speak.
+    pub(crate) replicas: Protocol,
     shield: Option<Shield>,
     pins: Vec<Pin>,
     sticky: Option<Sticky>,
@@ -340,11 +342,12 @@ impl Switchboard {
     }
 
     fn compile(&mut self, service: &ServiceRoutes, generation: Generation) -> Routes {
+        let speaks = service.edge.replicas;
         let trial = self.trials.of(service, generation);
         let releases = service.releases.iter().map(|release| Release {
             revision: release.revision,
             weight: u32::from(release.weight.get()),
-            replicas: release.backends.iter().map(|backend| self.replica(backend)).collect(),
+            replicas: release.backends.iter().map(|backend| self.replica(backend, speaks)).collect(),
             side: trial.as_ref().and_then(|trial| trial.side(release.revision)),
             counts: self.ledger.release(&service.service, release.revision),
             label: HeaderValue::try_from(release.revision.to_string()).expect("`r` and digits fit a header"),
@@ -362,7 +365,7 @@ impl Switchboard {
         let mirror = service.mirror.as_ref().filter(|mirror| mirror.share > BasisPoints::NONE);
         let mirror = mirror
             .and_then(|mirror| Some(Mirror { release: index_of(mirror.to)?, share: u32::from(mirror.share.get()) }));
-        Routes { releases, first_byte, shield, pins, sticky, mirror, trial }
+        Routes { releases, first_byte, replicas: speaks, shield, pins, sticky, mirror, trial }
     }
 
     fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
@@ -384,9 +387,10 @@ impl Switchboard {
         }
     }
 
-    fn replica(&mut self, backend: &Backend) -> Rc<Replica> {
+    fn replica(&mut self, backend: &Backend, speaks: Protocol) -> Rc<Replica> {
         let known = self.replicas.entry(backend.clone()).or_insert_with(|| Rc::new(Replica::new(backend.clone())));
         known.set_listed(true);
+        known.set_speaks(speaks);
         known.clone()
     }
 
@@ -420,7 +424,8 @@ mod tests {
         });
         let releases = releases.collect();
         let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
-        Routes { releases, first_byte, shield: None, pins, sticky: None, mirror: None, trial: None }
+        let replicas = Protocol::Http1;
+        Routes { releases, first_byte, replicas, shield: None, pins, sticky: None, mirror: None, trial: None }
     }
 
     #[test]

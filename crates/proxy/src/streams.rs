@@ -74,11 +74,6 @@ impl Streams {
 }
 
 impl OnStream {
-    /// Takes note that bytes of a body have come or gone.
-    pub(crate) fn moved(&self) {
-        self.0.moved();
-    }
-
     /// Takes note of a part of the answer that waits for the client until this is dropped.
     pub(crate) fn hand_out(&self) -> HandedOut {
         self.0.stalled.set(self.0.stalled.get() + 1);
@@ -214,4 +209,29 @@ pub(crate) fn unwatched<S>(worker: &Rc<Worker>, socket: S) -> Watched<S> {
     let watch = Rc::new(Watch::new(worker.clone()));
     watch.tunnel();
     Watched::new(socket, watch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_ends_after_a_rest_or_when_its_client_takes_nothing_of_any_answer() {
+        let worker = Rc::new(Worker::new(1));
+        let began = worker.clock.coarse();
+        let streams = Rc::new(Streams::new(worker.clone()));
+        let limit = || (streams.limit().0 - began, streams.limit().1);
+        assert_eq!(limit(), (REST_TIME, Overdue::Rested));
+        let (one, other) = (streams.begin(), streams.begin());
+        assert_eq!(limit(), (WRITE_GAP, Overdue::Nothing), "a replica may take its time");
+        let waits = one.hand_out();
+        assert_eq!(limit(), (WRITE_GAP, Overdue::Stalled));
+        let later = worker.clock.exact();
+        assert_eq!(limit(), (WRITE_GAP, Overdue::Stalled), "time alone is no move");
+        drop(waits);
+        let waits = other.hand_out();
+        assert_eq!(streams.limit(), (later + WRITE_GAP, Overdue::Stalled));
+        drop((waits, one, other));
+        assert_eq!(streams.limit(), (later + REST_TIME, Overdue::Rested));
+    }
 }

@@ -281,3 +281,27 @@ fn requests_without_encryption_are_sent_on_with_host_and_path() {
         assert_eq!(Wire::to(plain).request(bad).status(), 400, "{bad}");
     }
 }
+
+#[test]
+fn a_client_that_offers_http_2_gets_it_and_one_that_does_not_is_served_all_the_same() {
+    let mut proxy = Proxy::start(1);
+    let listen = proxy.listen();
+    let site = Site::new().with("web", &["web.example"]);
+    proxy.apply(site.table(1, listen, saying("ok")));
+    let offering = |protocols: &[&[u8]]| {
+        let mut config = client(&site.believed(), &rustls::version::TLS13);
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        connect(listen, "web.example", &Arc::new(config))
+    };
+    let mut both = offering(&[b"http/1.1", b"h2"]).unwrap();
+    assert_eq!(both.conn.alpn_protocol(), Some(&b"h2"[..]));
+    // The preface and empty SETTINGS; the answer begins with SETTINGS, frame type 4.
+    both.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut head = [0; 9];
+    both.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], 4);
+    let mut old = offering(&[b"http/1.1"]).unwrap();
+    assert_eq!(old.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+    assert_eq!(ask(&mut old, "web.example").unwrap(), "200 ok");
+    assert!(offering(&[b"spdy/3"]).is_err());
+}
