@@ -121,6 +121,9 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
             return false;
         }
     };
+    if evenkeel_manifest::is_rules(&text) {
+        return check_rules(&name, &text, is_json);
+    }
     let (problems, documents) = match files::read(&name, &text, folder_of(path)) {
         Ok(read) => {
             let names = read.specs.iter().map(|spec| spec.service.to_string());
@@ -149,6 +152,26 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
     }
     if errors == 0 {
         say(paint.good(format!("{name}: good, {services} service(s)")));
+    }
+    errors == 0
+}
+
+/// Says what is wrong with a file of Prometheus rules; tells whether it can be used.
+fn check_rules(name: &str, text: &str, is_json: bool) -> bool {
+    let (problems, rules) = match evenkeel_manifest::read_rules(name, text) {
+        Ok(read) => (read.warnings, read.groups.iter().map(|group| group.rules.len()).sum::<usize>()),
+        Err(problems) => (problems, 0),
+    };
+    let (errors, paint) = (problems.errors(), Paint::stdout());
+    if is_json {
+        say(json!({"file": name, "errors": errors, "rules": rules, "problems": problems.to_json()}));
+        return errors == 0;
+    }
+    if !problems.is_empty() {
+        say(problems.render(terminal_width(), paint.color).trim_end());
+    }
+    if errors == 0 {
+        say(paint.good(format!("{name}: good, {rules} rule(s)")));
     }
     errors == 0
 }

@@ -12,6 +12,7 @@
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
 //! - `condition`: conditions and measured values; [`read_condition`] and [`read_value`] read them alone.
+//! - `rules`: files of Prometheus rules; [`read_rules`] reads one.
 //! - `fields`: a mapping with known keys; unknown and missing ones are told.
 //! - `values`: durations, percentages, sizes, addresses, names.
 //! - `placeholder`: what stands between double braces.
@@ -31,6 +32,7 @@ mod problem;
 #[cfg(test)]
 mod reference;
 mod routing;
+mod rules;
 mod scenario;
 mod service;
 mod strategy;
@@ -40,4 +42,5 @@ mod yaml;
 pub use condition::{read_condition, read_value};
 pub use file::{Read, read};
 pub use problem::{Code, Problem, Problems};
+pub use rules::{ReadRules, is_rules, read_rules};
 pub use scenario::{parse_rate, read_scenario};

@@ -56,11 +56,13 @@ pub enum Code {
     NothingKept,
     /// Warning: no limit is set, so only probes can stop a bad release.
     NothingJudged,
+    /// Warning: a rule's query cannot say what it was written for.
+    SaysNothing,
 }
 
 impl Code {
     /// Every code, for documentation and its tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Syntax,
         Self::TooLarge,
         Self::NoService,
@@ -80,6 +82,7 @@ impl Code {
         Self::EndsSoon,
         Self::NothingKept,
         Self::NothingJudged,
+        Self::SaysNothing,
     ];
 
     /// The code as text: `spec::unknown_key`.
@@ -105,13 +108,14 @@ impl Code {
             Self::EndsSoon => "spec::ends_soon",
             Self::NothingKept => "spec::nothing_kept",
             Self::NothingJudged => "spec::nothing_judged",
+            Self::SaysNothing => "spec::says_nothing",
         }
     }
 
     /// Tells whether the spec can be used all the same.
     #[must_use]
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::EndsSoon | Self::NothingKept | Self::NothingJudged)
+        matches!(self, Self::EndsSoon | Self::NothingKept | Self::NothingJudged | Self::SaysNothing)
     }
 }
 

@@ -1,6 +1,8 @@
 //! A query as a tree of what can be evaluated.
 
-use evenkeel_series::Matcher;
+use std::fmt::{self, Display, Formatter};
+
+use evenkeel_series::{Matcher, labels::NAME};
 
 use crate::subset::{Aggregation, Function, Operator};
 
@@ -125,6 +127,7 @@ pub(crate) struct Aggregate {
 /// A function and its arguments.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
+    pub(crate) name: &'static str,
     pub(crate) function: Function,
     pub(crate) arguments: Vec<Expr>,
 }
@@ -164,9 +167,111 @@ impl Grouping {
     pub(crate) fn has(&self, label: &str) -> bool {
         match self {
             Self::Only(labels) => labels.iter().any(|known| known == label),
-            Self::AllBut(labels) => {
-                label != evenkeel_series::labels::NAME && !labels.iter().any(|known| known == label)
+            Self::AllBut(labels) => label != NAME && !labels.iter().any(|known| known == label),
+        }
+    }
+}
+
+/// As a query that reads the same.
+impl Display for Expr {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(value) if value.is_infinite() => f.write_str(if *value > 0.0 { "Inf" } else { "-Inf" }),
+            Self::Number(value) => write!(f, "{value}"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Instant(selector) => write!(f, "{selector}{}", selector.when),
+            Self::Window(window) => window.fmt(f),
+            Self::Negated(inner) => write!(f, "-{}", Part(inner)),
+            Self::Binary(binary) => {
+                let bool = if binary.is_bool { " bool" } else { "" };
+                let sign = binary.operator.sign();
+                write!(f, "{} {sign}{bool}{} {}", Part(&binary.left), binary.matching, Part(&binary.right))
+            }
+            Self::Aggregate(parts) => {
+                let grouping = match &parts.grouping {
+                    Grouping::Only(labels) if labels.is_empty() => String::new(),
+                    Grouping::Only(labels) => format!(" by ({})", labels.join(", ")),
+                    Grouping::AllBut(labels) => format!(" without ({})", labels.join(", ")),
+                };
+                write!(f, "{}{grouping} (", parts.aggregation.name())?;
+                parts.parameter.iter().try_for_each(|parameter| write!(f, "{parameter}, "))?;
+                write!(f, "{})", parts.expr)
+            }
+            Self::Call(call) => {
+                let arguments: Vec<String> = call.arguments.iter().map(Self::to_string).collect();
+                write!(f, "{}({})", call.name, arguments.join(", "))
             }
         }
     }
+}
+
+/// A part of an operator, in parentheses where it needs them.
+struct Part<'a>(&'a Expr);
+
+impl Display for Part<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if matches!(self.0, Expr::Binary(_) | Expr::Negated(_)) { write!(f, "({})", self.0) } else { self.0.fmt(f) }
+    }
+}
+
+/// Without the moment that it is moved to.
+impl Display for Selector {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let is_name = |matcher: &&Matcher| matcher.name() == NAME && matcher.exact().is_some();
+        let name = self.matchers.iter().find(is_name).and_then(Matcher::exact);
+        f.write_str(name.unwrap_or_default())?;
+        let rest = self.matchers.iter().filter(|matcher| name.is_none() || !is_name(matcher));
+        let rest: Vec<String> = rest.map(Matcher::to_string).collect();
+        if rest.is_empty() { Ok(()) } else { write!(f, "{{{}}}", rest.join(",")) }
+    }
+}
+
+impl Display for Window {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let range = shown(self.range);
+        match &self.of {
+            WindowOf::Series(selector) => write!(f, "{selector}[{range}]{}", selector.when),
+            WindowOf::Subquery { expr, step, when } => {
+                write!(f, "{}[{range}:{}]{when}", Part(expr), step.map(shown).unwrap_or_default())
+            }
+        }
+    }
+}
+
+impl Display for When {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.at {
+            None => {}
+            Some(At::Start) => f.write_str(" @ start()")?,
+            Some(At::End) => f.write_str(" @ end()")?,
+            Some(At::Moment(moment)) => write!(f, " @ {}", moment as f64 / 1e3)?,
+        }
+        match self.offset {
+            0 => Ok(()),
+            later if later < 0 => write!(f, " offset -{}", shown(-later)),
+            earlier => write!(f, " offset {}", shown(earlier)),
+        }
+    }
+}
+
+impl Display for Matching {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.labels {
+            Grouping::Only(labels) => write!(f, " on ({})", labels.join(", "))?,
+            Grouping::AllBut(labels) if labels.is_empty() && self.group == Group::OneToOne => {}
+            Grouping::AllBut(labels) => write!(f, " ignoring ({})", labels.join(", "))?,
+        }
+        match &self.group {
+            Group::OneToOne => Ok(()),
+            Group::ManyToOne(labels) => write!(f, " group_left ({})", labels.join(", ")),
+            Group::OneToMany(labels) => write!(f, " group_right ({})", labels.join(", ")),
+        }
+    }
+}
+
+/// A duration in the largest unit that it is a whole number of.
+fn shown(milliseconds: i64) -> String {
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+    let unit = units.into_iter().find(|(_, length)| milliseconds % length == 0);
+    unit.map_or_else(|| format!("{milliseconds}ms"), |(unit, length)| format!("{}{unit}", milliseconds / length))
 }

@@ -486,7 +486,7 @@ impl Reader<'_> {
         {
             self.refuse(pattern, format!("the pattern `{pattern}` cannot be used"), RE2);
         }
-        Some(Expr::Call(Call { function, arguments }))
+        Some(Expr::Call(Call { name, function, arguments }))
     }
 }
 

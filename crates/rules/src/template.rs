@@ -117,6 +117,12 @@ impl Template {
         Ok(Self { pieces })
     }
 
+    /// A text that stands for itself, whatever it looks like.
+    #[must_use]
+    pub fn plain(text: &str) -> Self {
+        Self { pieces: vec![Piece::Text(text.to_owned())] }
+    }
+
     /// The text with values filled in; a label that is not there is empty.
     #[must_use]
     pub fn fill(&self, labels: &Labels, value: f64) -> String {

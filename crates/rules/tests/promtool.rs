@@ -17,12 +17,15 @@ use fastrand::Rng;
 const MINUTE: i64 = 60_000;
 const MINUTES: i64 = 60;
 
+/// Names and texts.
+type Texts = &'static [(&'static str, &'static str)];
+
 /// A rule as it is written: name, query, labels, and for an alert how long it holds and is kept, and its annotations.
 struct Written {
     name: &'static str,
     query: &'static str,
-    labels: &'static [(&'static str, &'static str)],
-    alert: Option<(u64, u64, &'static [(&'static str, &'static str)])>,
+    labels: Texts,
+    alert: Option<(u64, u64, Texts)>,
 }
 
 const RULES: [Written; 9] = [

@@ -1,5 +1,7 @@
 //! Which series are meant.
 
+use std::fmt::{self, Display, Formatter};
+
 use regex::{Regex, RegexBuilder};
 
 use crate::labels::Labels;
@@ -97,6 +99,19 @@ impl Matcher {
     #[must_use]
     pub fn matches(&self, labels: &Labels) -> bool {
         self.accepts(labels.get(&self.name))
+    }
+}
+
+/// As in a query: `status=~"5.."`.
+impl Display for Matcher {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let relation = match self.relation {
+            Relation::Equal => "=",
+            Relation::Unequal => "!=",
+            Relation::Like => "=~",
+            Relation::Unlike => "!~",
+        };
+        write!(f, "{}{relation}{:?}", self.name, self.value)
     }
 }
 
