@@ -4,7 +4,7 @@ CARGO ?= cargo
 BINARY = target/release/evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo strategies build test soak mutations fmt lint bench docs
+.PHONY: help demo strategies build test soak mutations evidence fmt lint bench docs
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ soak: ## let simulated worlds with faults happen for FOR seconds (60) from seed 
 
 mutations: ## plant a bug for each invariant in a copy of the tree, and tell after how many worlds it is found
 	@$(CARGO) run --quiet --locked --profile test-release -p evenkeel-sim --example mutations
+
+evidence: ## how good the statistics are, by simulation: requests until a bad release is found, false rollbacks
+	@$(CARGO) run --quiet --locked --profile test-release -p evenkeel-analysis --example evidence
 
 fmt: ## format the code
 	$(CARGO) fmt --all

@@ -29,6 +29,7 @@
 //! - [`one_arm`]: does it break an absolute limit?
 //! - [`owner`]: whose are first failures, for sessions?
 //! - [`blocks`]: is it the worst of several groups, for clustered failures?
+//! - [`power`]: how much traffic does a judgement need?
 //! - [`stream`]: a single test, line by line.
 //! - [`watch`]: does what all this rests on hold here?
 
@@ -41,6 +42,7 @@ mod number;
 pub mod one_arm;
 pub mod owner;
 pub mod pot;
+pub mod power;
 pub mod rate;
 pub mod stream;
 pub mod two_arm;
@@ -52,3 +54,4 @@ pub use engine::{
     Decision, Doubt, Engine, Gate, Leading, MetricState, Name, Question, Shown, ShownLatency, Split, State, Unrevealed,
     Verdict, Wait, merge, one_in,
 };
+pub use power::{Needed, Traffic};

@@ -59,7 +59,7 @@ impl Default for Compared {
 }
 
 /// What stable showed before the rollout: the last ten minutes, say. Nothing is fine, and a little slower.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct History {
     /// Failures.
     #[serde(default)]
@@ -70,6 +70,10 @@ pub struct History {
     /// Latencies, per bucket of [`super::latency::Scale`]; buckets that are missing at the end are empty.
     #[serde(default)]
     pub latency: Vec<u64>,
+    /// How clustered its failures were ([`super::watch::Dispersion::ratio`]): 1 of independent ones. Counts until the rollout
+    /// itself has shown enough; without it, a burst in the first minutes is taken for as many failures.
+    #[serde(default)]
+    pub clustered: Option<f64>,
 }
 
 /// How bold and how tolerant the judgement is. Every default holds for a missing field.

@@ -9,7 +9,7 @@ use super::owner::{Comparison, FailureOwner};
 use super::pot::combine;
 use super::rate::BaseRate;
 use super::two_arm::{TwoArm, lifts};
-use super::watch::{Control, Dispersion, SplitMonitor};
+use super::watch::{Control, Dispersion, SplitMonitor, boldness};
 
 mod ahead;
 mod gate;
@@ -253,7 +253,12 @@ impl Engine {
     /// How boldly failures are bet on: 1, or less where they come in clusters.
     #[must_use]
     pub fn eta(&self) -> f64 {
-        if self.design.unit == Unit::Requests { self.dispersion.eta() } else { 1.0 }
+        if self.design.unit == Unit::Requests { boldness(self.clustered()) } else { 1.0 }
+    }
+
+    /// How clustered stable's failures are, as far as is known.
+    fn clustered(&self) -> Option<f64> {
+        self.dispersion.ratio().or(self.design.history.clustered)
     }
 
     /// What the evidence says to do.

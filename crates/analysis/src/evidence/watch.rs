@@ -201,12 +201,12 @@ impl Dispersion {
     pub fn ratio(&self) -> Option<f64> {
         (self.failures >= FAILURES_MIN).then(|| self.squares / self.failures)
     }
+}
 
-    /// How boldly to bet: 1, or one divided by the ratio where failures are clustered.
-    #[must_use]
-    pub fn eta(&self) -> f64 {
-        self.ratio().filter(|ratio| *ratio > CLUSTERED).map_or(1.0, |ratio| 1.0 / ratio)
-    }
+/// How boldly to bet on failures with this variance ratio: 1, or one divided by the ratio where they are clustered.
+#[must_use]
+pub fn boldness(ratio: Option<f64>) -> f64 {
+    ratio.filter(|ratio| *ratio > CLUSTERED).map_or(1.0, |ratio| 1.0 / ratio)
 }
 
 #[cfg(test)]
@@ -267,6 +267,7 @@ mod tests {
 
     #[test]
     fn too_few_failures_have_no_variance_to_tell_of() {
-        assert_eq!((Dispersion::default().ratio(), Dispersion::default().eta()), (None, 1.0));
+        assert_eq!((Dispersion::default().ratio(), boldness(None)), (None, 1.0));
+        assert_eq!((boldness(Some(1.4)), boldness(Some(4.0))), (1.0, 0.25));
     }
 }

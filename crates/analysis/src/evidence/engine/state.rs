@@ -148,7 +148,7 @@ impl Engine {
             most: self.most,
             metrics,
             eta: self.eta(),
-            clustered: self.dispersion.ratio(),
+            clustered: self.clustered(),
             split_is_off: self.split.is_off(),
             stable_disagrees: self.control.disagrees(),
         }

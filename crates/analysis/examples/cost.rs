@@ -1,0 +1,109 @@
+//! What a tick of each metric costs, and how many bytes it keeps. Run with `--release`.
+
+#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measurement")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use evenkeel_analysis::evidence::latency::BUCKETS;
+use evenkeel_analysis::evidence::{Compared, Design, Engine, History, Question, Seen, Shown, ShownLatency, Split};
+
+/// Ticks of one measurement, and measurements, of which the quickest counts: a busy machine only adds.
+const TICKS: u64 = 2_000;
+const ROUNDS: usize = 15;
+/// Engines whose memory is looked at.
+const ENGINES: usize = 4_000;
+
+fn main() {
+    let only = |errors, latency| Compared { errors, late: false, latency };
+    let nothing = bytes(&Design { history: History::default(), ..design(only(false, false)) });
+    let without = |compared| Design { history: History::default(), ..design(compared) };
+    let keeps = |design: &Design| bytes(design).saturating_sub(nothing);
+    println!("{:<34} {:>9} {:>12}", "", "us/tick", "bytes");
+    tell("errors, with everything around", errors(&design(only(true, false))), keeps(&without(only(true, false))));
+    let gated = |design| Design { next_shares: vec![0.5], ..design };
+    tell("errors, and a gate", errors(&gated(design(only(true, false)))), keeps(&gated(without(only(true, false)))));
+    tell("latency", latency(&design(only(false, true)), false), keeps(&without(only(false, true))));
+    tell("latency, a new share in every tick", latency(&design(only(false, true)), true), 0);
+    let objective = Design { objectives: vec![0.01], ..without(only(false, false)) };
+    tell("an objective, and stable's", objectives(&objective), keeps(&objective));
+    println!("an engine without metrics: {nothing} bytes");
+}
+
+fn tell(what: &str, micros: f64, bytes: usize) {
+    let bytes = if bytes == 0 { String::new() } else { bytes.to_string() };
+    println!("{what:<34} {micros:>9.2} {bytes:>12}");
+}
+
+fn design(compared: Compared) -> Design {
+    let history = History { errors: Seen::new(6_000, 12), latency: bell(6_000, 0), ..History::default() };
+    Design { compared, history, ..Design::default() }
+}
+
+/// Latencies around 100 ms.
+fn bell(count: u64, salt: u64) -> Vec<u64> {
+    let mut buckets = vec![0; BUCKETS];
+    (0..count).for_each(|n| buckets[40 + (n * n * 7 + n + salt) as usize % 30] += 1);
+    buckets
+}
+
+fn quickest(mut round: impl FnMut()) -> f64 {
+    let measured = (0..ROUNDS).map(|_| {
+        let began = Instant::now();
+        round();
+        began.elapsed().as_secs_f64() * 1e6 / TICKS as f64
+    });
+    measured.fold(f64::INFINITY, f64::min)
+}
+
+/// The rate moves with every tick, so that no root is like the one before.
+fn shown(slot: u64) -> Shown {
+    let (candidate, stable) =
+        (Seen::new(10, u64::from(slot.is_multiple_of(300))), Seen::new(90, u64::from(slot.is_multiple_of(7))));
+    Shown { epoch: 1, weight: 0.1, split: Split::Coin, candidate, stable }
+}
+
+fn errors(design: &Design) -> f64 {
+    quickest(|| {
+        let mut engine = Engine::new(design.clone());
+        (0..TICKS).for_each(|slot| engine.reveal(slot, Question::Errors, black_box(&[shown(slot)])));
+        black_box(engine.decision());
+    })
+}
+
+fn objectives(design: &Design) -> f64 {
+    quickest(|| {
+        let mut engine = Engine::new(design.clone());
+        (0..TICKS).for_each(|slot| engine.reveal(slot, Question::Objective(0), black_box(&[shown(slot)])));
+        black_box(engine.decision());
+    })
+}
+
+fn latency(design: &Design, moves: bool) -> f64 {
+    let ticks: Vec<_> = (0..16).map(|salt| (bell(10, salt), bell(90, salt))).collect();
+    quickest(|| {
+        let mut engine = Engine::new(design.clone());
+        for slot in 0..TICKS {
+            let (candidate, stable) = &ticks[(slot % 16) as usize];
+            let (epoch, weight) = if moves { (slot as u32, 0.1 + 1e-6 * slot as f64) } else { (1, 0.1) };
+            let shown = ShownLatency { epoch, weight, split: Split::Coin, candidate, stable };
+            engine.reveal_latency(slot, black_box(&[shown]));
+        }
+        black_box(engine.decision());
+    })
+}
+
+/// What each of many engines takes of the memory of this process (Linux).
+fn bytes(design: &Design) -> usize {
+    let before = resident();
+    let engines: Vec<Engine> = (0..ENGINES).map(|_| Engine::new(design.clone())).collect();
+    let after = resident();
+    // Kept, so that the next ones take memory of their own.
+    std::mem::forget(black_box(engines));
+    after.saturating_sub(before) / ENGINES
+}
+
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    status.split_whitespace().nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4_096
+}
