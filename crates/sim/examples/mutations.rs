@@ -222,6 +222,11 @@ const BUGS: &[Bug] = &[
     },
 ];
 
+/// Worlds in which a bug must be found.
+const WORLDS: &str = "20000";
+/// Worlds without a bug, first of all: what is wrong in every tenth of them would be taken for each bug.
+const WORLDS_UNBROKEN: &str = "1000";
+
 fn main() -> ExitCode {
     let copy = std::env::temp_dir().join(format!("evenkeel-mutations-{}", std::process::id()));
     let found = copy_tree(&copy).and_then(|()| table(&copy));
@@ -238,12 +243,12 @@ fn main() -> ExitCode {
 
 fn table(copy: &Path) -> Result<bool, String> {
     build(copy)?;
-    if let Some(found) = first_violation(copy)? {
+    if let Some(found) = first_violation(copy, WORLDS_UNBROKEN)? {
         return Err(format!("the tree as it is breaks a rule: {found}"));
     }
     say("| invariant | planted bug | found after worlds | by |");
     say("| --- | --- | --- | --- |");
-    let only = option("--only");
+    let (only, worlds) = (option("--only"), option("--worlds").unwrap_or_else(|| WORLDS.to_owned()));
     let mut all = true;
     for bug in BUGS.iter().filter(|bug| only.as_ref().is_none_or(|only| bug.what.contains(only))) {
         let path = copy.join(bug.file);
@@ -252,7 +257,7 @@ fn table(copy: &Path) -> Result<bool, String> {
             return Err(format!("{}: not exactly one `{}`", bug.file, bug.line.trim()));
         }
         std::fs::write(&path, text.replace(bug.line, bug.instead)).map_err(|error| error.to_string())?;
-        let found = build(copy).and_then(|()| first_violation(copy));
+        let found = build(copy).and_then(|()| first_violation(copy, &worlds));
         std::fs::write(&path, text).map_err(|error| error.to_string())?;
         let found = found.map_err(|error| format!("{}: {error}", bug.what))?;
         all &= found.is_some();
@@ -289,10 +294,9 @@ fn build(copy: &Path) -> Result<(), String> {
 }
 
 /// `12 | web r1 is raised to 20 % …`: after how many worlds which rule broke; `None`: no rule did.
-fn first_violation(copy: &Path) -> Result<Option<String>, String> {
-    let worlds = option("--worlds").unwrap_or_else(|| "20000".to_owned());
+fn first_violation(copy: &Path, worlds: &str) -> Result<Option<String>, String> {
     let soak = copy.join("target/test-release/examples/soak");
-    let told = Command::new(soak).args(["--first", "--worlds", &worlds]).stderr(Stdio::null()).output();
+    let told = Command::new(soak).args(["--first", "--worlds", worlds]).stderr(Stdio::null()).output();
     let told = told.map_err(|error| format!("soak: {error}"))?;
     let text = String::from_utf8_lossy(&told.stdout);
     let of_seed = |line: &str| {

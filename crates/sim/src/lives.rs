@@ -156,7 +156,7 @@ async fn live(yard: Arc<Yard>, life: Life) -> Ended {
             yard.with(|state| {
                 if !state.is_dead(life) {
                     state.handles.insert(life, handle);
-                    state.lives_changed = state.now;
+                    state.lives_changed = state.lives_changed.max(state.now);
                 }
             });
             Ended::Ran(run.await)

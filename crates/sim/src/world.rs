@@ -187,7 +187,7 @@ impl State {
         let until = self.now.after(self.dice.millis(500, 15_000));
         self.tell(|| format!("controller {life} stands still until {}", short(until)));
         self.stalled.insert(life, until);
-        self.lives_changed = until;
+        self.lives_changed = self.lives_changed.max(until);
     }
 
     /// Writes down that a rule is broken; the first one counts.
@@ -226,7 +226,7 @@ impl State {
             self.dead.push(life);
         }
         self.handles.remove(&life);
-        self.lives_changed = self.now;
+        self.lives_changed = self.lives_changed.max(self.now);
         self.book.owed.retain(|(owing, _), _| *owing != life);
     }
 
@@ -245,12 +245,11 @@ impl State {
         (until > self.now).then(|| until.since(self.now))
     }
 
-    /// Ends faults that go on, and starts no more.
+    /// Ends faults that go on, and starts no more; a controller that stands still goes on at its time.
     pub(crate) fn calm(&mut self) {
         self.tell(|| "faults stop".to_owned());
         self.wild = false;
         self.book.down_until = self.now;
-        self.stalled.values_mut().for_each(|until| *until = self.now.min(*until));
         self.platform.recover(self.now);
         self.proxy.recover(self.now);
     }
