@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use evenkeel_analysis::Verdict;
+use evenkeel_core::edge::Edge;
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
 use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
@@ -481,7 +482,7 @@ impl Keeper {
             service: self.service.name.clone(),
             listen,
             preview: spec.preview,
-            edge: spec.edge.clone(),
+            edge: Edge { drain: Some(spec.stop.drain), ..spec.edge.clone() },
             pins: pins.collect(),
             sticky: wanted.sticky.clone(),
             mirror: mirror.map(|to| Mirror { to, share: wanted.mirror }),

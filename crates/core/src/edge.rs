@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,10 @@ pub struct Edge {
     /// Whether every connection of a front begins with a header of the PROXY protocol.
     #[serde(default)]
     pub proxy_protocol: ProxyProtocol,
+    /// How long a replica is given for what is in flight when it is to be stopped: tunnels are closed with a word
+    /// before that. The controller takes it from `stop`, `drain`; `None` in a spec.
+    #[serde(default)]
+    pub drain: Option<Duration>,
 }
 
 /// What replicas speak.
@@ -226,7 +231,8 @@ mod tests {
             redirect: None,
         };
         let fronts = vec!["10.0.0.0/8".parse().unwrap()];
-        let edge = Edge { tls: Some(tls), replicas: Protocol::Http2, fronts, proxy_protocol: ProxyProtocol::On };
+        let edge =
+            Edge { tls: Some(tls), replicas: Protocol::Http2, fronts, proxy_protocol: ProxyProtocol::On, drain: None };
         let written = serde_json::to_string(&edge).unwrap();
         assert!(written.contains(r#""10.0.0.0/8""#) && written.contains(r#""1.3""#), "{written}");
         assert_eq!(serde_json::from_str::<Edge>(&written).unwrap(), edge);

@@ -155,7 +155,10 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         Box::pin(streams::serve(worker, slot, sender, io, early, farewell.seat)).await;
     } else if let Some(tunnel) = client.tunnel.take() {
         watch.tunnel();
-        tunnel.run(io, &early).await;
+        let worker = client.worker.clone();
+        drop(client);
+        // On the heap: connections that need none of it do not make room for it.
+        Box::pin(tunnel.run(io, &early, &worker, &mut farewell.seat)).await;
     } else if client.closing.get() {
         linger(io).await;
     }

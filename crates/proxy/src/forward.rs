@@ -9,8 +9,8 @@ use std::time::Duration;
 use evenkeel_analysis::Outcome;
 use evenkeel_analysis::slots::Ended;
 use evenkeel_core::ids::Revision;
-use http::header::SET_COOKIE;
-use http::{HeaderName, Response, StatusCode, Version};
+use http::header::{SET_COOKIE, UPGRADE};
+use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use tracing::{debug, error};
@@ -28,7 +28,7 @@ use crate::routes::Entry;
 use crate::shield::{Shield, Spared};
 use crate::sticky::Newcomer;
 use crate::tally::{Audience, Tally};
-use crate::tunnel::Tunnel;
+use crate::tunnel::{Speaks, Tunnel};
 
 /// Tells a preview's reader which release answered.
 const RELEASE: HeaderName = HeaderName::from_static("evenkeel-release");
@@ -383,7 +383,12 @@ impl Exchange {
 
     fn switch(self, mut response: Response<Incoming>) -> Response<AnswerBody> {
         let replica = hyper::upgrade::on(&mut response);
-        *self.client.tunnel.borrow_mut() = Some(Tunnel { replica, in_flight: self.choice.in_flight });
+        let is_websocket = |told: &HeaderValue| told.as_bytes().eq_ignore_ascii_case(b"websocket");
+        let websocket = response.headers().get(UPGRADE).is_some_and(is_websocket);
+        let speaks = if websocket { Speaks::WebSocket } else { Speaks::SomethingElse };
+        let drain = self.choice.entry.routes.drain;
+        let tunnel = Tunnel { replica, in_flight: self.choice.in_flight, speaks, drain };
+        *self.client.tunnel.borrow_mut() = Some(tunnel);
         response.map(|_| AnswerBody::text("", self.client))
     }
 }

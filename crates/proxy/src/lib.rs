@@ -16,7 +16,7 @@
 //! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
 //! - `certificates`, `doors`: encrypted addresses
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
-//! - `outgoing`, `forward`, `headers`, `body`, `leftover`, `tunnel`, `refusal`: one request on its way
+//! - `outgoing`, `forward`, `headers`, `body`, `leftover`, `tunnel`, `messages`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
 //! - `remote`: the proxy as a controller sees it
 
@@ -35,6 +35,7 @@ mod gate;
 mod headers;
 mod leftover;
 mod limits;
+mod messages;
 mod mirror;
 mod outgoing;
 mod pins;

@@ -83,6 +83,9 @@ pub(crate) const WORKER_TIME: Duration = Duration::from_secs(5);
 /// How long an answer to a new table waits for the disk; below the 2 s that a controller waits.
 pub(crate) const DISK_TIME: Duration = Duration::from_secs(1);
 
+/// How long before the end of its time a tunnel is closed with a word on both sides.
+pub(crate) const TUNNEL_WORD_TIME: Duration = Duration::from_secs(2);
+
 /// Requests at once on one connection of a client that speaks HTTP/2; what nginx allows, and enough for a page's files.
 pub(crate) const STREAMS_MAX: u32 = 128;
 

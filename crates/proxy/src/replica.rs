@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -126,6 +127,8 @@ pub(crate) struct Replica {
     /// Those of users' requests, and those of copies: neither waits for the other's.
     resting: [Resting; 2],
     speaks: Cell<Protocol>,
+    /// Wakes who waits for it to leave the table.
+    leaving: Notify,
     out_until: Cell<Option<Instant>>,
     refusals: Cell<u32>,
 }
@@ -166,6 +169,7 @@ impl Replica {
             gone: Cell::new(false),
             resting: Default::default(),
             speaks: Cell::default(),
+            leaving: Notify::new(),
             out_until: Cell::new(None),
             refusals: Cell::new(0),
         }
@@ -184,6 +188,20 @@ impl Replica {
                 resting.whole.take();
                 resting.shared.take();
             });
+        }
+    }
+
+    /// Wakes who waits for it to leave the table, when it has.
+    pub(crate) fn tell_left(&self) {
+        if self.gone.get() {
+            self.leaving.notify_waiters();
+        }
+    }
+
+    /// Waits until it has left the table. Cancel safe.
+    pub(crate) async fn left(&self) {
+        while !self.gone.get() {
+            self.leaving.notified().await;
         }
     }
 

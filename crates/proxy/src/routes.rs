@@ -36,6 +36,8 @@ pub(crate) struct Routes {
     pub(crate) first_byte: Duration,
     /// What its replicas speak.
     pub(crate) replicas: Protocol,
+    /// How long a replica is given for what is in flight when it is to be stopped.
+    pub(crate) drain: Option<Duration>,
     shield: Option<Shield>,
     pins: Vec<Pin>,
     sticky: Option<Sticky>,
@@ -333,6 +335,7 @@ impl Switchboard {
                 self.slot(redirect).fill(None, &plain, Some(service.listen.port()));
             }
         }
+        self.replicas.values().for_each(|replica| replica.tell_left());
         self.slots.retain(|_, slot| slot.is_filled() || Rc::strong_count(slot) > 1);
         self.replicas.retain(|_, replica| Rc::strong_count(replica) > 1);
         self.stand_ins.retain(|_, stand_in| Rc::strong_count(stand_in) > 1);
@@ -365,7 +368,8 @@ impl Switchboard {
         let mirror = service.mirror.as_ref().filter(|mirror| mirror.share > BasisPoints::NONE);
         let mirror = mirror
             .and_then(|mirror| Some(Mirror { release: index_of(mirror.to)?, share: u32::from(mirror.share.get()) }));
-        Routes { releases, first_byte, replicas: speaks, shield, pins, sticky, mirror, trial }
+        let drain = service.edge.drain;
+        Routes { releases, first_byte, replicas: speaks, drain, shield, pins, sticky, mirror, trial }
     }
 
     fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
@@ -424,8 +428,8 @@ mod tests {
         });
         let releases = releases.collect();
         let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
-        let replicas = Protocol::Http1;
-        Routes { releases, first_byte, replicas, shield: None, pins, sticky: None, mirror: None, trial: None }
+        let (replicas, drain) = (Protocol::Http1, None);
+        Routes { releases, first_byte, replicas, drain, shield: None, pins, sticky: None, mirror: None, trial: None }
     }
 
     #[test]

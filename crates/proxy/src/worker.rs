@@ -70,6 +70,7 @@ pub(crate) struct Worker {
     /// Copies of requests that are under way.
     pub(crate) copies: Rc<Copies>,
     seats: Rc<Seats>,
+    stops_by: Cell<Option<Instant>>,
     refused: Cell<u64>,
 }
 
@@ -104,6 +105,7 @@ impl Worker {
             switchboard: RefCell::default(),
             copies: Rc::default(),
             seats: Rc::default(),
+            stops_by: Cell::default(),
             refused: Cell::new(0),
         }
     }
@@ -137,6 +139,7 @@ impl Worker {
                 Command::Report(at, reply) => drop(reply.send(worker.report(at))),
                 Command::Reveal(at, reply) => drop(reply.send(worker.switchboard.borrow_mut().trials.reveal(at))),
                 Command::Stop(deadline, done) => {
+                    worker.stops_by.set(Some(deadline));
                     end_all(std::mem::take(&mut acceptors).into_values().flatten()).await;
                     worker.seats.ask_to_end();
                     tokio::task::spawn_local(drain(worker.seats.clone(), deadline, done));
@@ -166,6 +169,11 @@ impl Worker {
     /// Tells whether another connection would be one too many.
     pub(crate) fn is_full(&self) -> bool {
         self.seats.are_full()
+    }
+
+    /// When everything must have ended, once the proxy stops.
+    pub(crate) fn stops_by(&self) -> Option<Instant> {
+        self.stops_by.get()
     }
 
     /// Tells whether connections are to end.
