@@ -25,6 +25,7 @@ use std::io;
 
 use axum::http::HeaderMap;
 use evenkeel_controller::Handle;
+use evenkeel_metrics::Observed;
 use tokio::net::{TcpListener, UnixListener};
 
 use server::Door;
@@ -42,6 +43,7 @@ const PRIVATE_MOST: usize = 256;
 /// A listener's.
 pub async fn serve(
     handle: Handle,
+    observed: Observed,
     socket: UnixListener,
     loopback: impl Future<Output = TcpListener>,
     token: Token,
@@ -51,11 +53,11 @@ pub async fn serve(
     let private = Door { most: PRIVATE_MOST, trusts: |_: &HeaderMap| true };
     let shown = token.clone();
     let public = Door { most: LOOPBACK_MOST, trusts: move |headers: &HeaderMap| shown.is_in(headers) };
-    let private = server::serve(socket, routes::private(handle.clone()), private, stopped.clone());
+    let private = server::serve(socket, routes::private(handle.clone(), observed.clone()), private, stopped.clone());
     let public = async {
         let loopback = loopback.await;
         let port = loopback.local_addr().map_or(0, |address| address.port());
-        server::serve(loopback, guard::guarded(routes::public(handle), token, port), public, stopped).await;
+        server::serve(loopback, guard::guarded(routes::public(handle, observed), token, port), public, stopped).await;
     };
     let ending = async {
         ended.await;

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse as Stream};
 use axum::routing::{MethodRouter, get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use evenkeel_controller::status::{Overview, ServiceStatus};
 use evenkeel_controller::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, Handle};
 use evenkeel_core::gate::Passage;
@@ -17,6 +17,7 @@ use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName, Timesta
 use evenkeel_core::record::Record;
 use evenkeel_core::service::{Service, Verb};
 use evenkeel_core::spec::Spec;
+use evenkeel_metrics::{Observed, TargetStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
@@ -56,6 +57,7 @@ fn everywhere() -> Vec<Route> {
         get_at("/metrics", get(metrics)),
         get_at("/api/v1/openapi.json", get(described)),
         get_at("/api/v1/services", get(services)),
+        get_at("/api/v1/targets", get(targets)),
         get_at("/api/v1/services/{service}", get(service)),
         post_at("/api/v1/services/{service}/deployments", post(deploy)),
         post_at("/api/v1/groups/{group}/deployments", post(deploy_group)),
@@ -94,13 +96,13 @@ pub fn list() -> Vec<(&'static str, &'static str)> {
 }
 
 /// The routes of the private socket.
-pub fn private(handle: Handle) -> Router {
-    router(everywhere().into_iter().chain([only_private()]), handle)
+pub fn private(handle: Handle, observed: Observed) -> Router {
+    router(everywhere().into_iter().chain([only_private()]), handle).layer(Extension(observed))
 }
 
 /// The routes on loopback.
-pub fn public(handle: Handle) -> Router {
-    router(everywhere(), handle)
+pub fn public(handle: Handle, observed: Observed) -> Router {
+    router(everywhere(), handle).layer(Extension(observed))
 }
 
 fn router(routes: impl IntoIterator<Item = Route>, handle: Handle) -> Router {
@@ -136,14 +138,19 @@ async fn health(State(handle): State<Handle>) -> Response {
     (status, Json(body)).into_response()
 }
 
-async fn metrics(State(handle): State<Handle>) -> Response {
-    let rows = evenkeel_metrics::builtin::rows(&handle.overview());
+async fn metrics(State(handle): State<Handle>, Extension(observed): Extension<Observed>) -> Response {
+    let mut rows = evenkeel_metrics::builtin::rows(&handle.overview());
+    rows.extend(observed.rows());
     ([(header::CONTENT_TYPE, evenkeel_metrics::text::CONTENT_TYPE)], evenkeel_metrics::text::text(&rows))
         .into_response()
 }
 
 async fn described() -> Response {
     ([(header::CONTENT_TYPE, "application/json")], crate::openapi::TEXT).into_response()
+}
+
+async fn targets(Extension(observed): Extension<Observed>) -> Json<Vec<TargetStatus>> {
+    Json(observed.targets())
 }
 
 async fn services(State(handle): State<Handle>) -> Json<Overview> {

@@ -13,8 +13,10 @@ use evenkeel_controller::clock::SystemClock;
 use evenkeel_controller::{Handle, Options, StartError};
 use evenkeel_core::ids::FencingToken;
 use evenkeel_core::ports::{Clock as _, PlatformError, Workloads};
+use evenkeel_metrics::{Observed, Observer};
 use evenkeel_platform::ProcessPlatform;
 use evenkeel_proxy::RemoteProxy;
+use evenkeel_sources::client as sources;
 use evenkeel_store::SqlStore;
 use evenkeel_wire::{agent, frame};
 use rustix::fs::FlockOperation;
@@ -307,9 +309,16 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stand
     let token = Token::of_file(&place.token())?;
     let socket = frame::listen(place.path(), CONTROL_SOCKET)?;
     socket.set_nonblocking(true)?;
+    let observed = Observed::default();
+    let shown = handle.clone();
+    let observer =
+        Observer::new(move || shown.figures(), SystemClock::new(), sources::Client::default(), observed.clone());
+    // Ends with this process: what it keeps is in memory alone.
+    tokio::spawn(observer.run());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(evenkeel_api::serve(
         handle.clone(),
+        observed,
         tokio::net::UnixListener::from_std(socket)?,
         loopback.when_free(handle, place.clone()),
         token,

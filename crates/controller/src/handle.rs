@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use evenkeel_core::evidence::BadTick;
 use evenkeel_core::gate::{Passage, files};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::run::addresses_of;
-use crate::status::{Overview, ServiceStatus, Shown, ShownService, Told};
+use crate::status::{Overview, RolloutStatus, ServiceStatus, Shown, ShownService, Told};
 
 /// A wish to deploy, before anything was kept of it.
 #[derive(Debug, Clone)]
@@ -64,6 +65,17 @@ pub enum AskError {
     /// The controller is ending.
     #[error("the controller is shutting down")]
     Ending,
+}
+
+/// What is shown of everything; a service of which nothing is new is the very same part as before.
+#[derive(Debug, Clone)]
+pub struct Figures {
+    /// What does not answer right now, in words.
+    pub troubles: Vec<String>,
+    /// The room that the store takes, in bytes; `None` before it was looked at.
+    pub store_bytes: Option<u64>,
+    /// The services, without their history, and their ended rollouts, the newest first.
+    pub services: Vec<(Arc<ServiceStatus>, Arc<[RolloutStatus]>)>,
 }
 
 /// Talks to a running controller; cheap to clone.
@@ -411,6 +423,14 @@ impl Handle {
     #[must_use]
     pub fn overview(&self) -> Overview {
         self.overview.borrow().whole()
+    }
+
+    /// What is shown of everything, in parts that are shared: for whoever looks often.
+    #[must_use]
+    pub fn figures(&self) -> Figures {
+        let shown = self.overview.borrow();
+        let services = shown.services.iter().map(|service| (service.status.clone(), service.history.clone()));
+        Figures { troubles: shown.troubles.clone(), store_bytes: shown.store_bytes, services: services.collect() }
     }
 
     /// One service, as of the last turn of the loop.

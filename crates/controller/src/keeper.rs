@@ -571,6 +571,7 @@ impl Keeper {
                 .map_or_else(|| service.name.environment().to_owned(), |spec| spec.environment.clone()),
             listen: service.spec.as_ref().and_then(|spec| spec.listen),
             preview: service.spec.as_ref().and_then(|spec| spec.preview),
+            scrape: service.spec.as_ref().and_then(|spec| spec.scrape.clone()),
             stable: service.stable,
             releases: releases.collect(),
             queued: service.next.as_ref().map(|next| next.id),

@@ -9,6 +9,7 @@ use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::release::Standing;
 use evenkeel_core::rollout::{Kind, Moment, Waiting};
+use evenkeel_core::spec::Scrape;
 use evenkeel_core::{Outcome, Phase, Rollout};
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,9 @@ pub struct ServiceStatus {
     pub listen: Option<SocketAddr>,
     /// Where previews are reached.
     pub preview: Option<SocketAddr>,
+    /// How its replicas are asked for metrics of their own; `None`: they are not.
+    #[serde(default)]
+    pub scrape: Option<Scrape>,
     /// The release that has the traffic outside a rollout.
     pub stable: Option<Revision>,
     /// The releases that run or have run, the newest first.

@@ -68,6 +68,26 @@ pub struct Spec {
     /// The group whose services are promoted and rolled back together; `None`: on its own.
     #[serde(default)]
     pub group: Option<Membership>,
+    /// How its replicas are asked for metrics of their own; `None`: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrape: Option<Scrape>,
+}
+
+/// How replicas are asked for metrics of their own, in Prometheus' text format or OpenMetrics.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrape {
+    /// Where, with its leading slash; default `/metrics`.
+    pub path: String,
+    /// At which port; `None`: at the replica's own.
+    pub port: Option<u16>,
+    /// How often; default 15 s.
+    pub interval: Duration,
+}
+
+impl Default for Scrape {
+    fn default() -> Self {
+        Self { path: "/metrics".into(), port: None, interval: Duration::from_secs(15) }
+    }
 }
 
 /// Whether the stable release answers what a new one fails before the first byte of an answer.
@@ -420,6 +440,7 @@ impl Spec {
             shield: Shield::default(),
             gates: Gates::default(),
             group: None,
+            scrape: None,
         }
     }
 }

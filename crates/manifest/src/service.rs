@@ -8,7 +8,7 @@ use std::time::Duration;
 use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
-use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, ProbeCheck, Probes, Shield, Spec, Stop, Strategy};
+use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy};
 
 use crate::command::{self, Command};
 use crate::edge::{ReadEdge, edge};
@@ -62,6 +62,7 @@ pub(crate) static SERVICE: Section = Section {
         "group",
         "stop",
         "logs",
+        "metrics",
     ],
     elsewhere: &[
         ("name", "write `service`"),
@@ -90,6 +91,8 @@ pub(crate) static SERVICE: Section = Section {
         ("checks", "write it below `gates`"),
         ("drain", "write it below `stop`"),
         ("grace", "write it below `stop`"),
+        ("annotations", "write what `prometheus.io/…` says as `metrics: { path: /metrics }`"),
+        ("prometheus", "write `metrics: { path: /metrics }`"),
         ("fallback", "write `shield: on`; it is the default"),
         ("terminationGracePeriodSeconds", "write `stop: { grace: 30s }`"),
         ("<<", "merge keys are not part of YAML 1.2: give a whole value an `&anchor` and use it as `*anchor`"),
@@ -98,6 +101,18 @@ pub(crate) static SERVICE: Section = Section {
 
 pub(crate) static STOP: Section = Section { what: "the mapping `stop`", keys: &["drain", "grace"], elsewhere: &[] };
 pub(crate) static LOGS: Section = Section { what: "the mapping `logs`", keys: &["maxSize"], elsewhere: &[] };
+pub(crate) static METRICS: Section = Section {
+    what: "the mapping `metrics`",
+    keys: &["path", "port", "interval"],
+    elsewhere: &[
+        ("prometheus.io/scrape", "leave it out: `metrics` says that they are read"),
+        ("prometheus.io/path", "write `path: /metrics`"),
+        ("prometheus.io/port", "leave it out where it is the replica's own port; else write `port: 9100`"),
+        ("scrape", "leave it out: `metrics` says that they are read"),
+        ("scrapeInterval", "write `interval: 15s`"),
+        ("scrape_interval", "write `interval: 15s`"),
+    ],
+};
 pub(crate) static SHIELD: Section = Section {
     what: "the mapping `shield`",
     keys: &["idempotent"],
@@ -318,6 +333,7 @@ fn read_limits(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("firstByteTimeout", &mut spec.first_byte_timeout, problems, duration(Duration::from_millis(1)..=HOUR));
     fields.set("shield", &mut spec.shield, problems, shield);
     spec.group = fields.read("group", problems, group);
+    spec.scrape = fields.read("metrics", problems, |value, problems| metrics(value, spec, problems));
 }
 
 fn group(value: &Value<'_>, problems: &mut Problems) -> Option<Membership> {
@@ -332,6 +348,25 @@ fn group(value: &Value<'_>, problems: &mut Problems) -> Option<Membership> {
         items.iter().map(|item| name(item, problems)).collect()
     });
     Some(Membership { group: group?, after: after.unwrap_or_default() })
+}
+
+fn metrics(value: &Value<'_>, spec: &Spec, problems: &mut Problems) -> Option<Scrape> {
+    let fields = Fields::open(value, &METRICS, problems)?;
+    let mut scrape = Scrape::default();
+    fields.set("path", &mut scrape.path, problems, url_path);
+    scrape.port = fields.read("port", problems, number(1..=65_535)).and_then(|port: u64| u16::try_from(port).ok());
+    fields.set("interval", &mut scrape.interval, problems, duration(SECOND..=HOUR));
+    // Two releases run at the same time in every other strategy.
+    let is_alone = matches!(spec.strategy, Strategy::Recreate { .. }) && spec.replicas == 1;
+    if let Some(at) = fields.key_at("port").filter(|_| !is_alone) {
+        let mistake =
+            Mistake::new(Code::Conflict, at, "every replica of every release would be asked at this one port");
+        problems.add(mistake.help(
+            "leave `port` out and serve metrics at `{{port}}`, the replica's own; a port of its own works with one replica \
+             and `strategy: { recreate: {} }`",
+        ));
+    }
+    Some(scrape)
 }
 
 fn shield(value: &Value<'_>, problems: &mut Problems) -> Option<Shield> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use evenkeel_core::choice::StickyBy;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::spec::{
-    Afterwards, Amount, CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Shield, Shift, SmokeCheck, Spec, Stop, Strategy,
+    Afterwards, Amount, CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Scrape, Shield, Shift, SmokeCheck, Spec, Stop,
+    Strategy,
 };
 use evenkeel_manifest::read;
 
@@ -44,7 +45,7 @@ fn three_lines_make_a_service_with_every_default() {
 #[test]
 fn each_key_replaces_its_default_and_nothing_else() {
     type Change = fn(&mut Spec);
-    let cases: [(&str, Change); 22] = [
+    let cases: [(&str, Change); 25] = [
         ("environment: staging", |spec| {
             spec.environment = "staging".into();
             spec.service = ServiceName::new("web@staging").unwrap();
@@ -71,6 +72,15 @@ fn each_key_replaces_its_default_and_nothing_else() {
             spec.shield = Shield::On { idempotent: vec!["/search".into(), "/v1/quote".into()] };
         }),
         ("stop: { grace: 0 }", |spec| spec.stop = Stop { grace: Duration::ZERO, ..Stop::default() }),
+        ("metrics: {}", |spec| spec.scrape = Some(Scrape::default())),
+        ("metrics: { path: /internal, interval: 5s }", |spec| {
+            let interval = Duration::from_secs(5);
+            spec.scrape = Some(Scrape { path: "/internal".into(), port: None, interval });
+        }),
+        ("strategy: { recreate: {} }\nmetrics: { port: 9100 }", |spec| {
+            spec.strategy = one(&format!("{BASE}strategy: {{ recreate: {{}} }}\n")).strategy;
+            spec.scrape = Some(Scrape { port: Some(9_100), ..Scrape::default() });
+        }),
         ("logs: { maxSize: 1MiB }", |spec| spec.log_bytes_max = 1 << 20),
     ];
     for (text, change) in cases {

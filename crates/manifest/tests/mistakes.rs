@@ -262,6 +262,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         "replicas: 3\nreplicas: 4",
         "stop: { drian: 5s }",
         "logs: {}",
+        "metrics: { port: 9100, prometheus.io/path: /m }",
         "probes: { readiness: { exec: { args: [x] } } }",
         "probes: { readiness: { exec: bin/check --fast } }",
         "probes: { readiness: { grpc: { port: http, servce: a } } }",
@@ -282,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -295,6 +296,11 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
     logs: {}
       5:7 spec::missing_key the mapping `logs` needs the key `maxSize`
         add `maxSize: 10MiB`
+    metrics: { port: 9100, prometheus.io/path: /m }
+      5:12 spec::conflict every replica of every release would be asked at this one port
+        leave `port` out and serve metrics at `{{port}}`, the replica's own; a port of its own works with one replica and `strategy: { recreate: {} }`
+      5:24 spec::unknown_key the mapping `metrics` has no key `prometheus.io/path`
+        write `path: /metrics`
     probes: { readiness: { exec: { args: [x] } } }
       5:30 spec::missing_key the mapping `exec` needs the key `command`
         add `command: [bin/check, --fast]`
@@ -333,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, gates, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key

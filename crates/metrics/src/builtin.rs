@@ -189,6 +189,7 @@ mod tests {
             environment: "production".into(),
             listen: None,
             preview: None,
+            scrape: None,
             stable: Some(Revision(3)),
             releases: vec![release],
             rollout: Some(promoted.clone()),

@@ -7,9 +7,16 @@
 //! - [`family`]: everything that is told, by name.
 //! - [`builtin`]: what is told of services and releases.
 //! - [`text`]: the exposition.
+//! - [`observer`]: writes everything down, every few seconds, and asks replicas for their own `/metrics`.
+//! - `scrape`: one look at a replica's own `/metrics`.
+//! - `usage`: what replicas and the machine use.
 
 pub mod builtin;
 pub mod family;
+pub mod observer;
+mod scrape;
 pub mod text;
+mod usage;
 
 pub use family::{Family, Row};
+pub use observer::{Observed, Observer, TargetStatus};

@@ -59,6 +59,8 @@ pub struct Ask {
     pub content_type: Option<&'static str>,
     /// What is sent.
     pub body: Bytes,
+    /// The longest answer that is read; default [`BODY_BYTES_MAX`].
+    pub bytes_max: usize,
     /// Whether it changes nothing, however often it is asked.
     pub is_repeatable: bool,
 }
@@ -67,7 +69,14 @@ impl Ask {
     /// A plain request for what is at a URL.
     #[must_use]
     pub fn get(url: Url) -> Self {
-        Self { url, method: Method::GET, content_type: None, body: Bytes::new(), is_repeatable: true }
+        Self {
+            url,
+            method: Method::GET,
+            content_type: None,
+            body: Bytes::new(),
+            bytes_max: BODY_BYTES_MAX,
+            is_repeatable: true,
+        }
     }
 }
 
@@ -95,8 +104,8 @@ pub enum Failure {
     #[error("{0}")]
     Broken(String),
     /// The answer is more than is read.
-    #[error("the answer is longer than {} MiB", BODY_BYTES_MAX >> 20)]
-    TooLong,
+    #[error("the answer is longer than {} MiB", .0 >> 20)]
+    TooLong(usize),
     /// The peer's certificate, or the file with those to trust.
     #[error("{0}")]
     Untrusted(String),
@@ -233,7 +242,7 @@ fn may_pass(ask: &Ask, answered: &Result<Got, Failure>) -> bool {
         // Nothing was sent.
         Err(Failure::Unreachable(_)) => true,
         Err(Failure::Broken(_)) => ask.is_repeatable,
-        Err(Failure::Late(_) | Failure::TooLong | Failure::Untrusted(_) | Failure::NoRequest(_)) => false,
+        Err(Failure::Late(_) | Failure::TooLong(_) | Failure::Untrusted(_) | Failure::NoRequest(_)) => false,
     }
 }
 
@@ -263,13 +272,13 @@ async fn once(ask: &Ask, url: &Url, way: &Way) -> Result<(Got, Option<String>), 
     let port = url.port_or_known_default().unwrap_or(80);
     let stream = connect(host, port).await?;
     match &way.tls {
-        None => exchange(request, stream).await,
+        None => exchange(request, stream, ask.bytes_max).await,
         Some(config) => {
             let name = host.to_owned().try_into();
             let name = name.map_err(|_| Failure::NoRequest(format!("`{host}` is no name for a certificate")))?;
             let connector = tokio_rustls::TlsConnector::from(config.clone());
             let secured = connector.connect(name, stream).await.map_err(|error| from_tls(&error))?;
-            exchange(request, secured).await
+            exchange(request, secured, ask.bytes_max).await
         }
     }
 }
@@ -318,6 +327,7 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, Failure> {
 async fn exchange(
     request: Request<Full<Bytes>>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    bytes_max: usize,
 ) -> Result<(Got, Option<String>), Failure> {
     let builder = http1::Builder::new().max_buf_size(BUFFER_BYTES).to_owned();
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
@@ -328,17 +338,17 @@ async fn exchange(
     let (head, incoming) = answer.into_parts();
     let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (location, content_type) = (text(header::LOCATION), text(header::CONTENT_TYPE).unwrap_or_default());
-    let body = read(incoming).await?;
+    let body = read(incoming, bytes_max).await?;
     Ok((Got { status: head.status, content_type, body }, location))
 }
 
-async fn read(incoming: Incoming) -> Result<Vec<u8>, Failure> {
+async fn read(incoming: Incoming, bytes_max: usize) -> Result<Vec<u8>, Failure> {
     let mut incoming = pin!(incoming);
     let mut body = Vec::new();
     while let Some(frame) = incoming.frame().await {
         let data = frame.map_err(|error| broken(&error))?.into_data().unwrap_or_default();
-        if body.len() + data.len() > BODY_BYTES_MAX {
-            return Err(Failure::TooLong);
+        if body.len() + data.len() > bytes_max {
+            return Err(Failure::TooLong(bytes_max));
         }
         body.extend_from_slice(&data);
     }

@@ -14,7 +14,7 @@ use evenkeel_promql as promql;
 use evenkeel_series::Store;
 use http::Method;
 
-use crate::client::{Ask, Client, Failure, Got};
+use crate::client::{Ask, BODY_BYTES_MAX, Client, Failure, Got};
 use crate::file::{self, Field, NoField};
 use crate::json::Path;
 use crate::prometheus::{self, NoAnswer, Question};
@@ -127,6 +127,7 @@ impl<C: Commands> Sources<C> {
             method: Method::try_from(method).map_err(|_| failed(format!("`{method}` is no method")))?,
             content_type: body.map(|_| "application/json"),
             body: body.unwrap_or_default().to_owned().into(),
+            bytes_max: BODY_BYTES_MAX,
             is_repeatable: matches!(method, "GET" | "HEAD" | "PUT"),
         };
         self.client.ask(&ask, access, limit).await.map_err(from_failure)
@@ -212,7 +213,7 @@ fn from_failure(failure: Failure) -> SourceError {
         Failure::Late(within) => SourceError::TimedOut { within },
         other @ (Failure::Unreachable(_)
         | Failure::Broken(_)
-        | Failure::TooLong
+        | Failure::TooLong(_)
         | Failure::Untrusted(_)
         | Failure::NoRequest(_)) => failed(other.to_string()),
     }

@@ -88,8 +88,7 @@ pub async fn ask(
     url.set_fragment(None);
     let form = form(question, limit);
     // A query may be longer than a URL may be; a query changes nothing, whatever the method says.
-    let mut ask =
-        Ask { url, method: Method::POST, content_type: Some(FORM), body: form.clone().into(), is_repeatable: true };
+    let mut ask = Ask { method: Method::POST, content_type: Some(FORM), body: form.clone().into(), ..Ask::get(url) };
     let mut got = client.ask(&ask, access, limit).await?;
     if matches!(got.status, StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED) {
         let query = [question.address.query().unwrap_or_default(), &form].join("&");

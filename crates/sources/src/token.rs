@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
-use crate::client::{Ask, Client, Failure, Way, sensitive, tls_for};
+use crate::client::{Ask, BODY_BYTES_MAX, Client, Failure, Way, sensitive, tls_for};
 use crate::secret::basic;
 use crate::text::printable;
 
@@ -90,6 +90,7 @@ impl Tokens {
             method: Method::POST,
             content_type: Some("application/x-www-form-urlencoded"),
             body: form(scopes).into(),
+            bytes_max: BODY_BYTES_MAX,
             is_repeatable: true,
         };
         let got = client.repeated(&ask, &way).await?;

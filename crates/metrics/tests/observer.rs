@@ -1,0 +1,197 @@
+//! Replicas that are well, that hang, that lie and that send without end, observed side by side.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use evenkeel_analysis::{Answers, Counts, Method, Outcome};
+use evenkeel_controller::clock::SystemClock;
+use evenkeel_controller::handle::Figures;
+use evenkeel_controller::status::{ReleaseStatus, ReplicaStatus, ServiceStatus};
+use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
+use evenkeel_core::release::Standing;
+use evenkeel_core::spec::Scrape;
+use evenkeel_metrics::{Observed, Observer};
+use evenkeel_series::{Matcher, Select, is_stale};
+use evenkeel_sources::client::Client;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A replica that does with each connection what it is told to.
+fn replica(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = Arc::new(serve);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(stream.unwrap()));
+        }
+    });
+    port
+}
+
+fn say(mut stream: TcpStream, text: &str) {
+    let mut head = [0; 4 << 10];
+    let _ = stream.read(&mut head);
+    let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
+}
+
+fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
+    let replicas = ports.iter().enumerate().map(|(n, port)| ReplicaStatus {
+        name: format!("{name}-r1-{n}"),
+        port: *port,
+        pid: std::process::id(),
+        state: "ready".into(),
+        detail: String::new(),
+    });
+    let release = ReleaseStatus {
+        revision: Revision(1),
+        version: "v1".into(),
+        standing: Standing::Good,
+        created: Timestamp(0),
+        artefact: None,
+        weight: BasisPoints::ALL,
+        wanted: 1,
+        ready: 1,
+        restarts: 0,
+        crash_looping: false,
+        replicas: replicas.collect(),
+        recent: Counts::default(),
+        total: Counts::default(),
+        answers,
+        shielded: 0,
+        pinned: Counts::default(),
+        mirrored: Counts::default(),
+        mirror_dropped: 0,
+    };
+    Arc::new(ServiceStatus {
+        service: ServiceName::new(name).unwrap(),
+        environment: "production".into(),
+        listen: None,
+        preview: None,
+        scrape: Some(Scrape { interval: Duration::from_secs(1), ..Scrape::default() }),
+        stable: Some(Revision(1)),
+        releases: vec![release],
+        rollout: None,
+        queued: None,
+        gated: None,
+        history: Vec::new(),
+    })
+}
+
+/// An observer of what `shown` holds.
+fn observe(shown: &Arc<Mutex<Vec<Arc<ServiceStatus>>>>) -> Observed {
+    let (observed, shown) = (Observed::default(), shown.clone());
+    let look = move || {
+        let services = shown.lock().unwrap().iter().map(|service| (service.clone(), Arc::from([]))).collect();
+        Figures { troubles: Vec::new(), store_bytes: None, services }
+    };
+    let observer = Observer::new(look, SystemClock::new(), Client::default(), observed.clone());
+    tokio::spawn(observer.run());
+    observed
+}
+
+/// The series of a name and a service, each with its samples; `end` where it has ended.
+fn kept(observed: &Observed, name: &str, service: &str) -> Vec<(String, Vec<String>)> {
+    let matchers = [Matcher::equal("__name__", name), Matcher::equal("service", service)];
+    let store = observed.series();
+    let found = store.read().unwrap().select(&matchers, 0, i64::MAX, 100_000).unwrap();
+    let shown = |value: f64| if is_stale(value) { "end".to_owned() } else { value.to_string() };
+    found.iter().map(|s| (s.labels.to_string(), s.samples.iter().map(|s| shown(s.value)).collect())).collect()
+}
+
+async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_is_well_is_read_beside_those_that_are_not() {
+    let hits = Arc::new(AtomicU64::new(0));
+    let counts = hits.clone();
+    let well = replica(move |stream| {
+        let n = counts.fetch_add(1, Ordering::SeqCst);
+        say(stream, &format!("# TYPE cache_hits_total counter\ncache_hits_total{{cache=\"a\"}} {n}\n"));
+    });
+    let hangs = replica(std::mem::forget);
+    let lies = replica(|stream| say(stream, "cache_hits_total oh yes\n"));
+    let endless = replica(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        while stream.write_all(&[b'#'; 64 << 10]).is_ok() {}
+    });
+    let ill: Vec<u16> = std::iter::repeat_n([hangs, lies, endless], 20).flatten().collect();
+    let shown = Arc::new(Mutex::new(vec![
+        service("ill", &ill, Answers::default()),
+        service("web", &[well], Answers::default()),
+    ]));
+    let observed = observe(&shown);
+    // What hangs takes a second each time, a third of sixty replicas, again and again.
+    let series = wait_for("five looks at the replica that is well", || {
+        let series = kept(&observed, "cache_hits_total", "web");
+        series.first().filter(|(_, samples)| samples.len() >= 5).cloned()
+    });
+    let began = Instant::now();
+    let (labels, samples) = series.await;
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    let instance = format!("127.0.0.1:{well}");
+    let whose = format!(
+        "cache_hits_total{{cache=\"a\",deployment=\"web\",environment=\"production\",instance=\"{instance}\",job=\"web\",\
+         release=\"r1\",replica=\"web-r1-0\",role=\"stable\",service=\"web\",version=\"v1\"}}"
+    );
+    assert_eq!((labels, &samples[..5]), (whose, &["0", "1", "2", "3", "4"].map(String::from)[..]));
+    assert_eq!(kept(&observed, "cache_hits_total", "ill"), []);
+    let details = wait_for("every kind of failure", || {
+        let targets = observed.targets();
+        let mut details: Vec<String> = targets.iter().map(|target| target.detail.clone()).collect();
+        details.sort();
+        details.dedup();
+        (details.len() == 4 && targets.iter().all(|target| target.up.is_some())).then_some(details)
+    });
+    assert_eq!(
+        details.await,
+        [
+            "",
+            "no complete answer within 1 s",
+            "the answer is longer than 2 MiB",
+            "what it tells is not understood: line 1: `cache_hits_total` has the value `oh`, which is no number",
+        ]
+    );
+    let up = kept(&observed, "up", "ill");
+    assert!(up.iter().all(|(_, samples)| samples.iter().all(|up| up == "0")), "{up:?}");
+}
+
+#[tokio::test]
+async fn series_end_with_their_replica_and_with_their_service() {
+    let well = replica(|stream| say(stream, "temperature 20.5\n"));
+    let mut answers = Answers::default();
+    answers.record(Method::Get, Outcome::Answered(200));
+    let shown = Arc::new(Mutex::new(vec![service("web", &[well], answers.clone())]));
+    let observed = observe(&shown);
+    let last = |name: &str| {
+        let series = kept(&observed, name, "web");
+        series.first().and_then(|(_, samples)| samples.last().cloned())
+    };
+    wait_for("a first look", || last("temperature")).await;
+    assert_eq!(wait_for("requests", || last("http_requests_total")).await, "1");
+    let cpu: f64 = wait_for("processor time", || last("replica_cpu_seconds_total")).await.parse().unwrap();
+    let memory: f64 = last("replica_memory_bytes").unwrap().parse().unwrap();
+    assert!(cpu < 1e6 && memory > 1e6, "{cpu} {memory}");
+    assert!(observed.rows().iter().any(|row| row.family.name() == "node_memory_MemTotal_bytes"));
+    shown.lock().unwrap()[0] = service("web", &[], answers);
+    wait_for("the end of a replica's series", || last("temperature").filter(|last| last == "end")).await;
+    assert_eq!(observed.targets(), []);
+    assert_eq!(last("http_requests_total").unwrap(), "1");
+    shown.lock().unwrap().clear();
+    wait_for("the end of a service's series", || last("http_requests_total").filter(|last| last == "end")).await;
+}
