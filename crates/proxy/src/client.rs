@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, trace};
 
+use crate::announce::{self, Announced};
 use crate::body::AnswerBody;
 use crate::forward::{Choice, Exchange};
 use crate::gate;
@@ -88,14 +89,23 @@ async fn arrive(
     worker: Rc<Worker>,
     slot: Rc<Slot>,
     approach: Rc<Approach>,
-    tcp: TcpStream,
+    mut tcp: TcpStream,
     peer: SocketAddr,
     seat: Seat,
 ) {
+    let mut from = peer.ip();
+    if approach.announced && approach.is_front(from.to_canonical()) {
+        match tokio::time::timeout(HEAD_TIME, announce::read(&mut tcp)).await {
+            Ok(Ok(Announced::Client(client))) => from = client,
+            Ok(Ok(Announced::Itself)) => {}
+            Ok(Err(error)) => return debug!(%error, %peer, "a front does not say whom it speaks for"),
+            Err(_) => return debug!(%peer, "a front takes too long to say whom it speaks for"),
+        }
+    }
     let Some(cipher) = approach.cipher.clone() else {
-        return talk(worker, slot, Sender::new(peer.ip(), false, approach), tcp, seat).await;
+        return talk(worker, slot, Sender::new(from, false, approach), tcp, seat).await;
     };
-    let sender = Sender::new(peer.ip(), true, approach);
+    let sender = Sender::new(from, true, approach);
     match tokio::time::timeout(HEAD_TIME, TlsAcceptor::from(cipher).accept(tcp)).await {
         Ok(Ok(tls)) if tls.get_ref().1.alpn_protocol() == Some(b"h2") => {
             let socket = streams::unwatched(&worker, tls);

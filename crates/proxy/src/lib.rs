@@ -14,7 +14,7 @@
 //! - `mirror`: copies that are answered for nobody
 //! - `streams`, `rewound`: a client's connection that speaks HTTP/2
 //! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
-//! - `certificates`, `doors`: encrypted addresses
+//! - `announce`, `certificates`, `doors`: what comes before the first request: a front's word, and encryption
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
 //! - `outgoing`, `forward`, `headers`, `body`, `leftover`, `tunnel`, `messages`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
@@ -22,6 +22,7 @@
 
 mod accept;
 mod alive;
+mod announce;
 mod body;
 pub mod certificates;
 mod chunks;

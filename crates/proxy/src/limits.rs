@@ -83,6 +83,9 @@ pub(crate) const WORKER_TIME: Duration = Duration::from_secs(5);
 /// How long an answer to a new table waits for the disk; below the 2 s that a controller waits.
 pub(crate) const DISK_TIME: Duration = Duration::from_secs(1);
 
+/// Longest header of the PROXY protocol: addresses and a kilobyte of what fronts add, many times over.
+pub(crate) const ANNOUNCEMENT_BYTES_MAX: usize = 4 << 10;
+
 /// How long before the end of its time a tunnel is closed with a word on both sides.
 pub(crate) const TUNNEL_WORD_TIME: Duration = Duration::from_secs(2);
 
