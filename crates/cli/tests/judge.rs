@@ -146,3 +146,18 @@ fn all_mistakes_of_a_table_are_told_at_once() {
         assert_eq!((ran.code, ran.err.contains(said)), (Some(2), true), "{}", ran.err);
     }
 }
+
+/// The documentation shows what the program does.
+#[test]
+fn the_documentation_shows_what_comes_out() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = folder();
+    let svg = folder.path().join("evidence.svg");
+    let ran = judge(&root, &["examples/judge/checkout.csv", "--svg", svg.to_str().unwrap()], "");
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    assert!(read("docs/evidence.md").contains(ran.out.trim_end()), "{}", ran.out);
+    assert!(read("docs/evidence.svg") == std::fs::read_to_string(svg).unwrap(), "draw docs/evidence.svg anew");
+    let lines = "{\"test\":\"two_arm\",\"hist_bad\":6,\"hist_n\":6000}\n{\"groups\":[[0.1,3,3,27,0]],\"dt\":0.1}\n";
+    let ran = judge(&root, &[], lines);
+    assert!(read("docs/statistics.md").contains(ran.out.trim_end()), "{}", ran.out);
+}

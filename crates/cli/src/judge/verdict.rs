@@ -4,8 +4,8 @@ use std::path::Path;
 
 use evenkeel_analysis::evidence::latency::BUCKETS;
 use evenkeel_analysis::evidence::{
-    Compared, Decision, Design, Engine, MetricState, Name, Question, Seen, Settings, Shown, ShownLatency, Split, State,
-    one_in,
+    Compared, Decision, Design, Engine, History, MetricState, Name, Question, Seen, Settings, Shown, ShownLatency,
+    Split, State, one_in,
 };
 use evenkeel_report::evidence::{Line, Moment as Drawn, svg};
 use serde_json::json;
@@ -18,6 +18,8 @@ use crate::paint::Paint;
 
 /// An observed split is right as far as rates are alike within a row; longer rows deserve a word.
 const ROW_S_MAX: f64 = 10.0;
+/// So much of what stable showed before counts.
+const HISTORY_S: f64 = 600.0;
 /// Slots in a second.
 const SLOTS: f64 = 10.0;
 
@@ -61,12 +63,14 @@ fn share(option: &str, text: &str) -> Result<f64, Failure> {
 }
 
 impl Judged {
-    fn of(table: Table, alpha: f64, weight: Option<f64>) -> Self {
+    fn of(mut table: Table, alpha: f64, weight: Option<f64>) -> Self {
         let latency = !table.limits_s.is_empty();
+        let history = before(&mut table);
         let design = Design {
             settings: Settings { alpha, alpha_pause: (10.0 * alpha).min(0.5), ..Settings::default() },
             compared: Compared { errors: true, late: false, latency },
             next_shares: vec![1.0],
+            history,
             ..Design::default()
         };
         let mut gaps: Vec<f64> = table.moments.windows(2).map(|pair| pair[1].at_s - pair[0].at_s).collect();
@@ -124,7 +128,7 @@ impl Judged {
         match self.engine.decision() {
             Decision::Rollback => {
                 let sentence = format!(
-                    "harmful: {what}; evidence this strong would come up in fewer than 1 of {} harmless rollouts (limit 1 of {limit:.0}), {} after the first row",
+                    "harmful: {what}; evidence this strong would come up in fewer than 1 of {} harmless rollouts (limit 1 of {limit:.0}), {} after its first request",
                     strength(state.ln_e),
                     self.decided_s.map_or_else(String::new, seconds),
                 );
@@ -211,6 +215,21 @@ impl Judged {
             say(paint.dim("note: the split is surely not as --weight says; the observed one was used"));
         }
     }
+}
+
+/// Takes off what stable showed before the candidate had its first request; of that the last ten minutes count.
+fn before(table: &mut Table) -> History {
+    let first = table.moments.iter().position(|moment| moment.candidate.seen.requests > 0);
+    let rest = table.moments.split_off(first.unwrap_or(0));
+    let early = std::mem::replace(&mut table.moments, rest);
+    let began_s = table.moments.first().map_or(0.0, |moment| moment.at_s);
+    let mut history = History { latency: vec![0; table.limits_s.len()], ..History::default() };
+    for moment in early.iter().filter(|moment| moment.at_s >= began_s - HISTORY_S) {
+        history.errors.add(moment.stable.seen);
+        history.latency.iter_mut().zip(&moment.stable.latencies).for_each(|(sum, count)| *sum += count);
+    }
+    table.moments.iter_mut().for_each(|moment| moment.at_s -= began_s);
+    history
 }
 
 fn seconds(at_s: f64) -> String {
