@@ -1,0 +1,74 @@
+//! What evenkeel knows beside what it counts: replicas' own metrics, and what they use, with real replicas.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
+
+mod common;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use common::{PATIENCE, World, ask};
+use serde_json::Value;
+
+/// The example, on an address of its own and without a wait.
+fn example(world: &World) {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/metrics");
+    fs::copy(example.join("app.py"), world.folder().join("app.py")).unwrap();
+    let text = fs::read_to_string(example.join("evenkeel.yaml")).unwrap();
+    assert!(text.contains("127.0.0.1:8080") && text.contains("interval: 5s"), "{text}");
+    let text = text.replace("127.0.0.1:8080", &world.listen.to_string()).replace("interval: 5s", "interval: 1s");
+    fs::write(world.folder().join("evenkeel.yaml"), text).unwrap();
+}
+
+/// What the controller answers on its private socket.
+fn get(world: &World, path: &str) -> String {
+    let mut stream = UnixStream::connect(world.state().join("control.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: evenkeel\r\nconnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+    body.to_owned()
+}
+
+/// The values of the series at `/metrics` whose line begins so.
+fn values(metrics: &str, begin: &str) -> Vec<f64> {
+    let lines = metrics.lines().filter(|line| line.starts_with(begin));
+    lines.map(|line| line.rsplit_once(' ').unwrap().1.parse().unwrap()).collect()
+}
+
+#[test]
+fn replicas_tell_of_themselves_and_of_what_they_use() {
+    let world = World::new();
+    example(&world);
+    world.up();
+    world.expect(0, &["deploy", "--version", "v1"]);
+    for _ in 0..10 {
+        assert_eq!(ask(world.listen, "catalog", &[]).status, 200);
+    }
+    let mut targets: Vec<Value> = Vec::new();
+    world.wait_for("both replicas to tell of themselves", || {
+        targets = serde_json::from_str(&get(&world, "/api/v1/targets")).unwrap();
+        targets.len() == 2 && targets.iter().all(|target| target["up"] == true)
+    });
+    for target in &targets {
+        assert_eq!((&target["series"], &target["detail"]), (&Value::from(3), &Value::from("")), "{target}");
+    }
+    let mut metrics = String::new();
+    world.wait_for("what both replicas use", || {
+        metrics = get(&world, "/metrics");
+        values(&metrics, "replica_memory_bytes{service=\"catalog\"").len() == 2
+    });
+    let memory = values(&metrics, "replica_memory_bytes{service=\"catalog\"");
+    assert!(memory.iter().all(|bytes| (1e6..1e9).contains(bytes)), "{memory:?}");
+    let cpu = values(&metrics, "replica_cpu_seconds_total{service=\"catalog\"");
+    assert!(cpu.len() == 2 && cpu.iter().all(|seconds| (0.01..60.0).contains(seconds)), "{cpu:?}");
+    let release = "service=\"catalog\",environment=\"production\",release=\"r1\",version=\"v1\",role=\"stable\"";
+    let requests = format!("http_requests_total{{{release},deployment=\"catalog\",status=\"200\",method=\"GET\"}}");
+    world.wait_for("ten requests", || values(&get(&world, "/metrics"), &requests) == [10.0]);
+    assert_eq!(values(&metrics, "node_memory_MemTotal_bytes").len(), 1);
+    world.down();
+}
