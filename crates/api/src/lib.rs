@@ -7,11 +7,13 @@
 //! - `server`: connections, and how many there may be.
 //! - [`routes`]: what can be asked, and how it is answered.
 //! - [`openapi`]: the same, described for programs.
+//! - `alertmanager`: what Alertmanager posts.
 //! - `extract`: what is read from a request, with problems instead of plain text when it cannot be.
 //! - [`problem`]: errors as `application/problem+json` with a stable code.
 //! - [`guard`]: token, Host and Origin.
 //! - [`token`]: the token's file.
 
+mod alertmanager;
 mod extract;
 pub mod guard;
 pub mod openapi;

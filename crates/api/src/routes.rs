@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse as Stream};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
-use evenkeel_controller::status::{Overview, ServiceStatus};
+use evenkeel_controller::status::{AlertStatus, Overview, ServiceStatus};
 use evenkeel_controller::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, Handle};
 use evenkeel_core::gate::Passage;
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName, Timestamp};
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::alertmanager::{self, Message};
 use crate::extract::{Body, Name, NameAndRollout, Params};
 use crate::problem::{Code, Problem};
 
@@ -80,6 +83,10 @@ fn everywhere() -> Vec<Route> {
         get_at("/api/v1/services/{service}/events", get(recorded)),
         get_at("/api/v1/services/{service}/beginning", get(beginning)),
         get_at("/api/v1/services/{service}/rollouts/{rollout}/records", get(records)),
+        get_at("/api/v1/alerts", get(heard)),
+        get_at("/history", get(heard)),
+        post_at("/api/v1/alerts/alertmanager", post(alerted)),
+        post_at("/trigger", post(alerted)),
         get_at("/api/v1/events", get(events)),
     ]
 }
@@ -440,6 +447,45 @@ async fn records(
     known(&handle, &service)?;
     let limit = query.limit.unwrap_or(EVENTS_MAX).min(EVENTS_MAX);
     Ok(Json(handle.records(service, rollout, query.from.unwrap_or(0), limit).await?))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlertQuery {
+    /// The service of alerts that name none.
+    service: Option<String>,
+}
+
+/// What became of the alerts of a post.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Alerted {
+    /// Each of them, also those that were known.
+    pub alerts: Vec<AlertStatus>,
+    /// Alerts that Alertmanager has left out of the post.
+    pub truncated: u64,
+}
+
+/// Whatever its content type says: a sender that brings the token is believed to send JSON.
+async fn alerted(
+    State(handle): State<Handle>,
+    Params(query): Params<AlertQuery>,
+    body: Result<Bytes, BytesRejection>,
+) -> Answer<Json<Alerted>> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::TooLarge, "the body has more than 2 MiB")
+            .help("have Alertmanager send fewer alerts at once: `max_alerts` in its webhook_configs"),
+        _ => Problem::new(Code::BadBody, rejection.body_text()),
+    })?;
+    // One that is yet to be deployed is no mistake: whatever is told of it is remembered.
+    let otherwise = query.service.map(ServiceName::new).transpose();
+    let otherwise = otherwise.map_err(|bad| Problem::new(Code::BadQuery, bad.to_string()))?;
+    let Message { alerts, truncated } = alertmanager::read(&body)?;
+    let alerts = handle.alerts(alerts, otherwise).await?;
+    Ok(Json(Alerted { alerts, truncated }))
+}
+
+async fn heard(State(handle): State<Handle>) -> Answer<Json<Vec<AlertStatus>>> {
+    Ok(Json(handle.heard().await?))
 }
 
 async fn events(State(handle): State<Handle>) -> impl IntoResponse {

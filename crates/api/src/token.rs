@@ -7,6 +7,8 @@ use std::path::Path;
 
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use subtle::ConstantTimeEq;
 
 /// The secret that the HTTP API wants as bearer; never printed.
@@ -44,6 +46,16 @@ impl Token {
     #[must_use]
     pub fn matches(&self, offered: &str) -> bool {
         self.0.as_bytes().ct_eq(offered.as_bytes()).into()
+    }
+
+    /// Tells whether a request brings the token as the password of basic authentication, whatever the user's name.
+    #[must_use]
+    pub fn is_password_in(&self, headers: &HeaderMap) -> bool {
+        let basic = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let encoded = basic.and_then(|value| value.strip_prefix("Basic "));
+        let decoded = encoded.and_then(|encoded| STANDARD.decode(encoded.trim()).ok());
+        let credentials = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
+        credentials.as_deref().and_then(|text| text.split_once(':')).is_some_and(|(_, password)| self.matches(password))
     }
 
     /// Tells whether a request brings the token.

@@ -8,6 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::routing::any;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use evenkeel_api::guard::guarded;
 use evenkeel_api::problem::Problem;
 use evenkeel_api::{Token, routes};
@@ -61,6 +63,48 @@ async fn the_token_opens_and_anything_like_it_does_not() {
     for text in ["Bearer", "Bearer ", "TOKEN", "Basic TOKEN", "Bearer TOKENx", "Bearer xTOKEN", "Bearer token"] {
         assert_eq!(refused("/api", &bearer(text)).await, (401, "token_wanted".into()), "{text}");
     }
+}
+
+#[tokio::test]
+async fn what_alerting_systems_use_takes_the_token_in_other_ways_too() {
+    let basic = |token: &str| format!("Basic {}", STANDARD.encode(format!("alertmanager:{token}")));
+    for path in ["/trigger", "/history", "/api/v1/alerts", "/api/v1/alerts/alertmanager"] {
+        let (routes, token) = guarded_routes();
+        let asked = async |query: &str, headers: &[(&str, String)]| {
+            let mut request = Request::get(format!("{path}{query}")).header("host", "rollback.internal:8080");
+            for (name, value) in headers {
+                request = request.header(*name, value);
+            }
+            routes.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+        };
+        for good in [format!("Bearer {token}"), basic(&token)] {
+            assert_eq!(asked("", &[("authorization", good)]).await, StatusCode::OK, "{path}");
+        }
+        assert_eq!(asked(&format!("?service=web&token={token}"), &[]).await, StatusCode::OK, "{path}");
+        for bad in [basic("wrong"), format!("Basic {token}"), basic(&format!("{token}x"))] {
+            assert_ne!(asked("", &[("authorization", bad)]).await, StatusCode::OK, "{path}");
+        }
+        assert_ne!(asked("?token=wrong", &[]).await, StatusCode::OK, "{path}");
+        // A page that was led here has no token, and one that has it is still a page.
+        let page = [("authorization", format!("Bearer {token}")), ("origin", "https://evil.example".to_owned())];
+        assert_eq!(asked("", &page).await, StatusCode::FORBIDDEN, "{path}");
+    }
+    let (routes, token) = guarded_routes();
+    let elsewhere = Request::get(format!("/api/v1/services?token={token}")).header("host", US.1);
+    let elsewhere = routes.oneshot(elsewhere.body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(elsewhere.status(), StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn nobody_behind_the_guard_sees_a_token_of_the_url() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = Token::of_file(&folder.path().join("token")).unwrap();
+    let text = std::fs::read_to_string(folder.path().join("token")).unwrap();
+    let routes = guarded(Router::new().fallback(any(async |uri: axum::http::Uri| uri.to_string())), token, PORT);
+    let request = Request::get(format!("/trigger?a=b%20c&token={text}&service=web")).header("host", US.1);
+    let answer = routes.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let seen = answer.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(String::from_utf8(seen.to_vec()).unwrap(), "/trigger?a=b+c&service=web");
 }
 
 #[tokio::test]

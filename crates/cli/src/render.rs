@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Verdict};
-use evenkeel_controller::status::{GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus, StepStatus};
+use evenkeel_controller::status::{AlertStatus, GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus, StepStatus};
 use evenkeel_core::Outcome;
 use evenkeel_core::gate::GateStatus;
 use evenkeel_core::ids::{BasisPoints, Timestamp};
@@ -46,7 +46,18 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
     if let Some(gated) = &service.gated {
         lines.extend(gated_lines(gated, paint));
     }
+    lines.extend(service.alerts.iter().map(|alert| alert_line(alert, now, paint)));
     lines
+}
+
+/// One alert that fires, and what became of it.
+#[must_use]
+pub(crate) fn alert_line(alert: &AlertStatus, now: Timestamp, paint: Paint) -> String {
+    let AlertStatus { alert: name, detail, summary, at, .. } = alert;
+    let name = if alert.calls_people { paint.bad(name) } else { paint.warn(name) };
+    let said = if summary.is_empty() { String::new() } else { format!(" ({summary})") };
+    let people = if alert.calls_people { "; people should look" } else { "" };
+    format!("alert {name}{said}, told {} ago: {detail}{people}", span(now.since(*at)))
 }
 
 fn is_shown(service: &ServiceStatus, release: &ReleaseStatus) -> bool {

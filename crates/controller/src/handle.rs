@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use evenkeel_core::alert::Alert;
 use evenkeel_core::evidence::BadTick;
 use evenkeel_core::gate::{Passage, files};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::run::addresses_of;
-use crate::status::{Overview, RolloutStatus, ServiceStatus, Shown, ShownService, Told};
+use crate::status::{AlertStatus, Overview, RolloutStatus, ServiceStatus, Shown, ShownService, Told};
 
 /// A wish to deploy, before anything was kept of it.
 #[derive(Debug, Clone)]
@@ -141,6 +142,16 @@ pub(crate) enum Request {
         generation: Option<Generation>,
         by: String,
         reply: Reply<()>,
+    },
+    Alerts {
+        alerts: Vec<Alert>,
+        /// The service of those that name none.
+        otherwise: Option<ServiceName>,
+        reply: Reply<Vec<AlertStatus>>,
+    },
+    /// Every alert that is remembered, the newest first.
+    Heard {
+        reply: Reply<Vec<AlertStatus>>,
     },
     Log {
         service: ServiceName,
@@ -351,6 +362,27 @@ impl Handle {
         by: String,
     ) -> Result<(), AskError> {
         self.ask(|reply| Request::Weigh { service, shares, generation, by, reply }).await
+    }
+
+    /// Tells of alerts, those of one service at once; answers what became of each, also of those that were known, once
+    /// that is durable. `otherwise` is the service of those that name none.
+    ///
+    /// # Errors
+    /// The store's: some may have been taken note of. Telling all of them again does no harm.
+    pub async fn alerts(
+        &self,
+        alerts: Vec<Alert>,
+        otherwise: Option<ServiceName>,
+    ) -> Result<Vec<AlertStatus>, AskError> {
+        self.ask(|reply| Request::Alerts { alerts, otherwise, reply }).await
+    }
+
+    /// Every alert that is remembered, the newest first.
+    ///
+    /// # Errors
+    /// [`AskError::Ending`].
+    pub async fn heard(&self) -> Result<Vec<AlertStatus>, AskError> {
+        self.ask(|reply| Request::Heard { reply }).await
     }
 
     /// The last lines that the newest replica of a release wrote; of the candidate, or else the stable one, without a

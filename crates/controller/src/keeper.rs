@@ -22,10 +22,14 @@ use crate::gates::Gatekeeper;
 use crate::hearing::Hearing;
 use crate::meter::Meter;
 use crate::recorder::Recorder;
-use crate::status::{GatedStatus, ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, ShownService, Told};
+use crate::status::{
+    AlertStatus, GatedStatus, ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus, ShownService, Told,
+};
 
 /// A snapshot is stored after this many events.
 const SNAPSHOT_EVERY: u64 = 50;
+/// Alerts of a service that its status shows.
+const ALERTS_SHOWN: usize = 10;
 /// Events read at once of a log that holds more than was known.
 const MISSED_AT_ONCE: u32 = 100;
 
@@ -563,6 +567,7 @@ impl Keeper {
             }
         });
         let rollout = service.rollout.as_ref();
+        let firing = service.alerts.iter().rev().filter(|heard| heard.fires());
         ServiceStatus {
             service: service.name.clone(),
             environment: service
@@ -578,6 +583,7 @@ impl Keeper {
             gated: service.gated.as_ref().map(|gated| GatedStatus::of(gated, version(gated.revision), now)),
             rollout: rollout.map(|r| RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))),
             history: Vec::new(),
+            alerts: firing.take(ALERTS_SHOWN).map(|heard| AlertStatus::of(heard, Some(&service.name))).collect(),
         }
     }
 }

@@ -10,6 +10,7 @@
 //! - `meter`: turns the proxy's counters into ticks, which the core's evidence is made of.
 //! - `hearing`: what was heard of rollouts on trial, and what of it the store has.
 //! - `recorder`: writes down what decisions rest on, until the store has it.
+//! - `inbox`: alerts that belong to no service.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - `patience`: a store whose answers are not waited for without end.
 //! - `split`: the split as people write it.
@@ -21,6 +22,7 @@ mod gates;
 pub mod handle;
 mod hands;
 mod hearing;
+mod inbox;
 mod keeper;
 mod meter;
 mod patience;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use evenkeel_core::ids::{FencingToken, RolloutId, ServiceName, Timestamp};
-use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
+use evenkeel_core::ports::{Append, Note, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::{Event, Service};
 use tokio::time::Instant;
 
@@ -130,5 +130,17 @@ impl<S: Store + 'static> Store for Patient<S> {
         limit: u32,
     ) -> Result<Vec<TickRecord>, StoreError> {
         self.wait(self.store.ticks(service, rollout, from_sequence, limit)).await
+    }
+
+    async fn keep_notes(&self, notes: &[Note]) -> Result<(), StoreError> {
+        self.wait(self.store.keep_notes(notes)).await
+    }
+
+    async fn notes(&self, kind: &str) -> Result<Vec<Note>, StoreError> {
+        self.store.notes(kind).await
+    }
+
+    async fn drop_notes(&self, kind: &str, before: Timestamp) -> Result<(), StoreError> {
+        self.wait(self.store.drop_notes(kind, before)).await
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use evenkeel_core::alert::{Alert, Place, place};
 use evenkeel_core::fleet::Action;
 use evenkeel_core::group::{Fellows, Member, Together, among, in_order};
 use evenkeel_core::ids::{
@@ -28,10 +29,11 @@ use tracing::{error, info, warn};
 
 use crate::handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle, Request};
 use crate::hands::{self, Deed};
+use crate::inbox::{self, Inbox};
 use crate::keeper::{self, Keeper, Sight, Unhappened};
 use crate::patience::Patient;
 use crate::split;
-use crate::status::{Shown, Told};
+use crate::status::{AlertStatus, Shown, Told};
 
 /// The loop turns at least this often; counters come up as often.
 const TICK: Duration = Duration::from_millis(100);
@@ -116,6 +118,7 @@ where
         keepers.insert(keeper.service.name.clone(), keeper);
     }
 
+    let inbox = Inbox::of(store.notes(inbox::KIND).await?);
     let (mailbox, requests) = mpsc::channel(64);
     let (overview_in, overview) = watch::channel(Shown::default());
     let (told, _) = broadcast::channel(1_024);
@@ -130,6 +133,7 @@ where
         token,
         held,
         keepers,
+        inbox,
         replicas: None,
         in_flight: None,
         table: None,
@@ -164,6 +168,8 @@ struct Controller<S, W, T, C> {
     /// The lease that goes with the token.
     held: Held,
     keepers: BTreeMap<ServiceName, Keeper>,
+    /// Alerts that belong to no service.
+    inbox: Inbox,
     /// What the platform lists, by service; `None` while it does not answer.
     replicas: Option<BTreeMap<ServiceName, Vec<Replica>>>,
     in_flight: Option<BTreeMap<ReplicaId, u64>>,
@@ -780,6 +786,14 @@ where
                 self.show();
                 let _ = reply.send(answer);
             }
+            Request::Alerts { alerts, otherwise, reply } => {
+                let answer = self.alerts(alerts, otherwise.as_ref()).await;
+                self.show();
+                let _ = reply.send(answer);
+            }
+            Request::Heard { reply } => {
+                let _ = reply.send(Ok(self.heard()));
+            }
             Request::Weigh { service, shares, generation, by, reply } => {
                 let answer = self.weigh(&service, &shares, generation, by).await;
                 self.show();
@@ -1065,6 +1079,63 @@ where
         let service = self.keepers.get(name).map(|keeper| &keeper.service);
         let serving = |service: &evenkeel_core::Service| if is_retry { service.newest() } else { service.serving() };
         Ok(gated.or(service.and_then(serving)))
+    }
+
+    /// Takes note of alerts, and does what they ask for; those of one service are decided upon at once.
+    async fn alerts(
+        &mut self,
+        alerts: Vec<Alert>,
+        otherwise: Option<&ServiceName>,
+    ) -> Result<Vec<AlertStatus>, AskError> {
+        let known: BTreeSet<ServiceName> =
+            self.keepers.iter().filter(|(_, keeper)| keeper.service.is_known()).map(|(name, _)| name.clone()).collect();
+        let mut of: BTreeMap<ServiceName, Vec<Alert>> = BTreeMap::new();
+        let mut notes = Vec::new();
+        let now = self.clock.now();
+        for alert in &alerts {
+            match place(&alert.labels, otherwise, known.iter()) {
+                Place::At(service) => of.entry(service).or_default().push(alert.clone()),
+                Place::Nowhere(why) => notes.extend(self.inbox.hear(alert, why, now)),
+            }
+        }
+        for (service, alerts) in of {
+            self.happen(&service, Event::Alerts { alerts }, self.clock.now()).await?;
+        }
+        self.remember(notes).await?;
+        let told = |heard: &AlertStatus| {
+            let of_it = |alert: &Alert| {
+                let key = &alert.key;
+                (&key.fingerprint, &key.group, key.starts_at) == (&heard.fingerprint, &heard.group, heard.starts_at)
+            };
+            alerts.iter().any(of_it)
+        };
+        Ok(self.heard().into_iter().filter(told).collect())
+    }
+
+    /// Remembers alerts that belong to no service.
+    async fn remember(&mut self, heard: Vec<evenkeel_core::alert::Heard>) -> Result<(), AskError> {
+        if heard.is_empty() {
+            return Ok(());
+        }
+        let notes: Vec<_> = heard.iter().map(inbox::note).collect();
+        self.store.keep_notes(&notes).await?;
+        heard.into_iter().for_each(|heard| self.inbox.keep(heard));
+        // What is not dropped today is dropped with the next one.
+        if let Some(before) = self.inbox.forget() {
+            let _ = self.store.drop_notes(inbox::KIND, before).await;
+        }
+        Ok(())
+    }
+
+    /// Every alert that is remembered, the newest first.
+    fn heard(&self) -> Vec<AlertStatus> {
+        let placed = self.keepers.iter().flat_map(|(name, keeper)| {
+            keeper.service.alerts.iter().map(move |heard| AlertStatus::of(heard, Some(name)))
+        });
+        let nowhere = self.inbox.heard().iter().map(|heard| AlertStatus::of(heard, None));
+        let mut all: Vec<AlertStatus> = placed.chain(nowhere).collect();
+        all.sort_by_key(|alert| std::cmp::Reverse((alert.at, alert.starts_at)));
+        all
     }
 
     async fn weigh(

@@ -1,9 +1,11 @@
 //! What people and programs are shown.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_analysis::{Answers, Counts, Verdict};
+use evenkeel_core::alert::{Action, Heard};
 use evenkeel_core::choice::StickyBy;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
@@ -95,6 +97,9 @@ pub struct ServiceStatus {
     pub gated: Option<GatedStatus>,
     /// Ended rollouts, the newest first.
     pub history: Vec<RolloutStatus>,
+    /// Alerts that fire, as far as is known, the newest first, and at most ten of them.
+    #[serde(default)]
+    pub alerts: Vec<AlertStatus>,
 }
 
 /// One release.
@@ -224,6 +229,63 @@ pub struct GatedStatus {
     pub gates: Vec<GateStatus>,
     /// What happened so far, oldest first.
     pub moments: Vec<Moment>,
+}
+
+/// One alert, and what became of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AlertStatus {
+    /// When it was told of first.
+    pub at: Timestamp,
+    /// What it is called.
+    pub alert: String,
+    /// The service that it is about; `None`: no single one could be named.
+    pub service: Option<ServiceName>,
+    /// What it asks for.
+    pub action: Action,
+    /// When it began to fire, by the clock of whoever evaluates its rule.
+    pub starts_at: Timestamp,
+    /// When it was over; `None`: it fires, as far as is known.
+    pub resolved: Option<Timestamp>,
+    /// `rolled_back`, `held` or `recorded`.
+    pub result: String,
+    /// The same in words.
+    pub detail: String,
+    /// The rollout that it acted on, or began.
+    pub rollout: Option<RolloutId>,
+    /// Whether people should look.
+    pub calls_people: bool,
+    /// Its own words; may be empty.
+    pub summary: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// The group it was told in.
+    pub group: String,
+    /// Of its labels.
+    pub fingerprint: String,
+}
+
+impl AlertStatus {
+    /// An alert as people are shown it.
+    #[must_use]
+    pub fn of(heard: &Heard, service: Option<&ServiceName>) -> Self {
+        let Heard { alert, at, became, resolved } = heard;
+        Self {
+            at: *at,
+            alert: alert.name.clone(),
+            service: service.cloned(),
+            action: alert.action,
+            starts_at: alert.key.starts_at,
+            resolved: *resolved,
+            result: became.code().to_owned(),
+            detail: became.to_string(),
+            rollout: became.rollout(),
+            calls_people: heard.calls_people(),
+            summary: alert.summary.clone(),
+            labels: alert.labels.clone(),
+            group: alert.key.group.clone(),
+            fingerprint: alert.key.fingerprint.clone(),
+        }
+    }
 }
 
 /// One step of a rollout.

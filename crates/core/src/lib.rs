@@ -14,6 +14,7 @@
 //! - [`trial`]: what is counted of the requests, so that the candidate can be judged?
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`group`]: several services that are promoted and rolled back together.
+//! - [`alert`]: which service is an alert about, which release of it, and what is remembered of it?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
 //! - [`record`]: what is written down of a rollout beside its events.
 //! - [`replay`]: runs a recorded rollout once more, the same way or by another spec.
@@ -29,6 +30,7 @@
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod alert;
 pub mod breaker;
 pub mod choice;
 pub mod edge;

@@ -93,6 +93,35 @@ pub trait Store: Send + Sync {
         from_sequence: u64,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<TickRecord>, StoreError>> + Send;
+
+    /// Keeps notes, all of them in one transaction; durable when this returns. Those of a kind and name that are there
+    /// already are replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when a newer token than this controller's was taken.
+    fn keep_notes(&self, notes: &[Note]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Reads the notes of a kind, in the order of their times.
+    fn notes(&self, kind: &str) -> impl Future<Output = Result<Vec<Note>, StoreError>> + Send;
+
+    /// Drops the notes of a kind that were written before a moment.
+    ///
+    /// # Errors
+    /// [`StoreError::Superseded`] when a newer token than this controller's was taken.
+    fn drop_notes(&self, kind: &str, before: Timestamp) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// Something small that is remembered beside the logs; the store does not look into it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What kind of thing it is: a word.
+    pub kind: String,
+    /// Its name among those of its kind; a later one of that name takes its place.
+    pub name: String,
+    /// When it was written.
+    pub at: Timestamp,
+    /// What is remembered.
+    pub body: String,
 }
 
 /// One event to append.

@@ -268,7 +268,9 @@ impl<'a> Run<'a> {
         let mut differences = Vec::new();
         let event = match &recorded.event {
             Event::Seen(seen) => Event::Seen(Box::new(self.judged_anew(seen, recorded.at, &mut differences))),
-            asked @ (Event::Deploy(_) | Event::Command { .. } | Event::Gates(_)) => asked.clone(),
+            asked @ (Event::Deploy(_) | Event::Command { .. } | Event::Gates(_) | Event::Alerts { .. }) => {
+                asked.clone()
+            }
         };
         let next = match self.service.step(&event, recorded.at) {
             Ok(Some(step)) => step.next,

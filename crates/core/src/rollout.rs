@@ -214,6 +214,13 @@ pub enum Why {
         /// Which, and what it answered.
         detail: String,
     },
+    /// An alert asked for it.
+    Alert {
+        /// What the alert is called.
+        name: String,
+        /// Its own words; may be empty.
+        summary: String,
+    },
     /// Too few requests to judge it, and the spec says to give up then.
     NotEnough {
         /// Requests there were.

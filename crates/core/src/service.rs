@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::{Alert, Heard};
 use crate::gate::{GateSight, Gated, Passage};
 use crate::group::Together;
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
@@ -15,6 +16,7 @@ use crate::rollout::{Ask, IllegalMove, Kind, Moment, Observation, Outcome, Phase
 use crate::spec::Spec;
 use crate::table::{Match, StickyBy};
 
+mod alerts;
 mod gated;
 
 use gated::Wish;
@@ -48,10 +50,29 @@ pub struct Service {
     pub past: Vec<Rollout>,
     /// Revisions in the order of their promotions, the newest last.
     pub promoted: Vec<Revision>,
+    /// How the stable release became stable; `None` before the first, and in what was stored before this was kept.
+    #[serde(default)]
+    pub promotion: Option<Promotion>,
+    /// Alerts about it, in the order they were told of.
+    #[serde(default)]
+    pub alerts: Vec<Heard>,
     /// The revision that the next new release gets.
     pub next_revision: Revision,
     /// The id that the next rollout gets.
     pub next_rollout: RolloutId,
+}
+
+/// How a release became the stable one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promotion {
+    /// The release.
+    pub release: Revision,
+    /// When its rollout began.
+    pub began: Timestamp,
+    /// When it became stable.
+    pub at: Timestamp,
+    /// Whether that tried something new or went back.
+    pub kind: Kind,
 }
 
 /// A rollout that begins as soon as the one in flight is out of the way.
@@ -98,6 +119,11 @@ pub enum Event {
     Seen(Box<Observation>),
     /// The gates of the deploy that waits for them were looked at.
     Gates(Box<GateSight>),
+    /// Alerts about it were told of; those that are known already change nothing.
+    Alerts {
+        /// What was told at once.
+        alerts: Vec<Alert>,
+    },
 }
 
 /// What operators can ask.
@@ -277,6 +303,8 @@ impl Service {
             gated: None,
             past: Vec::new(),
             promoted: Vec::new(),
+            promotion: None,
+            alerts: Vec::new(),
             next_revision: Revision(1),
             next_rollout: RolloutId(1),
         }
@@ -291,6 +319,7 @@ impl Service {
             Event::Seen(seen) => self.seen(seen, now),
             Event::Deploy(deploy) => self.deployed(deploy, now).map(Some)?,
             Event::Gates(sight) => self.gates_seen(sight, now),
+            Event::Alerts { alerts } => self.alerted(alerts, now),
             Event::Command { verb, by } => self.commanded(verb, by, now)?,
         };
         Ok(next.map(|next| next.settled(now)).filter(|next| next != self).map(|next| self.to(next)))
@@ -701,7 +730,8 @@ impl Service {
 
     /// Takes note of what the rollout has become, and begins the next one when its way is free.
     fn settled(mut self, now: Timestamp) -> Self {
-        self.take_note();
+        self.hold_for_alerts(now);
+        self.take_note(now);
         self.call_rescue();
         self.unblock(now);
         let free = self.rollout.as_ref().is_none_or(|r| matches!(r.phase, Phase::Done { .. } | Phase::Stopping { .. }));
@@ -742,11 +772,11 @@ impl Service {
         let away = RolloutEvent::Asked(Ask::Back { why: Why::Superseded { by: revision } });
         if let Ok(Some(ended)) = rollout.step(&away, now) {
             self.rollout = Some(ended);
-            self.take_note();
+            self.take_note(now);
         }
     }
 
-    fn take_note(&mut self) {
+    fn take_note(&mut self, now: Timestamp) {
         let Some(rollout) = &self.rollout else { return };
         let candidate = rollout.candidate;
         if rollout.is_promoted() {
@@ -761,6 +791,8 @@ impl Service {
                 self.stable = Some(candidate);
                 self.promoted.retain(|revision| *revision != candidate);
                 self.promoted.push(candidate);
+                let (began, kind) = (rollout.started, rollout.kind);
+                self.promotion = Some(Promotion { release: candidate, began, at: now, kind });
             }
             self.set_standing(candidate, Standing::Good);
         } else if let Phase::Stopping { why, .. }
@@ -827,9 +859,12 @@ impl Service {
 /// What a rollout that went back says about its candidate.
 fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
     match why {
-        Why::Breach { .. } | Why::NotReady { .. } | Why::Unready { .. } | Why::Crashing { .. } | Why::Smoke { .. } => {
-            Standing::Bad { why: why.to_string() }
-        }
+        Why::Breach { .. }
+        | Why::NotReady { .. }
+        | Why::Unready { .. }
+        | Why::Crashing { .. }
+        | Why::Smoke { .. }
+        | Why::Alert { .. } => Standing::Bad { why: why.to_string() },
         // An attempt that was cut short does not clear its name.
         _ if matches!(before, Standing::Bad { .. }) => before,
         // It was good before, and nobody has said otherwise.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
+use crate::alert::Alerts;
 use crate::edge::Edge;
 use crate::gate::Gates;
 use crate::group::Membership;
@@ -68,6 +69,9 @@ pub struct Spec {
     /// The group whose services are promoted and rolled back together; `None`: on its own.
     #[serde(default)]
     pub group: Option<Membership>,
+    /// What alerts may do.
+    #[serde(default)]
+    pub alerts: Alerts,
     /// How its replicas are asked for metrics of their own; `None`: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrape: Option<Scrape>,
@@ -441,6 +445,7 @@ impl Spec {
             gates: Gates::default(),
             group: None,
             scrape: None,
+            alerts: Alerts::default(),
         }
     }
 }

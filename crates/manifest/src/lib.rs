@@ -8,6 +8,7 @@
 //! - `environments`: one service in several places, each with what differs there.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
+//! - `alerts`: what alerts may do.
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
@@ -19,6 +20,7 @@
 //! - `yaml`: the text as values that know where they stand.
 //! - `problem`: what is wrong, and how it is shown.
 
+mod alerts;
 mod command;
 mod condition;
 mod edge;

@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, edge, gates, probes, read, routing, scenario, service, strategy};
+use crate::{Code, alerts, edge, gates, probes, read, routing, scenario, service, strategy};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -49,6 +49,7 @@ fn places() -> Vec<Place> {
             ("gates: { checks: [{ name: a, tcp: \"a:1\", retry: {", "}}]}"),
             &[("every", "every: 1s"), ("within", "within: 1m")],
         ),
+        place(&alerts::ALERTS, ("alerts: {", "}"), NONE),
         place(&probes::PROBES, ("probes: {", "}"), NONE),
         place(
             &probes::PROBE,
@@ -162,6 +163,7 @@ fn every_code_is_in_the_reference() {
 fn every_section_of_the_reader_is_looked_at_here() {
     let sources = [
         include_str!("edge.rs"),
+        include_str!("alerts.rs"),
         include_str!("gates.rs"),
         include_str!("probes.rs"),
         include_str!("routing.rs"),

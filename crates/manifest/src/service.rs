@@ -10,6 +10,7 @@ use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy};
 
+use crate::alerts::alerts;
 use crate::command::{self, Command};
 use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
@@ -52,6 +53,7 @@ pub(crate) static SERVICE: Section = Section {
         "strategy",
         "objectives",
         "gates",
+        "alerts",
         "minimumRequests",
         "window",
         "notEnough",
@@ -244,6 +246,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("strategy", &mut spec.strategy, problems, |value, problems| strategy(value, &default, problems));
     fields.set("objectives", &mut spec.objectives, problems, objectives);
     let has_artefact = !spec.artefact.is_empty();
+    fields.set("alerts", &mut spec.alerts, problems, alerts);
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
     fields.set("window", &mut spec.window, problems, duration(SECOND..=HOUR));

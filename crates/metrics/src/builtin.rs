@@ -196,6 +196,7 @@ mod tests {
             queued: None,
             gated: None,
             history: vec![promoted],
+            alerts: Vec::new(),
         };
         let overview = Overview { services: vec![service], store_bytes: Some(4096), ..Overview::default() };
         let text = text(&rows(&overview));

@@ -81,6 +81,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         queued: None,
         gated: None,
         history: Vec::new(),
+        alerts: Vec::new(),
     })
 }
 

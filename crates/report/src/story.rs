@@ -344,6 +344,10 @@ fn decision(
         Event::Command { verb, by } => (Some(by.clone()), format!("{verb:?}")),
         Event::Seen(_) => (None, "seen".to_owned()),
         Event::Gates(_) => (None, "gates".to_owned()),
+        Event::Alerts { alerts } => {
+            let names: Vec<&str> = alerts.iter().map(|alert| alert.name.as_str()).collect();
+            (None, format!("alert {}", names.join(", ")))
+        }
     };
     let seen = match event {
         Event::Seen(seen) => Some(seen),

@@ -185,6 +185,7 @@ fn outcome_of(outcome: &Outcome) -> &'static str {
             Why::Fellow { .. } => "rolled back: fellow",
             Why::TestOver => "rolled back: test over",
             Why::StableIsBack => "rolled back: stable is back",
+            Why::Alert { .. } => "rolled back: alert",
             Why::Smoke { .. } => "rolled back: smoke checks",
             Why::NotEnough { .. } => "rolled back: not enough requests",
             Why::Unconfirmed { .. } => "rolled back: share not confirmed",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::lease::RENEW_EVERY;
-use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
+use evenkeel_core::ports::{Append, Note, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::{Event, Phase, Service, Verb, Wanted};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
@@ -23,6 +23,7 @@ const WAITED_FOR: Duration = Duration::from_secs(1);
 #[derive(Default)]
 pub(crate) struct Book {
     pub(crate) logs: BTreeMap<ServiceName, Log>,
+    notes: BTreeMap<(String, String), Note>,
     token: u64,
     /// Who has the newest token.
     pub(crate) holder: Life,
@@ -254,6 +255,39 @@ impl Store for Caller {
             let Some(log) = state.book.logs.get(service) else { return Ok(Vec::new()) };
             let kept = log.ticks.range((rollout, from_sequence)..=(rollout, u64::MAX));
             Ok(kept.take(limit as usize).map(|(_, record)| record.clone()).collect())
+        })
+        .await
+    }
+
+    async fn keep_notes(&self, notes: &[Note]) -> Result<(), StoreError> {
+        let life = self.life;
+        self.store(Duration::ZERO, |state| {
+            answers(state)?;
+            leads(state, life)?;
+            let named = |note: &Note| ((note.kind.clone(), note.name.clone()), note.clone());
+            state.book.notes.extend(notes.iter().map(named));
+            Ok(())
+        })
+        .await
+    }
+
+    async fn notes(&self, kind: &str) -> Result<Vec<Note>, StoreError> {
+        self.store(Duration::ZERO, |state| {
+            answers(state)?;
+            let mut notes: Vec<Note> = state.book.notes.values().filter(|note| note.kind == kind).cloned().collect();
+            notes.sort_by_key(|note| note.at);
+            Ok(notes)
+        })
+        .await
+    }
+
+    async fn drop_notes(&self, kind: &str, before: Timestamp) -> Result<(), StoreError> {
+        let life = self.life;
+        self.store(Duration::ZERO, |state| {
+            answers(state)?;
+            leads(state, life)?;
+            state.book.notes.retain(|_, note| note.kind != kind || note.at >= before);
+            Ok(())
         })
         .await
     }

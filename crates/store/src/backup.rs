@@ -162,6 +162,15 @@ async fn copy_rows(from: &mut View, connection: &mut AnyConnection, to: &Log, di
         }
         last = end.into_iter().next_back().unwrap_or_default();
     }
+    let mut last = Noted::default();
+    while let Some(end) = next_notes(from, &last).await? {
+        for (kind, name, at, body) in &end {
+            let text = "INSERT INTO notes (site, kind, name, at, body) VALUES ($1, $2, $3, $4, $5)";
+            let query = sqlx::query(text).bind(&target).bind(kind).bind(name).bind(*at).bind(body);
+            query.execute(&mut *transaction).await?;
+        }
+        last = end.into_iter().next_back().unwrap_or_default();
+    }
     transaction.commit().await
 }
 
@@ -194,6 +203,11 @@ async fn read_rows(view: &mut View) -> sqlx::Result<(Contents, i64)> {
         contents.records += end.len() as u64;
         last = end.into_iter().next_back().unwrap_or_default();
     }
+    let mut last = Noted::default();
+    while let Some(end) = next_notes(view, &last).await? {
+        end.hash(&mut hash);
+        last = end.into_iter().next_back().unwrap_or_default();
+    }
     Ok((contents, hash.finish().cast_signed()))
 }
 
@@ -203,6 +217,8 @@ type Event = (String, i64, i64, String);
 type State = (String, i64, String);
 /// Service, rollout, sequence, time and body.
 type Counted = (String, i64, i64, i64, Vec<u8>);
+/// Kind, name, time and body.
+type Noted = (String, String, i64, String);
 
 async fn token(view: &mut View) -> sqlx::Result<i64> {
     let text = "SELECT coalesce(max(token), 0) FROM sites WHERE site = $1";
@@ -229,6 +245,17 @@ async fn next_records(view: &mut View, last: &Counted) -> sqlx::Result<Option<Ve
         WHERE site = $1 AND (service, rollout, sequence) > ($2, $3, $4) ORDER BY service, rollout, sequence LIMIT $5";
     let query = sqlx::query_as(text).bind(view.site().to_owned()).bind(&last.0).bind(last.1).bind(last.2).bind(ROWS);
     query.fetch_all(view.connection()).await.map(some)
+}
+
+async fn next_notes(view: &mut View, last: &Noted) -> sqlx::Result<Option<Vec<Noted>>> {
+    let text = "SELECT kind, name, at, body FROM notes
+        WHERE site = $1 AND (kind, name) > ($2, $3) ORDER BY kind, name LIMIT $4";
+    let query = sqlx::query_as(text).bind(view.site().to_owned()).bind(&last.0).bind(&last.1).bind(ROWS);
+    match query.fetch_all(view.connection()).await {
+        // A backup that was made before there were any.
+        Err(error) if words(&error).contains("no such table") => Ok(None),
+        rows => rows.map(some),
+    }
 }
 
 fn some<T>(rows: Vec<T>) -> Option<Vec<T>> {

@@ -45,6 +45,7 @@ pub(crate) async fn prepare(path: &Path) -> Result<(), StoreError> {
     if found < FORMAT {
         bring_up_to_date(path).await.map_err(|error| unavailable(path, error))?;
     }
+    complete(path).await.map_err(|error| unavailable(path, error))?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(|error| unavailable(path, error))
 }
 
@@ -150,6 +151,17 @@ async fn bring_up_to_date(path: &Path) -> sqlx::Result<()> {
         sqlx::raw_sql(AssertSqlSafe(schema::sqlite_from_1())).execute(&mut *transaction).await?;
     }
     transaction.commit().await?;
+    connection.close().await
+}
+
+/// Adds what came to this format later.
+async fn complete(path: &Path) -> sqlx::Result<()> {
+    let text = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'notes'";
+    let mut connection = options(path).connect().await?;
+    let there: i64 = sqlx::query_scalar(text).fetch_one(&mut connection).await?;
+    if there == 0 {
+        sqlx::raw_sql(AssertSqlSafe(schema::sqlite_notes())).execute(&mut connection).await?;
+    }
     connection.close().await
 }
 

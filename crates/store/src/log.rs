@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use evenkeel_core::ids::{FencingToken, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::lease::Lease;
-use evenkeel_core::ports::{StoreError, TickRecord};
+use evenkeel_core::ports::{Note, StoreError, TickRecord};
 use sqlx::pool::PoolConnection;
 use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Transaction};
 
@@ -296,6 +296,24 @@ impl Log {
         writing.done(kept)
     }
 
+    /// Keeps notes in one transaction, in place of those of the same kind and name.
+    ///
+    /// Cancel safety: as for `append`.
+    pub(crate) async fn keep_notes(&self, notes: &[Note]) -> Result<Appended, StoreError> {
+        let mut writing = self.writing().await?;
+        let kept = keep_notes(writing.connection(), self, notes).await;
+        writing.done(kept)
+    }
+
+    /// Drops the notes of a kind that are older.
+    ///
+    /// Cancel safety: as for `append`.
+    pub(crate) async fn drop_notes(&self, kind: &str, before: Timestamp) -> Result<Appended, StoreError> {
+        let mut writing = self.writing().await?;
+        let dropped = drop_notes(writing.connection(), self, kind, before).await;
+        writing.done(dropped)
+    }
+
     /// How much room the store takes, in bytes.
     pub(crate) async fn bytes(&self) -> Result<u64, StoreError> {
         let mut connection = self.reader().await?;
@@ -443,6 +461,15 @@ impl View {
         Ok(self.read(rows)?.into_iter().map(record).collect())
     }
 
+    /// Notes of a kind, in the order of their times.
+    pub(crate) async fn notes(&mut self, kind: &str) -> Result<Vec<Note>, StoreError> {
+        let text = "SELECT name, at, body FROM notes WHERE site = $1 AND kind = $2 ORDER BY at, name";
+        let query = sqlx::query_as(text).bind(self.site.name.as_str()).bind(kind);
+        let rows: sqlx::Result<Vec<(String, i64, String)>> = query.fetch_all(&mut *self.connection).await;
+        let note = |(name, at, body)| Note { kind: kind.to_owned(), name, at: Timestamp(from_sql(at)), body };
+        Ok(self.read(rows)?.into_iter().map(note).collect())
+    }
+
     fn read<T>(&self, result: sqlx::Result<T>) -> Result<T, StoreError> {
         result.map_err(|error| unavailable(&self.address, words(&error)))
     }
@@ -531,6 +558,37 @@ async fn keep_state(connection: &mut AnyConnection, site: &str, entry: Entry<'_>
         ON CONFLICT (site, service, version) DO UPDATE SET state = excluded.state";
     let query = sqlx::query(text).bind(site).bind(entry.service).bind(to_sql(entry.after + 1)).bind(state);
     query.execute(connection).await.map(drop)
+}
+
+async fn keep_notes(connection: &mut AnyConnection, log: &Log, notes: &[Note]) -> sqlx::Result<Appended> {
+    let mut transaction = begin(connection, log.kind).await?;
+    if let Some(newer) = newer_token(&mut transaction, log).await? {
+        return Ok(Appended::Superseded(newer));
+    }
+    let text = "INSERT INTO notes (site, kind, name, at, body) VALUES ($1, $2, $3, $4, $5)
+        ON CONFLICT (site, kind, name) DO UPDATE SET at = excluded.at, body = excluded.body";
+    for Note { kind, name, at, body } in notes {
+        let query = sqlx::query(text).bind(log.site.name.as_str()).bind(kind.as_str()).bind(name.as_str());
+        query.bind(to_sql(at.0)).bind(body.as_str()).execute(&mut *transaction).await?;
+    }
+    transaction.commit().await?;
+    Ok(Appended::Durably)
+}
+
+async fn drop_notes(
+    connection: &mut AnyConnection,
+    log: &Log,
+    kind: &str,
+    before: Timestamp,
+) -> sqlx::Result<Appended> {
+    let mut transaction = begin(connection, log.kind).await?;
+    if let Some(newer) = newer_token(&mut transaction, log).await? {
+        return Ok(Appended::Superseded(newer));
+    }
+    let query = sqlx::query("DELETE FROM notes WHERE site = $1 AND kind = $2 AND at < $3");
+    query.bind(log.site.name.as_str()).bind(kind).bind(to_sql(before.0)).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(Appended::Durably)
 }
 
 async fn keep_ticks(

@@ -25,6 +25,14 @@ const TABLES: &str = "
     INSERT INTO meta VALUES ('format', 2);
 ";
 
+/// The table of notes. It came later: it is added where it is missing, and whoever does not know it does without it.
+const NOTES: &str = "
+    CREATE TABLE IF NOT EXISTS notes (
+        site TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, at BIGINT NOT NULL, body TEXT NOT NULL,
+        PRIMARY KEY (site, kind, name)
+    );
+";
+
 /// Takes the tables of format 1, which knew SQLite and one site only, out of the way.
 const SET_ASIDE: &str = "
     DROP TABLE meta;
@@ -48,9 +56,23 @@ pub(crate) fn postgres() -> &'static str {
     TABLES
 }
 
+/// What adds the table of notes in PostgreSQL.
+pub(crate) fn postgres_notes() -> &'static str {
+    NOTES
+}
+
+/// What adds the table of notes in SQLite.
+pub(crate) fn sqlite_notes() -> String {
+    in_sqlite(NOTES)
+}
+
 /// What makes the tables in SQLite.
 pub(crate) fn sqlite() -> String {
-    TABLES.replace("BIGINT", "INTEGER").replace("BYTEA", "BLOB").replace("\n    );", "\n    ) STRICT;")
+    in_sqlite(&[TABLES, NOTES].concat())
+}
+
+fn in_sqlite(tables: &str) -> String {
+    tables.replace("BIGINT", "INTEGER").replace("BYTEA", "BLOB").replace("\n    );", "\n    ) STRICT;")
 }
 
 /// What makes the tables of a SQLite file out of those of format 1.

@@ -81,6 +81,9 @@ async fn make_tables(url: &Url) -> sqlx::Result<i64> {
     }
     let query = sqlx::query_scalar("SELECT value FROM meta WHERE key = 'format'");
     let found = query.fetch_one(&mut *transaction).await?;
+    if found == FORMAT {
+        sqlx::raw_sql(schema::postgres_notes()).execute(&mut *transaction).await?;
+    }
     transaction.commit().await?;
     connection.close().await?;
     Ok(found)

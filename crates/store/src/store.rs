@@ -2,7 +2,7 @@
 
 use evenkeel_core::ids::{FencingToken, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::lease::Lease;
-use evenkeel_core::ports::{Append, Recorded, Store, StoreError, Stored, TickRecord};
+use evenkeel_core::ports::{Append, Note, Recorded, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::service::Service;
 use serde_json::Error as NotJson;
 
@@ -115,10 +115,7 @@ impl Store for SqlStore {
     }
 
     async fn keep_ticks(&self, batches: &[(ServiceName, Vec<TickRecord>)]) -> Result<(), StoreError> {
-        match self.log.keep_ticks(batches).await? {
-            Appended::Superseded(newest) => Err(StoreError::Superseded(FencingToken(newest))),
-            Appended::Durably | Appended::Elsewhere => Ok(()),
-        }
+        written(self.log.keep_ticks(batches).await?)
     }
 
     async fn ticks(
@@ -130,6 +127,26 @@ impl Store for SqlStore {
     ) -> Result<Vec<TickRecord>, StoreError> {
         let range = TickRange { service: service.as_str(), rollout, from: from_sequence, limit };
         self.log.view().await?.ticks(range).await
+    }
+
+    async fn keep_notes(&self, notes: &[Note]) -> Result<(), StoreError> {
+        written(self.log.keep_notes(notes).await?)
+    }
+
+    async fn notes(&self, kind: &str) -> Result<Vec<Note>, StoreError> {
+        self.log.view().await?.notes(kind).await
+    }
+
+    async fn drop_notes(&self, kind: &str, before: Timestamp) -> Result<(), StoreError> {
+        written(self.log.drop_notes(kind, before).await?)
+    }
+}
+
+/// What is written in no order has only one way to be refused.
+fn written(appended: Appended) -> Result<(), StoreError> {
+    match appended {
+        Appended::Superseded(newest) => Err(StoreError::Superseded(FencingToken(newest))),
+        Appended::Durably | Appended::Elsewhere => Ok(()),
     }
 }
 

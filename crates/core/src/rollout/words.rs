@@ -238,6 +238,8 @@ impl fmt::Display for Why {
                 write!(f, "only {ready} of {needed} replica(s) were ready while it had traffic{}", after(detail))
             }
             Self::Smoke { detail } => write!(f, "smoke check failed: {detail}"),
+            Self::Alert { name, summary } if summary.is_empty() => write!(f, "alert {name}"),
+            Self::Alert { name, summary } => write!(f, "alert {name}: {summary}"),
             Self::Crashing { crashes, detail } => {
                 write!(f, "a replica ended by itself {crashes} times in a row{}", after(detail))
             }

@@ -1,6 +1,8 @@
 //! What a service does, seen from outside: stories, the table of commands, and a small world with faults.
 
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod fixtures;

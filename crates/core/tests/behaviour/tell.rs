@@ -3,9 +3,11 @@
 //! The world of a story is ideal unless the script says otherwise: replicas are ready at once and gone at once, the
 //! proxy confirms at once, every verdict passes, smoke checks succeed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use evenkeel_analysis::Verdict;
+use evenkeel_core::alert::{Action, Alert, AlertKey};
 use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, Revision, Timestamp};
 use evenkeel_core::rollout::{Health, Phase};
@@ -37,7 +39,8 @@ pub(crate) struct Story {
 ///
 /// A line each: `deploy V [again]`, a verb as people type it, `wait N` seconds, `verdict pass|fail|few|shared`,
 /// `candidate N|well`, `stable N|well`, `crashes N`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `quiet SCRIPT`
-/// (comma-separated lines whose telling is left out).
+/// (comma-separated lines whose telling is left out), and alerts told at once, each as `alert NAME ACTION [since N] [over]
+/// [LABEL=VALUE …]`, with `and` between two.
 pub(crate) fn story(spec: Spec, script: &str) -> String {
     let mut story = Story::new(spec);
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -113,6 +116,9 @@ impl Story {
     }
 
     pub(crate) fn event_of(&self, line: &str) -> Event {
+        if line.starts_with("alert ") {
+            return Event::Alerts { alerts: line.split(" and ").map(|told| self.alert(told)).collect() };
+        }
         let words: Vec<&str> = line.split(' ').collect();
         let verb = match words[..] {
             ["deploy", version] => return Event::Deploy(Box::new(deploy(&self.spec, version, false))),
@@ -133,6 +139,22 @@ impl Story {
             _ => panic!("no such line: {line}"),
         };
         Event::Command { verb, by: "bob".into() }
+    }
+
+    fn alert(&self, told: &str) -> Alert {
+        let words: Vec<&str> = told.trim_start_matches("alert ").split_whitespace().collect();
+        let since = words.iter().position(|word| *word == "since").map(|n| at(words[n + 1].parse().unwrap()));
+        let labels: BTreeMap<String, String> =
+            words.iter().filter_map(|word| word.split_once('=')).map(owned).collect();
+        let fingerprint = format!("{} {labels:?}", words[0]);
+        Alert {
+            key: AlertKey { group: "{}".into(), fingerprint, starts_at: since.unwrap_or(self.now) },
+            name: words[0].into(),
+            action: Action::of_label(Some(words[1])),
+            ended: words.contains(&"over").then_some(self.now),
+            labels,
+            summary: "too many errors".into(),
+        }
     }
 
     /// A second goes by: the proxy follows, then the world is looked at.
@@ -177,6 +199,12 @@ impl Story {
 
     /// Tells every moment that was added, then what is wanted and waited for.
     fn tell(&mut self, before: &Service) {
+        for heard in &self.service.alerts {
+            if before.alerts.iter().all(|known| known.alert.key != heard.alert.key) {
+                let people = if heard.calls_people() { "; people are called" } else { "" };
+                writeln!(self.told, "       {}: {}{people}", heard.alert.name, heard.became).unwrap();
+            }
+        }
         let new = self.service.rollout.iter().chain(self.service.past.iter().rev().take(1));
         let mut lines = Vec::new();
         for rollout in new {
@@ -203,6 +231,10 @@ impl Story {
             writeln!(self.told, "       {}; {}", wants(&self.service), standings(&self.service)).unwrap();
         }
     }
+}
+
+fn owned((name, value): (&str, &str)) -> (String, String) {
+    (name.to_owned(), value.to_owned())
 }
 
 /// `4 x r1 95 %, 1 x r2 5 %`

@@ -62,6 +62,7 @@ pub(crate) fn in_words(before: &Service, event: &Event, after: &Service) -> Stri
     let cause = match event {
         Event::Seen(_) => String::new(),
         Event::Gates(_) => "gates ".to_owned(),
+        Event::Alerts { alerts } => format!("{} alert(s) ", alerts.len()),
         Event::Deploy(deploy) => format!("deploy {} ", deploy.version),
         Event::Command { verb, .. } => format!("{verb:?} "),
     };
@@ -112,6 +113,10 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
             log.asked_for = opened.map(|gated| gated.revision).or(log.asked_for);
         }
         Event::Gates(_) => {}
+        // It may ask for a way back.
+        Event::Alerts { .. } => {
+            log.asked_for = after.next.as_ref().map(|next| next.revision).or(begun.map(|r| r.candidate))
+        }
         Event::Command { .. } | Event::Seen(_) => {}
     }
     let begun = begun?;
@@ -131,7 +136,7 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     let was_bad = before.releases.get(&begun.candidate).map(|release| &release.standing);
     let again = match event {
         Event::Deploy(deploy) => deploy.again,
-        Event::Command { .. } | Event::Seen(_) | Event::Gates(_) => true,
+        Event::Command { .. } | Event::Seen(_) | Event::Gates(_) | Event::Alerts { .. } => true,
     };
     (matches!(was_bad, Some(Standing::Bad { .. })) && !again)
         .then(|| format!("{} was rolled back and is tried again by itself", begun.candidate))

@@ -1,7 +1,7 @@
 use evenkeel_core::Rollout;
 use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::plan::Plan;
-use evenkeel_core::ports::{Append, Store, StoreError, TickRecord};
+use evenkeel_core::ports::{Append, Note, Store, StoreError, TickRecord};
 use evenkeel_core::rollout::{Kind, Start};
 use evenkeel_core::service::{Event, Service, Verb};
 use evenkeel_core::spec::Spec;
@@ -24,6 +24,9 @@ on_every_store! {
     records_are_kept_once_however_often_they_come
     the_records_of_an_event_are_kept_with_it_or_not_at_all
     who_holds_an_older_token_keeps_no_records
+    a_store_that_was_made_before_there_were_notes_keeps_some_from_here_on
+    a_note_takes_the_place_of_an_older_one_of_its_name
+    notes_are_in_a_backup_and_who_holds_an_older_token_keeps_and_drops_none
 }
 
 fn event() -> Event {
@@ -278,4 +281,50 @@ async fn what_is_not_remembered_any_more_is_dropped_and_the_rest_can_be_gone_on_
     change(&place.address, "DELETE FROM snapshots").await;
     let error = loaded(&place.address).await.unwrap_err();
     assert!(matches!(error, StoreError::Damaged { version: 1, .. }), "{error}");
+}
+
+fn note(kind: &str, name: &str, at: u64, body: &str) -> Note {
+    Note { kind: kind.into(), name: name.into(), at: Timestamp(at), body: body.into() }
+}
+
+async fn a_store_that_was_made_before_there_were_notes_keeps_some_from_here_on(place: Place) {
+    filled(&place.address).await.close().await;
+    change(&place.address, "DROP TABLE notes").await;
+    let store = sql(&place.address).await;
+    store.keep_notes(&[note("a", "x", 3, "text")]).await.unwrap();
+    assert_eq!(store.notes("a").await.unwrap(), [note("a", "x", 3, "text")]);
+    assert_eq!(store.load().await.unwrap().len(), 1);
+}
+
+async fn a_note_takes_the_place_of_an_older_one_of_its_name(place: Place) {
+    let store = sql(&place.address).await;
+    let notes = [note("a", "x", 3, "old"), note("a", "y", 2, "kept"), note("b", "x", 1, "of another kind")];
+    store.keep_notes(&notes).await.unwrap();
+    store.keep_notes(&[note("a", "x", 4, "new")]).await.unwrap();
+    store.close().await;
+    let store = sql(&place.address).await;
+    assert_eq!(store.notes("a").await.unwrap(), [note("a", "y", 2, "kept"), note("a", "x", 4, "new")]);
+    store.drop_notes("a", Timestamp(4)).await.unwrap();
+    assert_eq!(store.notes("a").await.unwrap(), [note("a", "x", 4, "new")]);
+    assert_eq!(store.notes("b").await.unwrap(), [note("b", "x", 1, "of another kind")]);
+    let site = Site { name: "other".into(), ..Site::default() };
+    assert_eq!(SqlStore::open(&place.address, site).await.unwrap().notes("a").await.unwrap(), []);
+}
+
+async fn notes_are_in_a_backup_and_who_holds_an_older_token_keeps_and_drops_none(place: Place) {
+    let store = filled(&place.address).await;
+    store.next_token(None).await.unwrap();
+    store.keep_notes(&[note("a", "x", 3, "text")]).await.unwrap();
+    let (folder, path) = super::place();
+    store.back_up(&path).await.unwrap();
+    let copy = sql(&Address::file(folder.path().join("copy.db"))).await;
+    copy.restore(&path).await.unwrap();
+    assert_eq!(copy.notes("a").await.unwrap(), [note("a", "x", 3, "text")]);
+
+    sql(&place.address).await.next_token(None).await.unwrap();
+    let kept = store.keep_notes(&[note("a", "x", 9, "late")]).await;
+    assert!(matches!(kept, Err(StoreError::Superseded(_))), "{kept:?}");
+    let dropped = store.drop_notes("a", Timestamp(9)).await;
+    assert!(matches!(dropped, Err(StoreError::Superseded(_))), "{dropped:?}");
+    assert_eq!(store.notes("a").await.unwrap(), [note("a", "x", 3, "text")]);
 }
