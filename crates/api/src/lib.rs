@@ -6,6 +6,7 @@
 //!
 //! - `server`: connections, and how many there may be.
 //! - [`routes`]: what can be asked, and how it is answered.
+//! - [`query`]: PromQL over evenkeel's own series.
 //! - [`openapi`]: the same, described for programs.
 //! - `alertmanager`: what Alertmanager posts.
 //! - `extract`: what is read from a request, with problems instead of plain text when it cannot be.
@@ -18,6 +19,7 @@ mod extract;
 pub mod guard;
 pub mod openapi;
 pub mod problem;
+pub mod query;
 pub mod routes;
 mod server;
 pub mod token;

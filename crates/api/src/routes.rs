@@ -27,6 +27,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::alertmanager::{self, Message};
 use crate::extract::{Body, Name, NameAndRollout, Params};
 use crate::problem::{Code, Problem};
+use crate::query;
 
 /// A spec is at most 1 MiB, and JSON may double it.
 const BODY_BYTES_MAX: usize = 2 << 20;
@@ -59,6 +60,10 @@ fn everywhere() -> Vec<Route> {
         get_at("/health/startup", get(ready)),
         get_at("/metrics", get(metrics)),
         get_at("/api/v1/openapi.json", get(described)),
+        get_at("/api/v1/query", get(query::instant)),
+        post_at("/api/v1/query", post(query::instant)),
+        get_at("/api/v1/query_range", get(query::range)),
+        post_at("/api/v1/query_range", post(query::range)),
         get_at("/api/v1/services", get(services)),
         get_at("/api/v1/targets", get(targets)),
         get_at("/api/v1/services/{service}", get(service)),

@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Plan(PlanArgs),
     /// Show what a rollout would do in a scenario, in virtual time
     Simulate(SimulateArgs),
+    /// Evaluate PromQL over the series that evenkeel keeps
+    Query(QueryArgs),
     /// Judge counts from elsewhere: a table, or a single test line by line on standard input
     Judge(JudgeArgs),
     /// Start evenkeel: controller, API, agent and proxy
@@ -261,6 +263,23 @@ pub(crate) struct SimulateArgs {
     /// Draw the run
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
+}
+
+/// What to evaluate, and when.
+#[derive(Debug, Args)]
+pub(crate) struct QueryArgs {
+    /// The query, such as 'sum by (release) (rate(http_requests_total[5m]))'
+    #[arg(value_name = "PROMQL")]
+    pub(crate) query: String,
+    /// When: seconds since 1970, or RFC 3339; default: now
+    #[arg(long, value_name = "TIME")]
+    pub(crate) time: Option<String>,
+    /// Over so long before that, such as 1h
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) range: Option<String>,
+    /// Step of a range; default: a sixtieth of it
+    #[arg(long, value_name = "DURATION", requires = "range")]
+    pub(crate) step: Option<String>,
 }
 
 /// What to judge.

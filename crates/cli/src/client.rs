@@ -211,6 +211,14 @@ impl Client {
         Ok(self.overview().await?.troubles)
     }
 
+    /// What the API answers to a query: `path` is below `/api/v1`, with its parameters.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn query(&self, path: &str) -> Result<serde_json::Value, Failure> {
+        self.ask(Method::GET, &format!("/api/v1/{path}"), &()).await
+    }
+
     async fn ask<Q: Serialize, A: DeserializeOwned>(&self, method: Method, path: &str, body: &Q) -> Result<A, Failure> {
         self.ask_within(ANSWER_LIMIT, method, path, body).await
     }
@@ -257,6 +265,11 @@ impl Client {
         if kind.starts_with("application/problem+json") {
             let problem: Problem = serde_json::from_slice(&body).map_err(|error| internal(&error))?;
             return Err(Failure::Problem(Box::new(problem)));
+        }
+        // A query is refused as Prometheus refuses it.
+        let error = || serde_json::from_slice::<serde_json::Value>(&body).ok()?["error"].as_str().map(str::to_owned);
+        if let Some(error) = (!head.status.is_success()).then(error).flatten() {
+            return Err(Failure::Usage(error));
         }
         if !head.status.is_success() {
             let text = String::from_utf8_lossy(&body).trim().to_owned();

@@ -10,6 +10,7 @@
 //! - [`backup`]: what was decided, copied into a file and back.
 //! - [`plan`]: what a deploy would do.
 //! - [`simulate`]: a rollout in virtual time.
+//! - [`query`]: PromQL over evenkeel's own series.
 //! - [`judge`]: the evidence engine on counts from elsewhere.
 //! - [`split`]: how many replicas, and who has which share.
 //! - [`condition`]: what a check would say of a value.
@@ -39,6 +40,7 @@ mod paint;
 mod place;
 mod plan;
 mod progress;
+mod query;
 mod recording;
 mod render;
 mod replay;
@@ -127,6 +129,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Plan(args) => plan::run(named, args, is_json).await,
         Command::Simulate(args) => simulate::run(args, is_json),
         Command::Judge(args) => judge::run(args, is_json),
+        Command::Query(args) => query::run(&client()?, args, is_json).await,
         Command::Condition(args) => condition::run(args),
         Command::Check { files, resolved } => Ok(commands::check(files, *resolved, is_json)),
         Command::Up(args) => {

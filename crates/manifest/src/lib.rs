@@ -46,3 +46,4 @@ pub use file::{Read, read};
 pub use problem::{Code, Problem, Problems};
 pub use rules::{ReadRules, is_rules, read_rules};
 pub use scenario::{parse_rate, read_scenario};
+pub use values::parse_duration;

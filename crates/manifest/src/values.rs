@@ -251,7 +251,7 @@ pub(crate) fn short(text: &str) -> String {
 }
 
 /// Numbers with units one after the other, as `1h30m`; zero needs no unit.
-fn parse_duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
         return Some(Duration::ZERO);
