@@ -55,7 +55,7 @@ fn every_tick_is_answered_with_all_digits_of_the_evidence() {
 
 #[test]
 fn a_lost_wealth_is_told_as_text() {
-    let lines = "{\"test\":\"two_arm\",\"lifts\":[1.0],\"rho0\":1.0}\n{\"groups\":[[0.5,1,0,1,0]]}\n";
+    let lines = "{\"test\":\"combine\",\"weights\":[0.5,0.5]}\n{\"ln_e\":[\"-inf\",null]}\n";
     assert_eq!(judge(folder().path(), &[], lines).out, "{\"ln_e\":\"-inf\"}\n");
 }
 

@@ -13,6 +13,9 @@ const STEPS_MAX: usize = 200;
 /// A step smaller than this, relative to the root, was the last: Newton's method doubles the digits with each.
 const LAST_STEP: f64 = 1e-10;
 
+/// The greatest probability below 1.
+const SURE: f64 = 1.0 - f64::EPSILON / 2.0;
+
 /// The line between harmless and harmful: the candidate may fail with probability `ratio` · p + `extra`, where the stable
 /// release fails with p.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -45,7 +48,8 @@ impl Margin {
         let other = (candidate - extra) / ratio;
         // Where the ratio is below 1, the end of the line may lie beyond certainty.
         let (mut low, mut high) = (stable.min(other).max(0.0), stable.max(other).min(1.0 - f64::EPSILON));
-        let mut p = (weight * other + (1.0 - weight) * stable).clamp(low, high);
+        let start = weight * other + (1.0 - weight) * stable;
+        let mut p = if start.is_finite() { start.clamp(low, high) } else { 0.5 * (low + high) };
         for _ in 0..STEPS_MAX {
             let q = self.line(p);
             let slope = weight * ratio * ((1.0 - candidate) / (1.0 - q) - candidate / q)
@@ -90,8 +94,10 @@ impl Factors {
     /// The factors of a bet that bad outcomes have probability `candidate` and `stable`, against everything harmless.
     #[must_use]
     pub fn new(margin: Margin, candidate: f64, stable: f64, weight: f64) -> Self {
-        let p = margin.closest(candidate, stable, weight);
-        let q = margin.line(p);
+        // No bet is so sure that it is ruined by one outcome.
+        let (candidate, stable) = (candidate.min(SURE), stable.min(SURE));
+        let p = margin.closest(candidate, stable, weight).min(SURE);
+        let q = margin.line(p).min(SURE);
         Self {
             candidate_bad: ln(candidate / q),
             candidate_good: ln_1p(-candidate) - ln_1p(-q),
@@ -266,10 +272,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_counted_is_nothing_gained_even_of_a_factor_that_ruins() {
+    fn no_single_outcome_ruins_even_the_surest_bet() {
         let pays = Factors::new(Margin { ratio: 1.0, extra: 0.0 }, 1.0, 0.5, 0.5);
-        assert_eq!(pays.candidate_good, f64::NEG_INFINITY);
+        assert!(pays.gain(Seen::new(1, 0), Seen::default()) > -40.0);
         assert_eq!(pays.gain(Seen::new(1, 1), Seen::default()), pays.candidate_bad);
-        assert_eq!(pays.gain(Seen::new(1, 0), Seen::default()), f64::NEG_INFINITY);
     }
 }

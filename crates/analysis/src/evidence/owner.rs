@@ -1,7 +1,7 @@
 //! Which release does a failure belong to? For splits by session, where only each session's first failure may count.
 
 use super::bet::{Group, Margin, Seen};
-use super::number::{ln, ln_1p, times};
+use super::number::{ln, times};
 use super::pot::Pot;
 use super::rate::BaseRate;
 use super::two_arm::TwoArm;
@@ -83,9 +83,14 @@ impl FailureOwner {
 
 impl Owned {
     fn gain(&self, ratio: f64, harmless: f64) -> f64 {
-        let candidates = |ratio: f64| self.weight * ratio / (self.weight * ratio + 1.0 - self.weight);
-        let (believed, at_most) = (candidates(ratio), candidates(harmless));
-        times(self.candidate, ln(believed / at_most)) + times(self.stable, ln_1p(-believed) - ln_1p(-at_most))
+        // Where one arm has all sessions, whose a failure is says nothing.
+        if self.weight <= 0.0 || self.weight >= 1.0 {
+            return 0.0;
+        }
+        // Of failures whose hazards have this ratio, stable has one part in so many.
+        let all = |ratio: f64| self.weight * ratio + 1.0 - self.weight;
+        let stable = ln(all(harmless) / all(ratio));
+        times(self.candidate, ln(ratio / harmless) + stable) + times(self.stable, stable)
     }
 }
 

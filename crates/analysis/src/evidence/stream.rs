@@ -574,3 +574,6 @@ fn caution() -> f64 {
 fn beliefs() -> Vec<f64> {
     vec![0.2, 0.4, 0.8]
 }
+
+#[cfg(test)]
+mod tests;
