@@ -258,6 +258,7 @@ mod tests {
             ready: 1,
             restarts: 0,
             crash_looping: false,
+            in_flight: 0,
             replicas: Vec::new(),
             recent: Counts::default(),
             total: Counts::default(),

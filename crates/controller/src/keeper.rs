@@ -142,7 +142,12 @@ impl Keeper {
     }
 
     /// Has it shown as it is when that has changed; tells whether it has.
-    pub(crate) fn show(&mut self, in_force: Option<&ServiceRoutes>, now: Timestamp) -> bool {
+    pub(crate) fn show(
+        &mut self,
+        in_force: Option<&ServiceRoutes>,
+        in_flight: Option<&BTreeMap<ReplicaId, u64>>,
+        now: Timestamp,
+    ) -> bool {
         if !self.service.is_known() || !self.is_outdated {
             return false;
         }
@@ -152,7 +157,7 @@ impl Keeper {
         let version = |revision| self.service.releases.get(&revision).map_or("?", |r| &r.version).to_owned();
         let of = |rollout: &Rollout| RolloutStatus::of(rollout, version(rollout.candidate), None);
         let history = history.unwrap_or_else(|| past().map(of).collect());
-        self.shown = Some(ShownService { status: Arc::new(self.status(in_force, now)), history });
+        self.shown = Some(ShownService { status: Arc::new(self.status(in_force, in_flight, now)), history });
         (self.shown_at, self.is_outdated) = (now, false);
         true
     }
@@ -530,7 +535,12 @@ impl Keeper {
     }
 
     /// The service as people are shown it, but for its history.
-    fn status(&self, in_force: Option<&ServiceRoutes>, now: Timestamp) -> ServiceStatus {
+    fn status(
+        &self,
+        in_force: Option<&ServiceRoutes>,
+        in_flight: Option<&BTreeMap<ReplicaId, u64>>,
+        now: Timestamp,
+    ) -> ServiceStatus {
         let service = &self.service;
         let version = |revision: Revision| service.releases.get(&revision).map_or("?", |r| &r.version).to_owned();
         let wanted = service.wanted();
@@ -556,6 +566,12 @@ impl Keeper {
                 ready: self.fleet.health(revision).ready,
                 restarts: self.fleet.restarts(revision),
                 crash_looping: self.looping.contains_key(&revision),
+                in_flight: self
+                    .fleet
+                    .list()
+                    .filter(|r| r.id.revision == revision)
+                    .filter_map(|r| in_flight?.get(r.id))
+                    .sum(),
                 replicas: replicas.collect(),
                 recent: self.meter.recent(revision),
                 total: total.counts,

@@ -1180,7 +1180,7 @@ where
         let (now, table) = (self.clock.now(), self.table.as_ref());
         let mut services = None;
         for (name, keeper) in &mut self.keepers {
-            if keeper.show(in_table(table, name), now) {
+            if keeper.show(in_table(table, name), self.in_flight.as_ref(), now) {
                 services = Some(());
             }
         }

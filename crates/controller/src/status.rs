@@ -127,6 +127,9 @@ pub struct ReleaseStatus {
     /// Whether one of them was started again for the third time without having run for ten minutes since.
     #[serde(default)]
     pub crash_looping: bool,
+    /// Requests whose answer is not complete yet.
+    #[serde(default)]
+    pub in_flight: u64,
     /// Its replicas.
     pub replicas: Vec<ReplicaStatus>,
     /// Requests of the last ten seconds.

@@ -104,7 +104,7 @@ pub(crate) static SERVICE: Section = Section {
 pub(crate) static STOP: Section = Section { what: "the mapping `stop`", keys: &["drain", "grace"], elsewhere: &[] };
 pub(crate) static LOGS: Section = Section { what: "the mapping `logs`", keys: &["maxSize"], elsewhere: &[] };
 pub(crate) static METRICS: Section = Section {
-    what: "the mapping `metrics`",
+    what: "the mapping `metrics` of a service",
     keys: &["path", "port", "interval"],
     elsewhere: &[
         ("prometheus.io/scrape", "leave it out: `metrics` says that they are read"),

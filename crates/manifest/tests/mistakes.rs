@@ -299,7 +299,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
     metrics: { port: 9100, prometheus.io/path: /m }
       5:12 spec::conflict every replica of every release would be asked at this one port
         leave `port` out and serve metrics at `{{port}}`, the replica's own; a port of its own works with one replica and `strategy: { recreate: {} }`
-      5:24 spec::unknown_key the mapping `metrics` has no key `prometheus.io/path`
+      5:24 spec::unknown_key the mapping `metrics` of a service has no key `prometheus.io/path`
         write `path: /metrics`
     probes: { readiness: { exec: { args: [x] } } }
       5:30 spec::missing_key the mapping `exec` needs the key `command`

@@ -58,6 +58,7 @@ fn of_release(service: &ServiceStatus, release: &ReleaseStatus, rows: &mut Vec<R
     rows.push(Row::number(Family::MirrorDropped, labels.clone(), release.mirror_dropped as f64));
     rows.extend(durations(Family::Durations, &labels, &release.total));
     rows.extend(durations(Family::MirroredDurations, &labels, &release.mirrored));
+    rows.push(Row::number(Family::InFlight, labels.clone(), release.in_flight as f64));
     rows.push(Row::number(Family::ReplicaUp, labels.clone(), f64::from(release.ready)));
     rows.push(Row::number(Family::Weight, labels, f64::from(release.weight.get())));
     let named = with(&of_whole(service), [("release", release.revision.to_string())]);
@@ -175,6 +176,7 @@ mod tests {
             ready: 1,
             restarts: 3,
             crash_looping: true,
+            in_flight: 2,
             replicas: Vec::new(),
             recent: Counts::default(),
             total,
@@ -215,6 +217,7 @@ mod tests {
             format!(r#"evenkeel_mirrored_request_duration_seconds_count{{{labels}}} 1"#),
             format!(r#"evenkeel_mirror_dropped_total{{{labels}}} 7"#),
             format!(r#"replica_up{{{labels}}} 1"#),
+            format!(r#"http_requests_in_flight{{{labels}}} 2"#),
             r#"evenkeel_replica_restarts_total{service="web",environment="production",release="r3"} 3"#.into(),
             r#"evenkeel_replica_crash_looping{service="web",environment="production",release="r3"} 1"#.into(),
             "evenkeel_store_bytes 4096".into(),

@@ -74,6 +74,8 @@ families! {
     Durations, Histogram, "http_request_duration_seconds";
     /// Time to the first byte of the answer to a copy
     MirroredDurations, Histogram, "evenkeel_mirrored_request_duration_seconds";
+    /// Requests whose answer is not complete yet
+    InFlight, Gauge, "http_requests_in_flight";
     /// Replicas that may have traffic
     ReplicaUp, Gauge, "replica_up";
     /// Processor time of a replica and everything it started

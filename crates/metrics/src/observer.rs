@@ -222,7 +222,8 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
                 series: made(),
                 live: Live::default(),
             });
-            if !Arc::ptr_eq(&known.shown, shown) {
+            // Of most services nothing is new.
+            if known.shown != *shown {
                 (known.shown, known.series) = (shown.clone(), made());
             }
             let full = known.live.push(&mut store, &known.series, now);

@@ -60,6 +60,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         ready: 1,
         restarts: 0,
         crash_looping: false,
+        in_flight: 0,
         replicas: replicas.collect(),
         recent: Counts::default(),
         total: Counts::default(),
@@ -195,4 +196,20 @@ async fn series_end_with_their_replica_and_with_their_service() {
     assert_eq!(last("http_requests_total").unwrap(), "1");
     shown.lock().unwrap().clear();
     wait_for("the end of a service's series", || last("http_requests_total").filter(|last| last == "end")).await;
+}
+
+#[tokio::test]
+async fn a_thousand_services_are_written_down_in_a_moment_and_in_little_room() {
+    let mut answers = Answers::default();
+    for status in [200, 201, 304, 404, 500, 503] {
+        answers.record(Method::Get, Outcome::Answered(status));
+        answers.record(Method::Post, Outcome::Answered(status));
+    }
+    let all = (0..1_000).map(|n| service(&format!("s{n}"), &[], answers.clone())).collect();
+    let shown = Arc::new(Mutex::new(all));
+    let observed = observe(&shown);
+    let series = observed.series();
+    wait_for("all of them", || (series.read().unwrap().len() > 18_000).then_some(())).await;
+    let bytes = series.read().unwrap().bytes();
+    assert!(bytes < 32 << 20, "{bytes}");
 }
