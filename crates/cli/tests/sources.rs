@@ -70,5 +70,36 @@ fn replicas_tell_of_themselves_and_of_what_they_use() {
     let requests = format!("http_requests_total{{{release},deployment=\"catalog\",status=\"200\",method=\"GET\"}}");
     world.wait_for("ten requests", || values(&get(&world, "/metrics"), &requests) == [10.0]);
     assert_eq!(values(&metrics, "node_memory_MemTotal_bytes").len(), 1);
+
+    // What was told can be asked for: ten looks into the caches of two replicas, all of them for the same page.
+    let query = |text: &str| {
+        let answer: Value = serde_json::from_str(&world.expect(0, &["query", text, "-o", "json"]).out).unwrap();
+        let found = answer["data"]["result"].as_array().unwrap().clone();
+        found.iter().map(|series| series["value"][1].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    world.wait_for("ten looks into caches", || query("sum(cache_requests_total{service=\"catalog\"})") == ["10"]);
+    let entries = query("cache_entries{deployment=\"catalog\",role=\"stable\",release=\"r1\"}");
+    assert!(entries.len() == 2 && entries.iter().all(|count| ["0", "1"].contains(&count.as_str())), "{entries:?}");
+    assert_eq!(query("count(up{service=\"catalog\"} == 1)"), ["2"]);
+    world.wait_for("ten requests in what is kept", || {
+        query("sum by (status) (http_requests_total{service=\"catalog\",status=\"200\"})") == ["10"]
+    });
+    let part = query("max(replica_memory_bytes{service=\"catalog\"}) / scalar(node_memory_MemTotal_bytes)");
+    assert!(part.len() == 1 && part[0].parse::<f64>().unwrap() < 0.5, "{part:?}");
+
+    // A replica that is gone is not asked for any more, and its series have ended.
+    let pid = replica_pid(&world);
+    assert!(std::process::Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    world.wait_for("another replica in its place", || {
+        let targets: Vec<Value> = serde_json::from_str(&get(&world, "/api/v1/targets")).unwrap();
+        targets.len() == 2 && targets.iter().any(|target| target["replica"] == "catalog-r1-3" && target["up"] == true)
+    });
+    assert_eq!(query("count(cache_entries)"), ["2"]);
     world.down();
+}
+
+/// The process of one of the replicas.
+fn replica_pid(world: &World) -> u64 {
+    let overview = world.overview().unwrap();
+    overview["services"][0]["releases"][0]["replicas"][0]["pid"].as_u64().unwrap()
 }
