@@ -6,6 +6,7 @@
 //! - [`commands`]: the everyday commands.
 //! - [`up`]: starting and stopping evenkeel; the controller's process.
 //! - [`mod@lead`]: which of several controllers leads.
+//! - [`measuring`]: where checks are measured.
 //! - [`choice`]: which store a state directory uses.
 //! - [`backup`]: what was decided, copied into a file and back.
 //! - [`plan`]: what a deploy would do.
@@ -36,6 +37,7 @@ mod gates;
 mod group;
 mod judge;
 mod lead;
+mod measuring;
 mod paint;
 mod place;
 mod plan;

@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::place::{CONTROL_SOCKET, Place};
-use crate::{choice, lead};
+use crate::{choice, lead, measuring};
 
 /// Where the HTTP API listens when nothing else is said and the port is free.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7717);
@@ -268,6 +268,7 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stand
     let opened = SqlStore::open(&chosen.address, site.clone()).await;
     let store = opened.map_err(|error| Failure::Internal(error.to_string()))?;
     let platform = ProcessPlatform::new(place.path(), own_command("agent", place)?);
+    let observed = Observed::default();
     let (handle, ended) = loop {
         let after = lead::turn(place, &store, &site, stands_by, &clock).await?;
         let options = Options {
@@ -275,6 +276,7 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stand
             workloads: platform.clone(),
             traffic: RemoteProxy::new(place.path()),
             clock: SystemClock::new(),
+            gauge: measuring::sources(observed.series()),
             after,
         };
         match evenkeel_controller::start(options).await {
@@ -309,7 +311,6 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stand
     let token = Token::of_file(&place.token())?;
     let socket = frame::listen(place.path(), CONTROL_SOCKET)?;
     socket.set_nonblocking(true)?;
-    let observed = Observed::default();
     let shown = handle.clone();
     let observer =
         Observer::new(move || shown.figures(), SystemClock::new(), sources::Client::default(), observed.clone());

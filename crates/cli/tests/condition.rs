@@ -8,18 +8,18 @@ fn condition(args: &[&str], value: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     let spawned =
         command.arg("condition").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = spawned.spawn().unwrap();
+    let mut child = spawned.spawn().expect("the binary was built");
     // A bad condition is told before the value is read.
-    let _ = child.stdin.take().unwrap().write_all(value.as_bytes());
-    child.wait_with_output().unwrap()
+    let _ = child.stdin.take().expect("it is piped").write_all(value.as_bytes());
+    child.wait_with_output().expect("it ends")
 }
 
 fn phase(args: &[&str], value: &str) -> String {
     let output = condition(args, value);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a line of JSON");
     assert!(said["message"].is_string(), "{said}");
-    said["phase"].as_str().unwrap().to_owned()
+    said["phase"].as_str().expect("a phase").to_owned()
 }
 
 #[test]

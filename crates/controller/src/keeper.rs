@@ -18,6 +18,7 @@ use evenkeel_core::trial::Ages;
 use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
 use tracing::{info, warn};
 
+use crate::checks::Measuring;
 use crate::gates::Gatekeeper;
 use crate::hearing::Hearing;
 use crate::meter::Meter;
@@ -61,6 +62,8 @@ pub(crate) struct Keeper {
     pub(crate) smoking: Option<RolloutId>,
     /// What is known of the gates that a deploy waits for.
     pub(crate) gates: Gatekeeper,
+    /// What is measured for the checks of the rollout in flight.
+    pub(crate) measuring: Measuring,
     /// What the proxy shall have, as of the last look; `None` before the first deploy.
     pub(crate) routes: Option<ServiceRoutes>,
     /// It need not be looked at before.
@@ -111,6 +114,7 @@ impl Keeper {
             smoked: None,
             smoking: None,
             gates: Gatekeeper::default(),
+            measuring: Measuring::default(),
             routes: None,
             look_at: Timestamp::default(),
             shown: None,

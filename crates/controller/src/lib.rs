@@ -17,6 +17,7 @@
 //! - [`status`]: what people and programs are shown.
 //! - [`clock`]: the time, which never goes back.
 
+mod checks;
 pub mod clock;
 mod gates;
 pub mod handle;

@@ -6,15 +6,17 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use evenkeel_core::alert::{Alert, Place, place};
+use evenkeel_core::check::Sighting;
 use evenkeel_core::fleet::Action;
 use evenkeel_core::group::{Fellows, Member, Together, among, in_order};
 use evenkeel_core::ids::{
     BasisPoints, FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp,
 };
 use evenkeel_core::lease::{Held, RENEW_EVERY};
+use evenkeel_core::measure::SourceError;
 use evenkeel_core::ports::{
-    Answered, CheckedFor, Clock, LiveRelease, PlatformError, Probed, ReleaseReport, Replica, Replicas, Report, Store,
-    StoreError, TickRecord, Traffic, TrafficError, Workloads,
+    Answered, CheckedFor, Clock, Gauge, LiveRelease, PlatformError, Probed, ReleaseReport, Replica, Replicas, Report,
+    Store, StoreError, TickRecord, Traffic, TrafficError, Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release, Standing};
@@ -55,6 +57,8 @@ const SHOW_AGAIN: Duration = Duration::from_millis(200);
 const KEEP_RECORDS: Duration = Duration::from_secs(1);
 /// The room that the store takes is looked at after this many signs of life.
 const BYTES_EVERY: u64 = 30;
+/// Longest wait for a measurement beyond its own time-out.
+const MEASURE_SLACK: Duration = Duration::from_secs(1);
 /// Decisions of one service in one turn; more would mean that two of them undo each other.
 const DECISIONS_PER_TURN: usize = 8;
 /// Rounds of deciding and moving traffic in one turn.
@@ -62,7 +66,7 @@ const ROUNDS_PER_TURN: usize = 4;
 
 /// What a controller runs with.
 #[derive(Debug)]
-pub struct Options<S, W, T, C> {
+pub struct Options<S, W, T, C, G> {
     /// Keeps what was decided.
     pub store: S,
     /// Starts and stops replicas.
@@ -71,6 +75,8 @@ pub struct Options<S, W, T, C> {
     pub traffic: T,
     /// Tells the time.
     pub clock: C,
+    /// Measures what checks ask for.
+    pub gauge: G,
     /// Leads only when this is the newest token: the one of whom it takes over from. `None`: whoever leads by now.
     pub after: Option<FencingToken>,
 }
@@ -92,16 +98,17 @@ pub enum StartError {
 ///
 /// # Errors
 /// [`StartError`]: nothing was touched.
-pub async fn start<S, W, T, C>(
-    options: Options<S, W, T, C>,
+pub async fn start<S, W, T, C, G>(
+    options: Options<S, W, T, C, G>,
 ) -> Result<(Handle, impl Future<Output = Result<(), PlatformError>>), StartError>
 where
     S: Store + 'static,
     W: Workloads + 'static,
     T: Traffic + 'static,
     C: Clock + 'static,
+    G: Gauge + 'static,
 {
-    let Options { store, workloads, traffic, clock, after } = options;
+    let Options { store, workloads, traffic, clock, gauge, after } = options;
     // First nobody else may decide or act any more; then what is read is all there is.
     let asked = clock.now();
     let token = store.next_token(after).await?;
@@ -130,6 +137,7 @@ where
         workloads,
         traffic,
         clock: Arc::new(clock),
+        gauge: Arc::new(gauge),
         token,
         held,
         keepers,
@@ -159,11 +167,12 @@ where
     Ok((handle, controller.run(requests)))
 }
 
-struct Controller<S, W, T, C> {
+struct Controller<S, W, T, C, G> {
     store: Patient<S>,
     workloads: Arc<W>,
     traffic: Arc<T>,
     clock: Arc<C>,
+    gauge: Arc<G>,
     token: FencingToken,
     /// The lease that goes with the token.
     held: Held,
@@ -217,6 +226,10 @@ enum Found {
         rollout: RolloutId,
         result: Result<(), String>,
     },
+    Measured {
+        service: ServiceName,
+        sighting: Box<Sighting>,
+    },
     Check {
         service: ServiceName,
         rollout: RolloutId,
@@ -233,12 +246,13 @@ enum Found {
     Kept(Result<(), StoreError>, Vec<(ServiceName, u64)>),
 }
 
-impl<S, W, T, C> Controller<S, W, T, C>
+impl<S, W, T, C, G> Controller<S, W, T, C, G>
 where
     S: Store + 'static,
     W: Workloads + 'static,
     T: Traffic + 'static,
     C: Clock + 'static,
+    G: Gauge + 'static,
 {
     async fn run(mut self, mut requests: mpsc::Receiver<Request>) -> Result<(), PlatformError> {
         let (deeds, deeds_out) = mpsc::unbounded_channel();
@@ -367,6 +381,7 @@ where
                 continue;
             }
             store_failed |= self.decide_gates(&name, store_failed).await;
+            store_failed |= self.take_measurements(&name, store_failed).await;
             for _ in 0..DECISIONS_PER_TURN {
                 let (table, replicas, in_flight) =
                     (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
@@ -393,6 +408,23 @@ where
                 self.make_sure(&name).await;
             }
         }
+    }
+
+    /// Shows a rollout what was measured for its checks; tells whether the store failed.
+    async fn take_measurements(&mut self, name: &ServiceName, store_failed: bool) -> bool {
+        for _ in 0..DECISIONS_PER_TURN {
+            let now = self.clock.now();
+            let next = self.keepers.get_mut(name).filter(|_| !store_failed);
+            let next = next.and_then(|keeper| keeper.measuring.next(&keeper.service, now));
+            let Some(event) = next else { break };
+            if let Err(unhappened) = self.happen(name, event, now).await {
+                return matches!(unhappened, Unhappened::Store(_));
+            }
+            if let Some(keeper) = self.keepers.get_mut(name) {
+                keeper.measuring.done();
+            }
+        }
+        false
     }
 
     /// Shows a deploy that waits for its gates how they are; tells whether the store failed.
@@ -503,6 +535,7 @@ where
             smoke(keeper, &self.workloads, &self.answers.0, beside);
             if self.has_looked && self.going_down.is_none() {
                 ask_checks(keeper, now, &self.workloads, &self.answers.0, beside);
+                measure(keeper, now, &self.gauge, &self.clock, &self.answers.0, beside);
             }
             let mut routes = keeper.routes(&sight);
             if let Some(routes) = routes.as_mut().filter(|_| self.going_down.is_some()) {
@@ -692,6 +725,12 @@ where
             Found::Check { service, rollout, name, asked, answer } => {
                 if let Some(keeper) = self.keepers.get_mut(&service) {
                     keeper.gates.answered(rollout, name, asked, answer, now);
+                    keeper.touch();
+                }
+            }
+            Found::Measured { service, sighting } => {
+                if let Some(keeper) = self.keepers.get_mut(&service) {
+                    keeper.measuring.come(*sighting);
                     keeper.touch();
                 }
             }
@@ -1350,6 +1389,39 @@ fn ask_checks<W: Workloads + 'static>(
             info!(service = %about.service, %rollout, check = check.name, good = answer.good, "a check has answered");
             let (service, name) = (about.service, check.name);
             let _ = found.send(Found::Check { service, rollout, name, asked: now, answer });
+        });
+    }
+}
+
+/// Measures what is due for the checks of the rollout in flight, each beside the loop.
+fn measure<G: Gauge + 'static, C: Clock + 'static>(
+    keeper: &mut Keeper,
+    now: Timestamp,
+    gauge: &Arc<G>,
+    clock: &Arc<C>,
+    found: &mpsc::UnboundedSender<Found>,
+    beside: &mut tokio::task::JoinSet<()>,
+) {
+    let Some(release) = keeper.service.in_flight().and_then(|r| keeper.service.releases.get(&r.candidate)) else {
+        return;
+    };
+    let about = CheckedFor {
+        service: keeper.service.name.clone(),
+        revision: release.revision,
+        version: release.version.clone(),
+        directory: release.content.directory.clone().into(),
+    };
+    for due in keeper.measuring.due(&keeper.service, now) {
+        let (about, gauge, clock, found) = (about.clone(), gauge.clone(), clock.clone(), found.clone());
+        beside.spawn(async move {
+            let asked = clock.now();
+            // A source that keeps no time-out of its own holds up nothing but itself.
+            let limit = due.check.measure.timeout + MEASURE_SLACK;
+            let measured = tokio::time::timeout(limit, gauge.measure(&due.check.measure, &about, asked)).await;
+            let measured = measured.unwrap_or(Err(SourceError::TimedOut { within: limit }));
+            let sighting = Box::new(Sighting::of(&due, asked, &measured));
+            info!(service = %about.service, check = due.check.name, phase = %sighting.said.phase, "measured");
+            let _ = found.send(Found::Measured { service: about.service, sighting });
         });
     }
 }

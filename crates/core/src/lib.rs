@@ -12,6 +12,7 @@
 //! - [`rollout`]: where is a rollout, and which moves are legal?
 //! - [`measure`]: what is measured for a check, and where?
 //! - [`trial`]: what is counted of the requests, so that the candidate can be judged?
+//! - [`check`]: what do its measurements add up to?
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`alert`]: which service is an alert about, which release of it, and what is remembered of it?
@@ -32,6 +33,7 @@
 
 pub mod alert;
 pub mod breaker;
+pub mod check;
 pub mod choice;
 pub mod edge;
 pub mod evidence;

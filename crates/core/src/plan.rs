@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
+use crate::check::Check;
 use crate::ids::BasisPoints;
 use crate::ratio;
 use crate::rollout::Kind;
@@ -31,6 +32,9 @@ pub struct Plan {
     /// What decides which requests are a share's; `None`: a coin for each.
     #[serde(default)]
     pub sticky: Option<StickyBy>,
+    /// What is measured beside the steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// What becomes of the stable release's replicas while the candidate gets its own.
@@ -105,6 +109,9 @@ pub struct Step {
     /// Where its number of replicas comes from.
     #[serde(default)]
     pub size: Size,
+    /// What is measured in it, and must have passed before it ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 /// Where a step's number of replicas comes from, to be followed when the service is scaled.
@@ -162,6 +169,7 @@ impl Plan {
             stop: spec.stop,
             exchange: exchange(spec),
             sticky,
+            checks: spec.checks.clone(),
         };
         plan.scale(spec.replicas, stable);
         plan
@@ -212,7 +220,7 @@ impl Plan {
         if matches!(self.exchange, Exchange::Batches { .. }) {
             let smoke = |n: usize, step: &Step| if n == 0 { step.smoke.clone() } else { Vec::new() };
             let steps = self.steps.iter().enumerate().map(|(n, step)| unjudged(step.clone(), smoke(n, step))).collect();
-            return Self { steps, sticky: None, ..self };
+            return Self { steps, sticky: None, checks: Vec::new(), ..self };
         }
         self.at_once(None)
     }
@@ -233,7 +241,19 @@ impl Plan {
                 Exchange::StopFirst => (step.stable_before, step.stable) = (Some(0), Some(0)),
             }
         }
-        Self { steps, sticky: None, ..self }
+        Self { steps, sticky: None, checks: Vec::new(), ..self }
+    }
+
+    /// Whether anything is measured.
+    #[must_use]
+    pub fn has_checks(&self) -> bool {
+        !self.checks.is_empty() || self.steps.iter().any(|step| !step.checks.is_empty())
+    }
+
+    /// Measures nothing.
+    pub fn drop_checks(&mut self) {
+        self.checks.clear();
+        self.steps.iter_mut().for_each(|step| step.checks.clear());
     }
 
     /// Whether stable has fewer replicas than it needs at some step, so that going back takes starting some.
@@ -245,7 +265,7 @@ impl Plan {
 
 fn unjudged(step: Step, smoke: Vec<SmokeCheck>) -> Step {
     let (hold, pins, mirror) = (Hold::For(Duration::ZERO), Vec::new(), BasisPoints::NONE);
-    Step { hold, minimum_requests: 0, smoke, pins, mirror, ..step }
+    Step { hold, minimum_requests: 0, smoke, pins, mirror, checks: Vec::new(), ..step }
 }
 
 fn exchange(spec: &Spec) -> Exchange {
@@ -288,6 +308,7 @@ fn steps(spec: &Spec) -> Vec<Step> {
         then: Then::Advance,
         on_time: false,
         size,
+        checks: Vec::new(),
     };
     let all = |watch| step(BasisPoints::ALL, Size::Full, Hold::For(watch));
     match &spec.strategy {
@@ -295,15 +316,20 @@ fn steps(spec: &Spec) -> Vec<Step> {
             .iter()
             .map(|canary| canary_step(spec, canary, step(canary.weight, Size::Share, canary.hold)))
             .collect(),
-        Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, watch, .. } => {
+        Strategy::BlueGreen {
+            smoke, preview_replicas, promotion, shift, watch, before_switch, after_switch, ..
+        } => {
             // The preview is a step of its own where it takes time, or fewer replicas than the switch.
-            let has_preview = preview_replicas.is_some() || *promotion != Hold::For(Duration::ZERO);
+            let takes_time = *promotion != Hold::For(Duration::ZERO) || !before_switch.is_empty();
+            let has_preview = preview_replicas.is_some() || takes_time;
             let preview = has_preview.then(|| {
                 let size = preview_replicas.map_or(Size::Full, Size::Amount);
-                Step { minimum_requests: 0, ..step(BasisPoints::NONE, size, *promotion) }
+                let checks = before_switch.clone();
+                Step { minimum_requests: 0, checks, ..step(BasisPoints::NONE, size, *promotion) }
             });
+            let last = Step { checks: after_switch.clone(), ..all(*watch) };
             let shares = shift.iter().map(|share| step(share.weight, Size::Full, share.hold));
-            let mut steps: Vec<Step> = preview.into_iter().chain(shares).chain([all(*watch)]).collect();
+            let mut steps: Vec<Step> = preview.into_iter().chain(shares).chain([last]).collect();
             steps[0].smoke.clone_from(smoke);
             steps
         }
@@ -326,14 +352,14 @@ fn steps(spec: &Spec) -> Vec<Step> {
 }
 
 fn canary_step(spec: &Spec, canary: &CanaryStep, step: Step) -> Step {
-    let CanaryStep { objectives, replicas, smoke, pins, mirror, .. } = canary.clone();
+    let CanaryStep { objectives, replicas, smoke, pins, mirror, checks, .. } = canary.clone();
     let size = match (replicas, spec.listen) {
         (Some(amount), _) => Size::Amount(amount),
         (None, None) => Size::Ratio,
         (None, Some(_)) => Size::Share,
     };
     let objectives = objectives.unwrap_or_else(|| step.objectives.clone());
-    let step = Step { objectives, smoke, pins, mirror, size, ..step };
+    let step = Step { objectives, smoke, pins, mirror, size, checks, ..step };
     let minimum_requests = if step.has_audience() { step.minimum_requests } else { 0 };
     Step { minimum_requests, ..step }
 }

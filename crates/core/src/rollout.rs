@@ -7,6 +7,7 @@
 use evenkeel_analysis::{Finding, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::check::{Checks, Sighting};
 use crate::evidence::Measured;
 use crate::group::{Fellows, Together};
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
@@ -57,6 +58,9 @@ pub struct Rollout {
     /// Why its gates were passed by; `None`: they were not.
     #[serde(default)]
     pub skipped_gates: Option<String>,
+    /// What is measured while it goes.
+    #[serde(default, skip_serializing_if = "Checks::is_empty")]
+    pub checks: Checks,
 }
 
 /// Whether a rollout tries something new or goes back.
@@ -228,6 +232,20 @@ pub enum Why {
         /// Requests needed.
         need: u64,
     },
+    /// A check failed.
+    Check {
+        /// Which.
+        check: String,
+        /// How, in words.
+        detail: String,
+    },
+    /// A check was not measured as often as it should, and the spec says to give up then.
+    Unchecked {
+        /// Which.
+        check: String,
+        /// What was waited for, in words.
+        detail: String,
+    },
     /// The proxy did not confirm its share.
     Unconfirmed {
         /// The share.
@@ -313,6 +331,8 @@ impl Moment {
 pub enum RolloutEvent {
     /// The world was looked at.
     Seen(Observation),
+    /// Something was measured.
+    Checked(Sighting),
     /// Somebody wants something.
     Asked(Ask),
 }

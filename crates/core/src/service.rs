@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Heard};
+use crate::check::{Check, Due, Sighting};
 use crate::gate::{GateSight, Gated, Passage};
 use crate::group::Together;
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
+use crate::measure::{Measure, fill};
 use crate::plan::Plan;
 use crate::release::{Deploy, Release, Standing};
 use crate::rollout::{Ask, IllegalMove, Kind, Moment, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
@@ -124,6 +126,8 @@ pub enum Event {
         /// What was told at once.
         alerts: Vec<Alert>,
     },
+    /// Something was measured for a check of the rollout in flight.
+    Checked(Box<Sighting>),
 }
 
 /// What operators can ask.
@@ -317,6 +321,7 @@ impl Service {
     pub fn step(&self, event: &Event, now: Timestamp) -> Result<Option<Step>, Refused> {
         let next = match event {
             Event::Seen(seen) => self.seen(seen, now),
+            Event::Checked(sighting) => self.checked(sighting, now),
             Event::Deploy(deploy) => self.deployed(deploy, now).map(Some)?,
             Event::Gates(sight) => self.gates_seen(sight, now),
             Event::Alerts { alerts } => self.alerted(alerts, now),
@@ -369,6 +374,40 @@ impl Service {
             }
         }
         wanted
+    }
+
+    /// What is to be measured now for the checks of the rollout in flight, with what is known filled in.
+    #[must_use]
+    pub fn due_checks(&self, now: Timestamp) -> Vec<Due> {
+        let Some(rollout) = self.in_flight() else { return Vec::new() };
+        let due = rollout.checks.due(rollout.id, now);
+        due.map(|due| {
+            let query = due.check.measure.query.clone().with_texts(&mut |text: &str| {
+                fill(text, &mut |name| Ok::<_, std::convert::Infallible>(self.known_of(rollout, name)))
+            });
+            let Ok(query) = query;
+            let measure = Measure { query, ..due.check.measure };
+            Due { check: Check { measure, ..due.check }, ..due }
+        })
+        .collect()
+    }
+
+    /// What a check's query can name: of the service, its candidate, and the release that is stable.
+    fn known_of(&self, rollout: &Rollout, name: &str) -> Option<String> {
+        let version = |revision: Revision| self.releases.get(&revision).map(|release| release.version.clone());
+        let stable = rollout.stable;
+        match name {
+            "service" => Some(self.name.service().to_owned()),
+            "environment" | "namespace" => Some(self.name.environment().to_owned()),
+            // As the series of the candidate are labelled.
+            "deployment" => Some(format!("{}-canary", self.name.service())),
+            "release" => Some(rollout.candidate.to_string()),
+            "version" => version(rollout.candidate),
+            // Without a stable release nothing has this label.
+            "stable" => Some(stable.map_or_else(String::new, |stable| stable.to_string())),
+            "stableVersion" => Some(stable.and_then(version).unwrap_or_default()),
+            _ => None,
+        }
     }
 
     /// Whether its rollout in a deploy of a group waits for its turn, or for its gates.
@@ -434,6 +473,13 @@ impl Service {
         let rollout = self.in_flight()?;
         // A look at the world is legal in every phase.
         let next = rollout.step(&RolloutEvent::Seen(seen.clone()), now).ok().flatten()?;
+        Some(Self { rollout: Some(next), ..self.clone() })
+    }
+
+    fn checked(&self, sighting: &Sighting, now: Timestamp) -> Option<Self> {
+        let rollout = self.in_flight().filter(|rollout| rollout.id == sighting.rollout)?;
+        // A measurement is legal in every phase.
+        let next = rollout.step(&RolloutEvent::Checked(sighting.clone()), now).ok().flatten()?;
         Some(Self { rollout: Some(next), ..self.clone() })
     }
 
@@ -863,6 +909,7 @@ fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
         | Why::NotReady { .. }
         | Why::Unready { .. }
         | Why::Crashing { .. }
+        | Why::Check { .. }
         | Why::Smoke { .. }
         | Why::Alert { .. } => Standing::Bad { why: why.to_string() },
         // An attempt that was cut short does not clear its name.
@@ -870,6 +917,7 @@ fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
         // It was good before, and nobody has said otherwise.
         _ if kind == Kind::Back => Standing::Good,
         Why::NotEnough { .. }
+        | Why::Unchecked { .. }
         | Why::Unconfirmed { .. }
         | Why::Aborted { .. }
         | Why::Asked { .. }

@@ -9,6 +9,7 @@ use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Alerts;
+use crate::check::Check;
 use crate::edge::Edge;
 use crate::gate::Gates;
 use crate::group::Membership;
@@ -46,6 +47,9 @@ pub struct Spec {
     pub strategy: Strategy,
     /// Limits that the new release must keep in every step that has none of its own.
     pub objectives: Vec<Objective>,
+    /// What is measured beside the steps of a rollout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
     /// Requests to the new release below which nothing is said about it; default 50.
     pub minimum_requests: u64,
     /// How far back objectives look; default 30 s.
@@ -141,6 +145,12 @@ pub enum Strategy {
         /// What decides which requests are a share's; `None`: a coin for each.
         #[serde(default)]
         sticky: Option<StickyBy>,
+        /// What is measured before the switch, and must have passed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        before_switch: Vec<Check>,
+        /// What is measured after the switch, and must have passed before the old release goes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        after_switch: Vec<Check>,
         /// How long it is watched after the switch, with the old one kept warm; default 300 s.
         watch: Duration,
     },
@@ -209,14 +219,17 @@ pub struct CanaryStep {
     /// Share of stable's requests that the new release gets copies of.
     #[serde(default)]
     pub mirror: BasisPoints,
+    /// What is measured in this step, and must have passed before it ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Check>,
 }
 
 impl CanaryStep {
     /// A step with nothing but a share and its time.
     #[must_use]
     pub fn new(weight: BasisPoints, hold: Hold) -> Self {
-        let (smoke, pins) = (Vec::new(), Vec::new());
-        Self { weight, hold, objectives: None, replicas: None, smoke, pins, mirror: BasisPoints::NONE }
+        let (smoke, pins, checks) = (Vec::new(), Vec::new(), Vec::new());
+        Self { weight, hold, objectives: None, replicas: None, smoke, pins, mirror: BasisPoints::NONE, checks }
     }
 }
 
@@ -434,6 +447,7 @@ impl Spec {
                 sticky: None,
             },
             objectives: Vec::new(),
+            checks: Vec::new(),
             minimum_requests: 50,
             window: Duration::from_secs(30),
             not_enough: NotEnough::Hold { at_most: minutes(60) },

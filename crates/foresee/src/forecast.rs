@@ -326,6 +326,14 @@ fn enough_after(step: &Step, rate: Option<f64>) -> Option<Duration> {
 }
 
 fn judged_by(step: &Step, has_stable: bool, deploy: &Deploy) -> String {
+    let names = step.checks.iter().chain(&deploy.spec.checks).map(|check| format!("`{}`", check.name));
+    let names: Vec<String> = names.collect();
+    let others = judged_besides(step, has_stable, deploy);
+    if names.is_empty() { others } else { format!("{others}; checks: {}", names.join(", ")) }
+}
+
+/// What judges a step, besides checks.
+fn judged_besides(step: &Step, has_stable: bool, deploy: &Deploy) -> String {
     let objectives = !step.objectives.is_empty() && step.minimum_requests > 0;
     match (step.weight, objectives) {
         _ if deploy.spec.listen.is_none() => "probes and exits: it has no requests".to_owned(),

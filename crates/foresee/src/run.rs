@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use evenkeel_analysis::Verdict;
+use evenkeel_analysis::condition::{Judged, Said};
+use evenkeel_core::check::{Due, Sighting};
 use evenkeel_core::evidence::Tally;
 use evenkeel_core::fleet::{self, Fleet};
 use evenkeel_core::gate::{Gates, Passage};
@@ -398,6 +400,7 @@ impl<'a> Run<'a> {
         if self.now < self.gone_until {
             return;
         }
+        self.measure();
         for _ in 0..ROUNDS_PER_TURN {
             if self.now >= self.gone_until.after(FIRST_LOOK) || self.gone_until == Timestamp(0) {
                 self.decide();
@@ -443,6 +446,20 @@ impl<'a> Run<'a> {
     /// Whether a limit that the rollout has set itself is over.
     fn is_due(&self) -> bool {
         self.pace.limits.iter().flatten().any(|until| *until <= self.now)
+    }
+
+    /// Measures what checks ask for, in no time.
+    fn measure(&mut self) {
+        let (phase, what) = match self.question.scenario.checks_pass {
+            true => (Said::Successful, "good, as the scenario has it"),
+            false => (Said::Failed, "bad, as the scenario has it"),
+        };
+        for due in self.service.due_checks(self.now) {
+            let said = Judged { phase, message: what.to_owned() };
+            let Due { rollout, run, number, .. } = due;
+            let sighting = Sighting { rollout, run, number, asked: self.now, said, value: String::new() };
+            self.event(&Event::Checked(Box::new(sighting)));
+        }
     }
 
     fn observe(&self) -> Option<Observation> {
@@ -549,6 +566,7 @@ impl<'a> Run<'a> {
             return Some(change.map_or(tick, |change| change.min(tick)));
         }
         let own = limits.into_iter().flatten().chain([self.rests_until]).chain(self.smoke.map(|(_, at)| at));
+        let own = own.chain(self.service.in_flight().and_then(|rollout| rollout.checks.next_at()));
         let next = own.chain(self.platform.next_end()).chain(change).min()?;
         // Turns stand on a grid of ticks, as far as the scenario's own moments allow.
         let ticks = next.since(self.now).as_micros().div_ceil(TICK.as_micros()).max(1);

@@ -22,6 +22,8 @@ pub struct Scenario {
     pub startup: Option<Duration>,
     /// Whether smoke checks pass.
     pub smoke_passes: bool,
+    /// Whether what checks measure is good.
+    pub checks_pass: bool,
     /// What goes wrong, in order of time.
     pub faults: Vec<Fault>,
     /// What people do, in order of time.
@@ -105,6 +107,7 @@ impl Scenario {
             candidate: alike,
             startup: Some(Duration::from_secs(2)),
             smoke_passes: true,
+            checks_pass: true,
             faults: Vec::new(),
             commands: Vec::new(),
             lasts: Duration::from_secs(30 * 86_400),

@@ -222,6 +222,8 @@ fn every_strategy_ends_well_with_a_good_release() {
     let zero = Hold::For(Duration::ZERO);
     let strategies = [
         Strategy::BlueGreen {
+            before_switch: Vec::new(),
+            after_switch: Vec::new(),
             smoke: Vec::new(),
             preview_replicas: None,
             promotion: zero,

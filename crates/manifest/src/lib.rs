@@ -9,6 +9,7 @@
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
+//! - `checks`: what is measured again and again while a rollout goes.
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
@@ -21,6 +22,7 @@
 //! - `problem`: what is wrong, and how it is shown.
 
 mod alerts;
+mod checks;
 mod command;
 mod condition;
 mod edge;

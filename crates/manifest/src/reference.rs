@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, alerts, edge, gates, probes, read, routing, scenario, service, strategy};
+use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, strategy};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -26,6 +26,46 @@ fn places() -> Vec<Place> {
             ("tls: { certificates: [{", "}]}"),
             &[("certificate", "certificate: a"), ("key", "key: b")],
         ),
+        place(
+            &checks::CHECK,
+            ("checks: [{", "}]"),
+            &[
+                ("name", "name: a"),
+                ("metrics prometheus http command file", "metrics: up"),
+                ("success failure", "success: \"true\""),
+                ("interval", "interval: 1m"),
+            ],
+        ),
+        place(
+            &checks::METRICS,
+            ("checks: [{ name: a, success: \"true\", metrics: {", "}}]"),
+            &[("query", "query: up")],
+        ),
+        place(
+            &checks::PROMETHEUS,
+            ("checks: [{ name: a, success: \"true\", secrets: { p: { env: P }}, prometheus: {", "}}]"),
+            &[("address", "address: \"http://a\""), ("query", "query: up")],
+        ),
+        place(
+            &checks::HTTP,
+            ("checks: [{ name: a, success: \"true\", secrets: { p: { env: P }}, http: {", "}}]"),
+            &[("url", "url: \"http://a\"")],
+        ),
+        place(&checks::FILE, ("checks: [{ name: a, success: \"true\", file: {", "}}]"), &[("path", "path: a.json")]),
+        place(
+            &checks::RANGE,
+            ("checks: [{ name: a, success: \"true\", metrics: { query: up, range: {", "}}}]"),
+            &[("from", "from: 10m"), ("step", "step: 1m")],
+        ),
+        place(
+            &checks::BASIC,
+            (
+                "checks: [{ name: a, success: \"true\", secrets: { p: { env: P }}, http: { url: \"http://a\", basic: {",
+                "}}}]",
+            ),
+            &[("user", "user: a"), ("password", "password: \"{{secret.p}}\"")],
+        ),
+        place(&checks::SECRET, ("checks: [{ name: a, success: \"true\", metrics: up, secrets: { p: {", "}}}]"), NONE),
         place(&service::STOP, ("stop: {", "}"), NONE),
         place(&service::GROUP, ("group: {", "}"), &[("name", "name: shop")]),
         place(&service::METRICS, ("strategy: { recreate: {} }, metrics: {", "}"), NONE),
@@ -162,6 +202,7 @@ fn every_code_is_in_the_reference() {
 #[test]
 fn every_section_of_the_reader_is_looked_at_here() {
     let sources = [
+        include_str!("checks.rs"),
         include_str!("edge.rs"),
         include_str!("alerts.rs"),
         include_str!("gates.rs"),

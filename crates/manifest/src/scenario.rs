@@ -28,7 +28,19 @@ const LATENCY: Latency = Latency { p50: Duration::from_millis(20), p99: Duration
 
 pub(crate) static SCENARIO: Section = Section {
     what: "a scenario",
-    keys: &["rate", "repeatable", "matching", "stable", "candidate", "startup", "smoke", "faults", "commands", "lasts"],
+    keys: &[
+        "rate",
+        "repeatable",
+        "matching",
+        "stable",
+        "candidate",
+        "startup",
+        "smoke",
+        "checks",
+        "faults",
+        "commands",
+        "lasts",
+    ],
     elsewhere: &[
         ("traffic", "write `rate: 200/s`"),
         ("service", "the spec is a file of its own: `evenkeel simulate evenkeel.yaml --scenario this.yaml`"),
@@ -127,9 +139,11 @@ fn scenario(value: &Value<'_>, problems: &mut Problems) -> Option<Scenario> {
         Some(scalar) if scalar.text == "never" => Some(None),
         _ => duration(Duration::ZERO..=DAY)(value, problems).map(Some),
     });
-    fields.set("smoke", &mut scenario.smoke_passes, problems, |value, problems| {
+    let passes = |value: &Value<'_>, problems: &mut Problems| {
         word(value, &[("passes", true), ("fails", false)], "write `passes` or `fails`", problems)
-    });
+    };
+    fields.set("smoke", &mut scenario.smoke_passes, problems, passes);
+    fields.set("checks", &mut scenario.checks_pass, problems, passes);
     fields.set("faults", &mut scenario.faults, problems, |value, problems| {
         let faults = entries(value, "write one fault a line: `- { at: 5m, dies: candidate }`", fault, problems)?;
         in_order(faults.iter().map(|fault| fault.at), value, problems).then_some(faults)

@@ -8,9 +8,11 @@ use std::time::Duration;
 use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
+use evenkeel_core::plan::Plan;
 use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy};
 
 use crate::alerts::alerts;
+use crate::checks::checks;
 use crate::command::{self, Command};
 use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
@@ -52,6 +54,7 @@ pub(crate) static SERVICE: Section = Section {
         "probes",
         "strategy",
         "objectives",
+        "checks",
         "gates",
         "alerts",
         "minimumRequests",
@@ -90,7 +93,6 @@ pub(crate) static SERVICE: Section = Section {
         ("bake", "write it below `strategy`, `canary`"),
         ("approvals", "write it below `gates`"),
         ("windows", "write it below `gates`"),
-        ("checks", "write it below `gates`"),
         ("drain", "write it below `stop`"),
         ("grace", "write it below `stop`"),
         ("annotations", "write what `prometheus.io/…` says as `metrics: { path: /metrics }`"),
@@ -245,6 +247,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     let default = spec.strategy.clone();
     fields.set("strategy", &mut spec.strategy, problems, |value, problems| strategy(value, &default, problems));
     fields.set("objectives", &mut spec.objectives, problems, objectives);
+    fields.set("checks", &mut spec.checks, problems, |value, problems| checks(value, false, problems));
     let has_artefact = !spec.artefact.is_empty();
     fields.set("alerts", &mut spec.alerts, problems, alerts);
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
@@ -267,6 +270,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
         && fields.key_at("objectives").is_none()
         && !fields.advises("objectives")
         && !has_step_objectives(spec)
+        && !Plan::of(spec, 1).has_checks()
     {
         let mistake =
             Mistake::new(Code::NothingJudged, fields.at(), "no objectives: only probes can stop a bad release");

@@ -7,6 +7,7 @@ use evenkeel_analysis::Objective;
 use evenkeel_core::ids::BasisPoints;
 use evenkeel_core::spec::{Afterwards, Amount, CanaryStep, Hold, Shift, SmokeCheck, Strategy};
 
+use crate::checks::checks;
 use crate::fields::{Fields, Section, Value};
 use crate::problem::{Code, Mistake, Problems};
 use crate::routing::{matches, sticky};
@@ -38,7 +39,7 @@ pub(crate) static CANARY: Section = Section {
 
 pub(crate) static STEP: Section = Section {
     what: "a canary step",
-    keys: &["weight", "hold", "objectives", "replicas", "smoke", "match", "mirror"],
+    keys: &["weight", "hold", "objectives", "checks", "replicas", "smoke", "match", "mirror"],
     elsewhere: &[
         ("setWeight", "write `{ weight: 5%, hold: 10m }`"),
         ("setCanaryScale", "write `replicas: 2` next to the weight"),
@@ -46,14 +47,17 @@ pub(crate) static STEP: Section = Section {
         ("setMirrorRoute", "write `mirror: 10%` next to the weight"),
         ("pause", "write `hold: 10m` next to the weight, or `hold: manual` to wait for a promotion"),
         ("duration", "write `hold`"),
+        ("analysis", "write `checks` next to the weight"),
     ],
 };
 
 pub(crate) static BLUE_GREEN: Section = Section {
     what: "the mapping `blueGreen`",
-    keys: &["smoke", "previewReplicas", "promotion", "steps", "sticky", "watch"],
+    keys: &["smoke", "previewReplicas", "promotion", "steps", "sticky", "watch", "prePromotion", "postPromotion"],
     elsewhere: &[
         ("previewReplicaCount", "write `previewReplicas`"),
+        ("prePromotionAnalysis", "write `prePromotion`, a list of checks"),
+        ("postPromotionAnalysis", "write `postPromotion`, a list of checks"),
         ("autoPromotionEnabled", "write `promotion: manual`"),
         ("autoPromotionSeconds", "write `promotion: 30s`"),
         ("scaleDownDelaySeconds", "write `watch: 5m`: the old release is kept warm for that time"),
@@ -189,9 +193,10 @@ fn step<'a>(
         let mistake = Mistake::new(Code::Conflict, at, "nothing is left to be copied at 100 %");
         problems.add(mistake.help("leave `mirror` out: it copies requests that the stable release answers"));
     }
+    let checks = fields.read("checks", problems, |value, problems| checks(value, true, problems)).unwrap_or_default();
     let (weight, written) = weight?;
     // A bad hold has been told; any other lets the weight be looked at beside its neighbours.
-    let step = CanaryStep { weight, hold: hold.unwrap_or(bake), objectives, replicas, smoke, pins, mirror };
+    let step = CanaryStep { weight, hold: hold.unwrap_or(bake), objectives, replicas, smoke, pins, mirror, checks };
     Some((step, written))
 }
 
@@ -251,7 +256,10 @@ fn blue_green(value: &Value<'_>, problems: &mut Problems) -> Option<Strategy> {
     let preview_replicas = fields.read("previewReplicas", problems, amount(1));
     let shift = fields.read("steps", problems, shifts).unwrap_or_default();
     let sticky = fields.read("sticky", problems, sticky);
-    Some(Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch })
+    let mut of =
+        |key: &str| fields.read(key, problems, |value, problems| checks(value, true, problems)).unwrap_or_default();
+    let (before_switch, after_switch) = (of("prePromotion"), of("postPromotion"));
+    Some(Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch, before_switch, after_switch })
 }
 
 fn shifts(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<Shift>> {

@@ -184,7 +184,8 @@ fn blue_green_knows_smoke_checks_and_a_watch() {
     let none = || (None, Hold::For(Duration::ZERO), Vec::new(), None);
     let of = |smoke, watch| {
         let (preview_replicas, promotion, shift, sticky) = none();
-        Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch }
+        let (before_switch, after_switch) = (Vec::new(), Vec::new());
+        Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, before_switch, after_switch, watch }
     };
     assert_eq!(blue_green("{}"), of(Vec::new(), watch));
     let first = SmokeCheck { path: "/".into(), status: 200, contains: None, timeout };
@@ -207,6 +208,8 @@ fn blue_green_may_be_previewed_switched_gradually_and_stuck_to() {
         Shift { weight: step(5_000, Hold::UntilPromoted).weight, hold: Hold::UntilPromoted },
     ];
     let expected = Strategy::BlueGreen {
+        before_switch: Vec::new(),
+        after_switch: Vec::new(),
         smoke: Vec::new(),
         preview_replicas: Some(Amount::Share(step(5_000, Hold::UntilPromoted).weight)),
         promotion: Hold::UntilPromoted,

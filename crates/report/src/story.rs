@@ -348,6 +348,7 @@ fn decision(
             let names: Vec<&str> = alerts.iter().map(|alert| alert.name.as_str()).collect();
             (None, format!("alert {}", names.join(", ")))
         }
+        Event::Checked(_) => (None, "measured".to_owned()),
     };
     let seen = match event {
         Event::Seen(seen) => Some(seen),

@@ -187,6 +187,8 @@ fn outcome_of(outcome: &Outcome) -> &'static str {
             Why::StableIsBack => "rolled back: stable is back",
             Why::Alert { .. } => "rolled back: alert",
             Why::Smoke { .. } => "rolled back: smoke checks",
+            Why::Check { .. } => "rolled back: check",
+            Why::Unchecked { .. } => "rolled back: check without data",
             Why::NotEnough { .. } => "rolled back: not enough requests",
             Why::Unconfirmed { .. } => "rolled back: share not confirmed",
             Why::Aborted { .. } => "rolled back: aborted",

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_analysis::Value;
 use evenkeel_controller::{Options, StartError, start};
 use evenkeel_core::ids::Timestamp;
-use evenkeel_core::ports::PlatformError;
+use evenkeel_core::measure::{Measure, SourceError};
+use evenkeel_core::ports::{CheckedFor, Gauge, PlatformError};
 use tokio::task::JoinHandle;
 
 use crate::calls::Caller;
@@ -14,6 +16,15 @@ use crate::clock::SimClock;
 use crate::weather::Fault;
 use crate::workloads::SimWorkloads;
 use crate::world::{Life, Yard};
+
+/// Measures nothing: no spec of these worlds has checks.
+struct Nothing;
+
+impl Gauge for Nothing {
+    async fn measure(&self, _: &Measure, _: &CheckedFor, _: Timestamp) -> Result<Value, SourceError> {
+        Err(SourceError::NoData { what: "nothing is measured here".to_owned() })
+    }
+}
 
 /// How a controller ended.
 enum Ended {
@@ -148,6 +159,7 @@ async fn live(yard: Arc<Yard>, life: Life) -> Ended {
         workloads: SimWorkloads::new(caller.clone()),
         traffic: caller,
         clock: SimClock::new(yard.clone()),
+        gauge: Nothing,
         after: None,
     };
     let started = tokio::time::timeout(Duration::from_secs(60), start(options)).await;

@@ -133,7 +133,17 @@ fn strategy(dice: &mut Dice) -> Strategy {
         2 => {
             let (preview_replicas, promotion, shift, sticky) = (None, hold(0), Vec::new(), None);
             let smoke = sometimes(dice, smoke());
-            Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch: Duration::from_millis(700) }
+            let (before_switch, after_switch, watch) = (Vec::new(), Vec::new(), Duration::from_millis(700));
+            Strategy::BlueGreen {
+                smoke,
+                preview_replicas,
+                promotion,
+                shift,
+                sticky,
+                before_switch,
+                after_switch,
+                watch,
+            }
         }
         3 => Strategy::BlueGreen {
             smoke: sometimes(dice, smoke()),
@@ -141,6 +151,8 @@ fn strategy(dice: &mut Dice) -> Strategy {
             promotion: if dice.chance(300_000) { Hold::UntilPromoted } else { hold(300) },
             shift: vec![Shift { weight: percent(25), hold: hold(500) }, Shift { weight: percent(60), hold: hold(300) }],
             sticky: Some(StickyBy::Cookie("session".into())),
+            before_switch: Vec::new(),
+            after_switch: Vec::new(),
             watch: Duration::from_millis(500),
         },
         4 | 5 => {

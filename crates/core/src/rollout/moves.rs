@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_analysis::Verdict;
 
 use super::{Ask, Health, IllegalMove, Kind, Moment, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
+use crate::check::{Checks, Sighting, State, Sum};
 use crate::group::Fellows;
 use crate::ids::{BasisPoints, Timestamp};
 use crate::plan::{Exchange, Plan, Step, Then};
@@ -50,6 +51,7 @@ impl Rollout {
             by,
             moments,
             skipped_gates,
+            checks: Checks::default(),
         };
         if rollout.group.is_none() {
             rollout.phase = rollout.beginning(now);
@@ -80,11 +82,12 @@ impl Rollout {
         let evidence = match event {
             // Evidence goes with what rests on it: the end of a step, and the way back.
             RolloutEvent::Seen(seen) if self.is_judging() && rests_on_evidence(&self.phase, &next.phase) => Some(seen),
-            RolloutEvent::Seen(_) | RolloutEvent::Asked(_) => None,
+            RolloutEvent::Seen(_) | RolloutEvent::Checked(_) | RolloutEvent::Asked(_) => None,
         };
         let same = next.phase.name() == self.phase.name() && next.at_step() == self.at_step();
-        let silent = same && matches!(event, RolloutEvent::Seen(_));
+        let silent = same && !matches!(event, RolloutEvent::Asked(_));
         let mut next = next;
+        next.follow_checks(self, now);
         if !silent {
             let text = next.told();
             next.note(now, text, evidence);
@@ -94,9 +97,10 @@ impl Rollout {
 
     /// The table of legal moves.
     fn next(&self, event: &RolloutEvent, now: Timestamp) -> Result<Option<Self>, IllegalMove> {
-        use RolloutEvent::{Asked, Seen};
+        use RolloutEvent::{Asked, Checked, Seen};
         let to = |phase| Ok(Some(self.in_phase(phase)));
         match (&self.phase, event) {
+            (_, Checked(sighting)) => Ok(self.measured(sighting, now)),
             (Phase::Done { .. }, Seen(_)) => Ok(None),
             // A stable release that can take the traffic again gets it without asking anybody.
             (Phase::Stuck { why }, Seen(seen)) => Ok(self.went_back(why, Timestamp(u64::MAX), seen, now)),
@@ -167,7 +171,7 @@ impl Rollout {
                 let mut plan = self.plan.clone().at_once(Some(self.stable_replicas()));
                 // Whoever asks for everything at once has no use for the smoke checks either.
                 plan.steps.iter_mut().for_each(|step| step.smoke.clear());
-                let direct = Self { plan, ..self.clone() };
+                let direct = Self { plan, checks: Checks::default(), ..self.clone() };
                 Ok(Some(direct.in_phase(direct.preparing(0, self.weight(), now))))
             }
             // A newer release waits: what is left to do is only to see replicas go, and they go by themselves.
@@ -475,7 +479,53 @@ impl Rollout {
             {
                 Some(Why::Breach { finding: finding.clone() })
             }
-            Verdict::Fail { .. } | Verdict::Pass { .. } | Verdict::Shared { .. } | Verdict::NotEnough { .. } => None,
+            Verdict::Fail { .. } | Verdict::Pass { .. } | Verdict::Shared { .. } | Verdict::NotEnough { .. } => {
+                match self.checks.sum() {
+                    Sum::Failed { check, detail } => Some(Why::Check { check, detail }),
+                    Sum::Fine | Sum::Inconclusive { .. } => None,
+                }
+            }
+        }
+    }
+
+    /// A measurement came; `None` when it is not the one that was waited for.
+    fn measured(&self, sighting: &Sighting, now: Timestamp) -> Option<Self> {
+        let mut next = self.clone();
+        let run = next.checks.take(sighting, now)?;
+        // What passes is told, and that a source begins to be missed; what something follows from is told with that.
+        let is_missed = run.consecutive_errors == run.check.consecutive_error_limit + 1;
+        let is_told = match run.state {
+            State::Running => is_missed,
+            State::Successful | State::Stopped => true,
+            State::Failed | State::Inconclusive | State::Error => run.check.dry_run,
+        };
+        if is_told {
+            let told = run.told();
+            next.note(now, told, None);
+        }
+        Some(next)
+    }
+
+    /// Begins the checks of a step that is held, and ends those that nobody waits for any more.
+    fn follow_checks(&mut self, before: &Self, now: Timestamp) {
+        match self.phase {
+            Phase::Holding { step, .. } => {
+                // Whatever it was before: people, or the end of a step, have let it go on.
+                let is_let = !matches!(before.phase, Phase::Holding { .. });
+                self.checks.begin(&self.plan.checks, &self.plan.steps[step].checks, step, is_let, now);
+            }
+            Phase::RollingBack { .. }
+            | Phase::Clearing { .. }
+            | Phase::Stopping { .. }
+            | Phase::Stuck { .. }
+            | Phase::Retiring { .. }
+            | Phase::Done { .. } => self.checks.stop(),
+            Phase::Lining { .. }
+            | Phase::Preparing { .. }
+            | Phase::Smoking { .. }
+            | Phase::Shifting { .. }
+            | Phase::Paused { .. }
+            | Phase::Gathering { .. } => {}
         }
     }
 
@@ -611,6 +661,11 @@ impl Rollout {
         if short {
             return Some(phase(Some(now)));
         }
+        if let Sum::Inconclusive { detail } = self.checks.sum() {
+            let left = Some(until.map_or(Hold::UntilPromoted, |until| Hold::For(until.since(now))));
+            let weight = self.plan.steps[step].weight;
+            return Some(self.in_phase(Phase::Paused { step, weight, left, why: detail }));
+        }
         self.over(step, until, seen, now).or_else(|| short_since.map(|_| phase(None)))
     }
 
@@ -618,6 +673,16 @@ impl Rollout {
     fn over(&self, step: usize, until: Option<Timestamp>, seen: &Observation, now: Timestamp) -> Option<Self> {
         let over = until.filter(|until| now >= *until)?;
         let Step { minimum_requests, then, on_time, .. } = self.plan.steps[step];
+        if let Some(held_up) = self.checks.hold_up(step + 1 == self.plan.steps.len(), on_time) {
+            let limit = over.max(held_up.until);
+            return match self.plan.not_enough {
+                NotEnough::Fail => {
+                    let why = Why::Unchecked { check: held_up.check, detail: held_up.what };
+                    (now >= limit).then(|| self.going_back(why, now))
+                }
+                NotEnough::Hold { .. } => self.pause_after(step, limit, format!("waited for {}", held_up.what), now),
+            };
+        }
         if minimum_requests == 0 {
             return Some(self.follows(step, now));
         }

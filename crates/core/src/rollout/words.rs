@@ -99,7 +99,8 @@ impl Rollout {
             Phase::Holding { step: n, until: Some(until), .. } => {
                 // Replicas that the service was given meanwhile may take until then to be there.
                 let until = self.at_most(*n, *until).max(self.scaling_until.unwrap_or_default());
-                (self.holds(*n), Some(until))
+                let checks = self.checks.waiting().map_or_else(String::new, |checks| format!("; {checks}"));
+                (self.holds(*n) + &checks, Some(until))
             }
             Phase::Paused { why, .. } => (format!("`evenkeel resume`, `promote` or `abort` ({why})"), None),
             Phase::Retiring { until } => {
@@ -136,8 +137,11 @@ impl Rollout {
 
     /// When a held step ends at the latest.
     fn at_most(&self, step: usize, until: Timestamp) -> Timestamp {
+        let Step { minimum_requests, on_time, .. } = self.plan.steps[step];
+        let held_up = self.checks.hold_up(step + 1 == self.plan.steps.len(), on_time);
+        let until = held_up.as_ref().map_or(until, |held_up| until.max(held_up.until));
         match self.plan.not_enough {
-            NotEnough::Hold { at_most } if self.plan.steps[step].minimum_requests > 0 => until.after(at_most),
+            NotEnough::Hold { at_most } if minimum_requests > 0 || held_up.is_some() => until.after(at_most),
             NotEnough::Hold { .. } | NotEnough::Fail => until,
         }
     }
@@ -240,6 +244,8 @@ impl fmt::Display for Why {
             Self::Smoke { detail } => write!(f, "smoke check failed: {detail}"),
             Self::Alert { name, summary } if summary.is_empty() => write!(f, "alert {name}"),
             Self::Alert { name, summary } => write!(f, "alert {name}: {summary}"),
+            Self::Check { detail, .. } => f.write_str(detail),
+            Self::Unchecked { detail, .. } => write!(f, "not enough data: waited for {detail}"),
             Self::Crashing { crashes, detail } => {
                 write!(f, "a replica ended by itself {crashes} times in a row{}", after(detail))
             }

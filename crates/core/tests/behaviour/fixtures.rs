@@ -59,7 +59,9 @@ pub(crate) fn strict() -> Spec {
 pub(crate) fn blue_green() -> Spec {
     let smoke = vec![SmokeCheck { path: "/".into(), status: 200, contains: None, timeout: seconds(5) }];
     let (preview_replicas, promotion, shift, sticky) = (None, Hold::For(seconds(0)), Vec::new(), None);
-    let strategy = Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, watch: seconds(30) };
+    let (before_switch, after_switch, watch) = (Vec::new(), Vec::new(), seconds(30));
+    let strategy =
+        Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, before_switch, after_switch, watch };
     Spec { replicas: 2, strategy, ..canary() }
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod alerts;
+mod checks;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]

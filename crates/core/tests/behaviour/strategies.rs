@@ -40,7 +40,9 @@ fn gradual(promotion: Hold) -> Spec {
     let shift = |weight, hold| Shift { weight: percent(weight), hold: Hold::For(seconds(hold)) };
     let shift = vec![shift(10, 5), shift(50, 5)];
     let preview_replicas = Some(Amount::Count(1));
-    with(Strategy::BlueGreen { smoke: smoke(), preview_replicas, promotion, shift, sticky: None, watch: seconds(10) })
+    let (smoke, sticky, before_switch, after_switch) = (smoke(), None, Vec::new(), Vec::new());
+    let watch = seconds(10);
+    with(Strategy::BlueGreen { smoke, preview_replicas, promotion, shift, sticky, before_switch, after_switch, watch })
 }
 
 fn ab(then: Afterwards) -> Spec {

@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use evenkeel_analysis::Verdict;
+use evenkeel_analysis::{Value, Verdict};
 use evenkeel_core::alert::{Action, Alert, AlertKey};
+use evenkeel_core::check::Sighting;
 use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, Revision, Timestamp};
+use evenkeel_core::measure::SourceError;
 use evenkeel_core::rollout::{Health, Phase};
 use evenkeel_core::spec::Spec;
 use evenkeel_core::{Effect, Event, Observation, Service, Verb};
@@ -32,13 +34,15 @@ pub(crate) struct Story {
     in_force: BasisPoints,
     smoke: Option<Result<(), String>>,
     smokes_asked: u32,
+    /// What every measurement gives; `None`: it never comes.
+    measured: Option<Result<Value, SourceError>>,
     told: String,
 }
 
 /// Tells what a service does under a script.
 ///
 /// A line each: `deploy V [again]`, a verb as people type it, `wait N` seconds, `verdict pass|fail|few|shared`,
-/// `candidate N|well`, `stable N|well`, `crashes N`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `quiet SCRIPT`
+/// `candidate N|well`, `stable N|well`, `crashes N`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `measure N|nothing|never`, `quiet SCRIPT`
 /// (comma-separated lines whose telling is left out), and alerts told at once, each as `alert NAME ACTION [since N] [over]
 /// [LABEL=VALUE …]`, with `and` between two.
 pub(crate) fn story(spec: Spec, script: &str) -> String {
@@ -71,6 +75,7 @@ impl Story {
             in_force: BasisPoints::NONE,
             smoke: Some(Ok(())),
             smokes_asked: 0,
+            measured: Some(Ok(1.0.into())),
             told: String::new(),
         }
     }
@@ -101,6 +106,13 @@ impl Story {
             "crashes" => self.crashes = rest.parse().unwrap(),
             "lingering" => self.lingering = rest.parse().unwrap(),
             "proxy" => (self.proxy_answers, self.proxy_follows) = (rest != "silent", rest == "well"),
+            "measure" => {
+                self.measured = match rest {
+                    "never" => None,
+                    "nothing" => Some(Err(SourceError::NoData { what: "the source is empty".into() })),
+                    number => Some(Ok(number.parse::<f64>().unwrap().into())),
+                }
+            }
             "smoke" => {
                 self.smoke = match rest {
                     "good" => Some(Ok(())),
@@ -160,6 +172,11 @@ impl Story {
     /// A second goes by: the proxy follows, then the world is looked at.
     pub(crate) fn second(&mut self) {
         self.now = self.now.after(std::time::Duration::from_secs(1));
+        for due in self.service.due_checks(self.now) {
+            let Some(measured) = &self.measured else { continue };
+            let sighting = Sighting::of(&due, self.now, measured);
+            self.event(&Event::Checked(Box::new(sighting)));
+        }
         let Some(rollout) = self.service.in_flight() else { return };
         let stable_ready = self.ready[1] != Some(0) && self.service.stable.is_some();
         let raised = rollout.weight() > self.in_force;

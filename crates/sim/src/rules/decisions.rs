@@ -63,6 +63,7 @@ pub(crate) fn in_words(before: &Service, event: &Event, after: &Service) -> Stri
         Event::Seen(_) => String::new(),
         Event::Gates(_) => "gates ".to_owned(),
         Event::Alerts { alerts } => format!("{} alert(s) ", alerts.len()),
+        Event::Checked(_) => "measured ".to_owned(),
         Event::Deploy(deploy) => format!("deploy {} ", deploy.version),
         Event::Command { verb, .. } => format!("{verb:?} "),
     };
@@ -117,7 +118,7 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
         Event::Alerts { .. } => {
             log.asked_for = after.next.as_ref().map(|next| next.revision).or(begun.map(|r| r.candidate))
         }
-        Event::Command { .. } | Event::Seen(_) => {}
+        Event::Command { .. } | Event::Seen(_) | Event::Checked(_) => {}
     }
     let begun = begun?;
     if after.past.iter().any(|rollout| !rollout.is_done()) {
@@ -136,7 +137,7 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     let was_bad = before.releases.get(&begun.candidate).map(|release| &release.standing);
     let again = match event {
         Event::Deploy(deploy) => deploy.again,
-        Event::Command { .. } | Event::Seen(_) | Event::Gates(_) | Event::Alerts { .. } => true,
+        Event::Command { .. } | Event::Seen(_) | Event::Gates(_) | Event::Checked(_) | Event::Alerts { .. } => true,
     };
     (matches!(was_bad, Some(Standing::Bad { .. })) && !again)
         .then(|| format!("{} was rolled back and is tried again by itself", begun.candidate))

@@ -96,7 +96,7 @@ pub(crate) fn may_follow(controller: &mut Controller, before: &Service, event: &
         }
         Event::Command { verb: Verb::Abort, .. } => controller.asked_for = None,
         Event::Gates(_) => controller.asked_for = before.gated.as_ref().map(|gated| gated.revision),
-        Event::Command { .. } | Event::Seen(_) | Event::Alerts { .. } => {}
+        Event::Command { .. } | Event::Seen(_) | Event::Checked(_) | Event::Alerts { .. } => {}
     }
     match (&before.rollout, &after.rollout) {
         (Some(before), Some(after)) if before.id == after.id => step_has_evidence(before, after, event),
