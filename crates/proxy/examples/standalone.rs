@@ -1,6 +1,7 @@
 //! A proxy without agent and controller: opens the sockets, applies one table, serves until SIGTERM. For `bench/`.
 //!
-//! `standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT… [pins=N] [sticky=visitor|cookie|address] [mirror=SHARE]`,
+//! `standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT… [pins=N] [sticky=visitor|cookie|address] [mirror=SHARE]
+//! [tls=CERTIFICATE,KEY] [replicas=http2]`,
 //! weights and shares in units of 0.01 %. `pins` are cookies, headers and parameters in turn that no request has, sticky
 //! cookies are called `session`, and copies go to the last upstream.
 
@@ -11,7 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use evenkeel_core::choice::{Match, Mirror, Pin, StickyBy, ValueMatch};
-use evenkeel_core::edge::Edge;
+use evenkeel_core::edge::{Certificate, Edge, Protocol, Tls, TlsVersion};
 use evenkeel_core::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
 use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
 use evenkeel_proxy::{Options, SOCKET_NAME, run};
@@ -63,7 +64,7 @@ fn socket(address: SocketAddr) -> std::io::Result<OwnedFd> {
 }
 
 fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
-    let is_option = |text: &&String| ["pins=", "sticky=", "mirror="].iter().any(|name| text.starts_with(name));
+    let is_option = |text: &&String| ["pins=", "sticky=", "mirror=", "tls=", "replicas="].iter().any(|name| text.starts_with(name));
     let (options, upstreams): (Vec<&String>, Vec<&String>) = rest.iter().partition(is_option);
     let option = |name: &str| options.iter().find_map(|text| text.strip_prefix(name));
     let service = ServiceName::new("bench").unwrap();
@@ -96,6 +97,12 @@ fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
         _ => StickyBy::ClientAddress,
     });
     let share = option("mirror=").and_then(|share| BasisPoints::new(share.parse().unwrap()));
+    let tls = option("tls=").map(|files| {
+        let (chain, key) = files.split_once(',').expect("tls=CERTIFICATE,KEY");
+        let certificates = vec![Certificate { chain: chain.into(), key: key.into() }];
+        Tls { certificates, minimum: TlsVersion::default(), redirect: None }
+    });
+    let replicas = if option("replicas=") == Some("http2") { Protocol::Http2 } else { Protocol::Http1 };
     let routes = ServiceRoutes {
         service: service.clone(),
         listen,
@@ -108,7 +115,7 @@ fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
         sticky,
         mirror: share.map(|share| Mirror { to: last, share }),
         trial: None,
-        edge: Edge::default(),
+        edge: Edge { tls, replicas, ..Edge::default() },
     };
     RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
 }

@@ -233,7 +233,10 @@ impl Framing {
             return (plain && alone).then_some(Self::Chunked).ok_or("Transfer-Encoding other than one `chunked`");
         }
         let Some(length) = headers.get(CONTENT_LENGTH) else { return Ok(Self::None) };
-        let length = length.to_str().ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        // Some read what begins with a zero as octal.
+        let is_plain =
+            |text: &&str| text.bytes().all(|b| b.is_ascii_digit()) && (*text == "0" || !text.starts_with('0'));
+        let length = length.to_str().ok().filter(is_plain);
         length.and_then(|text| text.parse().ok()).map(Self::Sized).ok_or("Content-Length is no number")
     }
 }

@@ -80,8 +80,11 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: b
     let takes_trailers = headers.remove(TE).is_some_and(|te| names_trailers(&te));
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
-    if !from.front && headers.keys().any(is_for_fronts) {
-        FOR_FRONTS.iter().for_each(|name| drop(headers.remove(name)));
+    if headers.keys().any(|name| is_for_fronts(name) || name.as_str().contains('_')) {
+        remove_look_alikes(headers);
+        if !from.front {
+            FOR_FRONTS.iter().for_each(|name| drop(headers.remove(name)));
+        }
     }
     if upgrade {
         headers.insert(CONNECTION, SWITCH);
@@ -109,6 +112,19 @@ static FOR_FRONTS: [HeaderName; 5] = [MIRRORED, FORWARDED_FOR, FORWARDED, FORWAR
 /// Rules out most names by their first letter.
 fn is_for_fronts(name: &HeaderName) -> bool {
     matches!(name.as_str().as_bytes(), [b'x', b'-', b'f' | b'r', ..] | [b'f' | b'e', ..]) && FOR_FRONTS.contains(name)
+}
+
+/// Removes what a replica may take for a field that is decided here: many write `-` and `_` alike (RFC 3875, 4.1.18).
+fn remove_look_alikes(headers: &mut HeaderMap) {
+    let decided = |name: &str| {
+        let plain = name.replace('_', "-");
+        let known = [&FOR_FRONTS[..], &NOT_IN_TRAILERS[..], &[FORWARDED_PROTO, FORWARDED_HOST, CONNECTION]].concat();
+        known.iter().any(|known| known.as_str() == plain)
+    };
+    let alike = headers.keys().filter(|name| name.as_str().contains('_') && decided(name.as_str()));
+    for name in alike.cloned().collect::<Vec<_>>() {
+        headers.remove(name);
+    }
 }
 
 /// Tells whether the user's connection is encrypted; behind a front that says so, that one's.
@@ -346,6 +362,25 @@ mod tests {
             let mut request = headers(&told);
             prepare_request(&mut request, &sender(address), false);
             assert_eq!(shown(&request), expected);
+        }
+    }
+
+    #[test]
+    fn a_field_that_only_looks_like_one_that_is_decided_here_goes_and_others_stay() {
+        for address in ["::1", "192.0.2.1"] {
+            let mut request = headers(&[
+                ("host", "a"),
+                ("x_forwarded_for", "10.0.0.9"),
+                ("x-forwarded_proto", "https"),
+                ("content_length", "9"),
+                ("transfer_encoding", "chunked"),
+                ("x_request_id", "7"),
+            ]);
+            prepare_request(&mut request, &sender(address), false);
+            let left = format!(
+                "host: a; x-forwarded-for: {address}; x-forwarded-host: a; x-forwarded-proto: http; x_request_id: 7"
+            );
+            assert_eq!(shown(&request), left);
         }
     }
 
