@@ -64,7 +64,8 @@ fn socket(address: SocketAddr) -> std::io::Result<OwnedFd> {
 }
 
 fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
-    let is_option = |text: &&String| ["pins=", "sticky=", "mirror=", "tls=", "replicas="].iter().any(|name| text.starts_with(name));
+    let is_option =
+        |text: &&String| ["pins=", "sticky=", "mirror=", "tls=", "replicas="].iter().any(|name| text.starts_with(name));
     let (options, upstreams): (Vec<&String>, Vec<&String>) = rest.iter().partition(is_option);
     let option = |name: &str| options.iter().find_map(|text| text.strip_prefix(name));
     let service = ServiceName::new("bench").unwrap();

@@ -83,6 +83,14 @@ fn parse(bytes: &[u8]) -> Found {
     }
 }
 
+/// Looks without a connection.
+#[cfg(fuzzing)]
+pub(crate) fn look(bytes: &[u8]) {
+    if let Found::Whole(_, length) = parse(bytes) {
+        assert!(length <= bytes.len());
+    }
+}
+
 /// Reads a whole line: of a part, `ppp` does not always know that it is one.
 fn text(line: &[u8]) -> Found {
     match v1::Header::try_from(line) {

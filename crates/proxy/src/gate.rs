@@ -372,4 +372,30 @@ mod tests {
         assert_eq!((again.uri().path(), again.headers().get_all("x").iter().count()), ("/", 2));
         assert!(gate.in_head());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_followed_without_a_panic_and_the_same_however_they_are_cut(
+            begins in proptest::sample::select(vec![
+                "", "GET / HTTP/1.1\r\nhost: a\r\n", "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\n",
+                "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n",
+            ]),
+            bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            cut in 1..50_usize,
+        ) {
+            let whole = [begins.as_bytes(), &bytes[..]].concat();
+            let length = end_of_head(&whole).unwrap_or(0);
+            let after = |cut: usize| {
+                let mut gate = Gate::new();
+                let (head, rest) = whole.split_at(length);
+                head.chunks(cut).for_each(|part| gate.observe(part));
+                let request = post("content-length", "3");
+                let chunked = post("transfer-encoding", "chunked");
+                let verdict = gate.admit(if begins.contains("chunked") { &chunked } else { &request });
+                rest.chunks(cut).for_each(|part| gate.observe(part));
+                (verdict, gate.in_body(), gate.in_head())
+            };
+            proptest::prop_assert_eq!(after(cut), after(whole.len().max(1)));
+        }
+    }
 }

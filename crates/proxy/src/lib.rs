@@ -7,7 +7,7 @@
 //! - [`process`]: start, and end
 //! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
-//! - `routes`, `replica`, `tally`: which release, which replica, and what is counted
+//! - `routes`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
 //! - `trial`: what became of requests on trial, by the moment of their assignment
 //! - `pins`, `sticky`, `cookies`: which release, for what a request is
 //! - `shield`: the stable release in another's place
@@ -31,7 +31,10 @@ mod clock;
 mod control;
 mod cookies;
 mod doors;
+mod fair;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod headers;
 mod leftover;

@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::alive;
 use crate::body::RequestBody;
+use crate::fair::Fair;
 use crate::headers::{to_http_1, to_http_2};
 use crate::limits::{
     CONNECT_TIME, CONNECTION_WINDOW, EJECTION_FIRST, EJECTION_LONGEST, HEAD_BYTES_MAX, IDLE_MAX, IDLE_TIME,
@@ -313,7 +314,11 @@ impl Replica {
 }
 
 async fn whole(stream: TcpStream, upgradable: bool) -> hyper::Result<WholeLink> {
-    let (sender, connection) = http1::Builder::new().writev(false).handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = http1::Builder::new()
+        .writev(false)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .handshake(TokioIo::new(Fair::new(stream)))
+        .await?;
     let driver = if upgradable { drive(connection.with_upgrades()) } else { drive(connection) };
     Ok(WholeLink { sender, driver, since: Instant::now() })
 }
@@ -324,7 +329,7 @@ async fn shared(stream: TcpStream) -> hyper::Result<SharedLink> {
         .initial_connection_window_size(CONNECTION_WINDOW * 16)
         .max_send_buf_size(STREAM_SEND_BYTES_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Fair::new(stream)))
         .await?;
     let places = Rc::new(Cell::new(STREAMS_PER_LINK));
     let (allowed, mut connection) = (places.clone(), Box::pin(connection));

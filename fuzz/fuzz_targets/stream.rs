@@ -1,0 +1,4 @@
+//! `evenkeel_proxy::fuzzing::stream` on any bytes.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| evenkeel_proxy::fuzzing::stream(bytes));
