@@ -15,6 +15,7 @@ use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
 use evenkeel_core::table::{Mirror, Pin, ServiceRoutes, Trial};
 use evenkeel_core::trial::Ages;
+use evenkeel_core::watch::{Failures, Watch, Watched};
 use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
 use tracing::{info, warn};
 
@@ -64,6 +65,8 @@ pub(crate) struct Keeper {
     pub(crate) gates: Gatekeeper,
     /// What is measured for the checks of the rollout in flight.
     pub(crate) measuring: Measuring,
+    /// What the stable release does once its rollout is over.
+    watch: Watch,
     /// What the proxy shall have, as of the last look; `None` before the first deploy.
     pub(crate) routes: Option<ServiceRoutes>,
     /// It need not be looked at before.
@@ -115,6 +118,7 @@ impl Keeper {
             smoking: None,
             gates: Gatekeeper::default(),
             measuring: Measuring::default(),
+            watch: Watch::default(),
             routes: None,
             look_at: Timestamp::default(),
             shown: None,
@@ -452,6 +456,17 @@ impl Keeper {
     pub(crate) fn measured(&self, seen: Observation) -> Observation {
         let measured = self.service.in_flight().map(|rollout| Box::new(self.evidence.measured(rollout)));
         Observation { measured, ..seen }
+    }
+
+    /// What there is to tell of the stable release, once its rollout is over.
+    pub(crate) fn watch_stable(&mut self, now: Timestamp) -> Option<Event> {
+        let service = &self.service;
+        let release = service.stable.filter(|_| service.in_flight().is_none());
+        let limit = service.spec.as_ref().and_then(|spec| spec.alerts.sustained);
+        let whom = Watched { service: &service.name, release, heard: &service.alerts, limit };
+        let counted = release.map_or_else(Failures::default, |release| self.meter.failures(release));
+        let alert = self.watch.look(whom, counted, now)?;
+        Some(Event::Alerts { alerts: vec![alert] })
     }
 
     /// What the gates of the deploy that waits for them are seen to be, when that changes anything.

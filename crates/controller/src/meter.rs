@@ -7,6 +7,7 @@ use evenkeel_analysis::{Answers, Counts, Window};
 use evenkeel_core::evidence::Tally;
 use evenkeel_core::ids::{Revision, Timestamp};
 use evenkeel_core::ports::ReleaseReport;
+use evenkeel_core::watch::Failures;
 
 /// How far back the figures look that people are shown.
 const SHOWN: Duration = Duration::from_secs(10);
@@ -123,6 +124,13 @@ impl Meter {
     pub(crate) fn per_second(&self) -> f64 {
         let of_release = |dial: &Dial| dial.recent.counts().requests() + dial.recent.counts().client_gone;
         self.releases.values().map(of_release).sum::<u64>() as f64 / SHOWN.as_secs_f64()
+    }
+
+    /// Requests to a release, and how many of them failed, since the controller started.
+    pub(crate) fn failures(&self, revision: Revision) -> Failures {
+        let counts = self.releases.get(&revision).map(|dial| &dial.total.counts);
+        counts
+            .map_or_else(Failures::default, |counts| Failures { requests: counts.requests(), errors: counts.errors() })
     }
 
     /// Everything counted of a release since the controller started.

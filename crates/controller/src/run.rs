@@ -382,6 +382,7 @@ where
             }
             store_failed |= self.decide_gates(&name, store_failed).await;
             store_failed |= self.take_measurements(&name, store_failed).await;
+            store_failed |= self.watch_stable(&name, store_failed).await;
             for _ in 0..DECISIONS_PER_TURN {
                 let (table, replicas, in_flight) =
                     (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
@@ -425,6 +426,15 @@ where
             }
         }
         false
+    }
+
+    /// Has people told of what the stable release does; tells whether the store failed.
+    async fn watch_stable(&mut self, name: &ServiceName, store_failed: bool) -> bool {
+        let now = self.clock.now();
+        let event = self.keepers.get_mut(name).filter(|_| !store_failed).and_then(|keeper| keeper.watch_stable(now));
+        let Some(event) = event else { return false };
+        // What could not be recorded is told again with the next part of its time.
+        matches!(self.happen(name, event, now).await, Err(Unhappened::Store(_)))
     }
 
     /// Shows a deploy that waits for its gates how they are; tells whether the store failed.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Revision, RolloutId, ServiceName, Timestamp};
+use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use crate::span::span;
 
 /// Alerts remembered of each service; of more, those that are resolved are forgotten first, then the oldest.
@@ -77,12 +77,23 @@ impl Action {
 pub struct Alerts {
     /// How long after its promotion a release is taken back by an alert; default 1 h. Later, people are asked.
     pub window: Duration,
+    /// Errors of the stable release that people are told of when they last; `None`: they are not.
+    pub sustained: Option<Sustained>,
 }
 
 impl Default for Alerts {
     fn default() -> Self {
-        Self { window: Duration::from_secs(3_600) }
+        Self { window: Duration::from_secs(3_600), sustained: Some(Sustained::default()) }
     }
+}
+
+/// A breach that is too small to take a release back and lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sustained {
+    /// More of the requests than this fail; default 0.1 %.
+    pub errors: BasisPoints,
+    /// For so long; default 1 h.
+    pub lasting: Duration,
 }
 
 /// An alert that was told of a service, and what became of it.

@@ -16,6 +16,7 @@
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`alert`]: which service is an alert about, which release of it, and what is remembered of it?
+//! - [`watch`]: does the stable release go on being good?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
 //! - [`record`]: what is written down of a rollout beside its events.
 //! - [`replay`]: runs a recorded rollout once more, the same way or by another spec.
@@ -56,6 +57,7 @@ pub mod span;
 pub mod spec;
 pub mod table;
 pub mod trial;
+pub mod watch;
 
 pub use evidence::{Evidence, Measured, Tick};
 pub use rollout::{Observation, Outcome, Phase, Rollout};

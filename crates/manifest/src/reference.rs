@@ -90,6 +90,7 @@ fn places() -> Vec<Place> {
             &[("every", "every: 1s"), ("within", "within: 1m")],
         ),
         place(&alerts::ALERTS, ("alerts: {", "}"), NONE),
+        place(&alerts::SUSTAINED, ("alerts: { sustained: {", "}}"), NONE),
         place(&probes::PROBES, ("probes: {", "}"), NONE),
         place(
             &probes::PROBE,

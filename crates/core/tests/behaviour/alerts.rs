@@ -230,7 +230,9 @@ fn what_was_stored_before_alerts_were_known_is_still_read() {
     story.line("deploy 1.0");
     let mut stored = serde_json::to_value(&story.service).unwrap();
     let fields = stored.as_object_mut().unwrap();
-    (fields.remove("alerts").unwrap(), fields.remove("promotion").unwrap());
+    for later in ["alerts", "promotion"] {
+        assert!(fields.remove(later).is_some(), "{later}");
+    }
     fields["spec"].as_object_mut().unwrap().remove("alerts").unwrap();
     assert_eq!(serde_json::from_value::<Service>(stored).unwrap(), story.service);
     let event = story.event_of("alert A rollback a=b");
