@@ -4,8 +4,8 @@
 #[path = "../examples/evidence/worlds.rs"]
 mod worlds;
 
-use evenkeel_analysis::evidence::Settings;
-use worlds::{Case, Chance, Hour, Slower, objective};
+use evenkeel_analysis::evidence::{Settings, Unit};
+use worlds::{Case, Chance, Hour, Slower, objective, sticky};
 
 #[test]
 fn a_bad_candidate_costs_little_more_than_the_least_that_any_test_could_do_with() {
@@ -30,13 +30,23 @@ fn a_dead_candidate_costs_three_requests() {
 
 #[test]
 fn a_harmless_candidate_is_left_alone_also_on_the_margin_and_in_an_incident_of_both() {
-    let usual =
-        Hour { name: "", rate: 100.0, slots: 40, weight: |_| 0.1, stable: |_| 0.01, candidate: |p| p, burst: 1.0 };
+    let usual = Hour {
+        name: "",
+        rate: 100.0,
+        slots: 40,
+        weight: |_| 0.1,
+        stable: |_| 0.01,
+        candidate: |p| p,
+        burst: 1.0,
+        slower: None,
+        objective: None,
+    };
     let incident = |minute| if (20..25).contains(&minute) { 0.1 } else { 0.002 };
     let kinds = [
         Hour { stable: incident, ..usual },
         Hour { candidate: |p| 1.2 * p + 0.001, ..usual },
         Hour { burst: 10.0, ..usual },
+        Hour { slower: Some(1.1), objective: Some(0.02), ..usual },
     ];
     for kind in kinds {
         let mut chance = Chance::new(3);
@@ -69,4 +79,10 @@ fn a_broken_objective_is_found_and_one_that_is_kept_is_not() {
     let mut chance = Chance::new(6);
     assert!(objective(&mut chance, 0.01, 0.05, 1, 100, 10_000).median <= 220.0);
     assert_eq!(objective(&mut chance, 0.05, 0.05, 20, 50, 10_000).found, 0.0);
+}
+
+#[test]
+fn users_who_keep_their_release_are_judged_by_their_first_failures() {
+    let mut chance = Chance::new(7);
+    assert_eq!((0..20).filter(|_| sticky(&mut chance, 1.2, Unit::Sessions)).count(), 0);
 }

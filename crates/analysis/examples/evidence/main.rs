@@ -8,8 +8,8 @@ mod worlds;
 
 use std::process::ExitCode;
 
-use evenkeel_analysis::evidence::Settings;
-use worlds::{Case, Chance, Hour, Outcome, Ramp, Slower, Spread, objective};
+use evenkeel_analysis::evidence::{Settings, Unit};
+use worlds::{Case, Chance, Hour, Outcome, Ramp, Slower, Spread, objective, sticky};
 
 /// Rounds of each case, and what an independent implementation of the formulas found in as many: the median and the mean of
 /// the requests to the candidate.
@@ -245,7 +245,17 @@ fn swing(minute: u64) -> f64 {
 fn harmless(broken: &mut Broken) {
     println!("\nharmless candidates that were taken back within an hour (seed 6)");
     println!("{:<58} {:>6} {:>6}  95 % sure below", "", "hours", "back");
-    let usual = Hour { name: "", rate: 10.0, slots: 40, weight: ramp, stable: |_| 0.001, candidate: |p| p, burst: 1.0 };
+    let usual = Hour {
+        name: "",
+        rate: 10.0,
+        slots: 40,
+        weight: ramp,
+        stable: |_| 0.001,
+        candidate: |p| p,
+        burst: 1.0,
+        slower: None,
+        objective: None,
+    };
     let mut chance = Chance::new(6);
     let mut group = |broken: &mut Broken, name: &str, hours: usize, kinds: Vec<Hour>, most: f64| {
         let mut all = Vec::new();
@@ -287,6 +297,12 @@ fn harmless(broken: &mut Broken) {
         Hour { name: "on the margin, .1 % errors, 10 %", rate: 1_000.0, stable: |_| 0.001, ..worst },
     ];
     group(broken, "worst case: exactly on the margin", 1_000, kinds, 0.003);
+    let all =
+        Hour { rate: 100.0, weight: |_| 0.1, stable: |_| 0.01, slower: Some(1.0), objective: Some(0.02), ..usual };
+    group(broken, "healthy, also in latencies and an objective", 300, vec![Hour { name: "1 % errors", ..all }], 0.0034);
+    let all = Hour { name: "1 % errors", slower: Some(1.1), candidate: worst.candidate, ..all };
+    // What is promised is 1 %.
+    group(broken, "on the margin of errors, latencies and an objective", 300, vec![all], 0.01);
     let fine = Hour { slots: 1, weight: |_| 0.1, stable: incident, ..usual };
     let kinds = vec![
         Hour { name: "slot by slot, 10 % errors in both arms for 5 min", rate: 100.0, ..fine },
@@ -303,6 +319,19 @@ fn harmless(broken: &mut Broken) {
     ];
     // Not guaranteed: what makes up for clusters is approximate.
     group(broken, "clustered errors (approximate)", 200, kinds, 0.03);
+    users(broken);
+}
+
+/// Users who keep their release, by their requests and by their first failures.
+fn users(broken: &mut Broken) {
+    let mut chance = Chance::new(7);
+    for tail in [3.0, 1.5, 1.2] {
+        let mut back = |unit| (0..200).filter(|_| sticky(&mut chance, tail, unit)).count();
+        let (requests, sessions) = (back(Unit::Requests), back(Unit::Sessions));
+        let name = format!("  users who stick, Pareto tail {tail}, by first failures");
+        println!("{name:<58} {:>6} {sessions:>6}  (by requests: {requests})", 200);
+        broken.check(sessions <= 1, || format!("{name}: {sessions} of 200 were taken back"));
+    }
 }
 
 fn tell(name: &str, lived: &[Outcome]) {

@@ -6,9 +6,10 @@ use evenkeel_analysis::evidence::rate::BaseRate;
 use evenkeel_analysis::evidence::two_arm::{NonInferiority, TwoArm, lifts};
 use evenkeel_analysis::evidence::watch::Dispersion;
 use evenkeel_analysis::evidence::{
-    Compared, Decision, Design, Engine, Group, History, Margin, Question, Seen, Settings, Shown, Split, Traffic,
+    Compared, Decision, Design, Engine, Group, History, Margin, Question, Seen, Settings, Shown, ShownLatency, Split,
+    Traffic, Unit,
 };
-use rand::SeedableRng;
+use rand::{Rng, SeedableRng};
 use rand_distr::weighted::WeightedAliasIndex;
 use rand_distr::{Binomial, Distribution, Geometric, Poisson};
 use rand_pcg::Pcg64Mcg;
@@ -41,6 +42,13 @@ impl Chance {
 
     fn seen(&mut self, requests: u64, share: f64) -> Seen {
         Seen::new(requests, self.binomial(requests, share))
+    }
+
+    /// So many latencies, per bucket.
+    fn times(&mut self, from: &WeightedAliasIndex<f64>, count: u64) -> Vec<u64> {
+        let mut buckets = vec![0_u64; BUCKETS];
+        (0..count).for_each(|_| buckets[from.sample(&mut self.0)] += 1);
+        buckets
     }
 
     /// Requests that fail in bursts of this mean size.
@@ -193,6 +201,10 @@ pub(crate) struct Hour {
     pub(crate) candidate: fn(f64) -> f64,
     /// Failures come in bursts of this mean size.
     pub(crate) burst: f64,
+    /// Latencies are compared too, and the candidate's are so many times stable's.
+    pub(crate) slower: Option<f64>,
+    /// An objective that the candidate keeps exactly: its limit.
+    pub(crate) objective: Option<f64>,
 }
 
 /// What became of an hour.
@@ -212,9 +224,12 @@ impl Hour {
         let known = ((self.rate * 600.0) as u64).min(20_000);
         let first = (self.stable)(0);
         let clustered = self.clustered(chance);
-        let history = History { errors: chance.seen(known, first), clustered, ..History::default() };
+        let times = self.slower.map(|factor| (Slower::All(factor).table(1.1), Slower::All(1.0).table(1.0)));
+        let latency = times.as_ref().map_or_else(Vec::new, |(_, fine)| chance.times(fine, KNOWN));
+        let history = History { errors: chance.seen(known, first), clustered, latency, ..History::default() };
         let compared = Compared { errors: true, late: false, latency: true };
-        let mut engine = Engine::new(Design { history, compared, ..Design::default() });
+        let objectives = self.objective.into_iter().collect();
+        let mut engine = Engine::new(Design { history, compared, objectives, ..Design::default() });
         let (mut epoch, mut before) = (0, 0.0);
         for slot in (0..36_000).step_by(self.slots as usize) {
             let minute = slot / 600;
@@ -230,7 +245,18 @@ impl Hour {
             };
             let candidate = seen(self.rate * weight, (self.candidate)(stable));
             let stable = seen(self.rate * (1.0 - weight), stable);
-            engine.reveal(slot, Question::Errors, &[Shown { epoch, weight, split: Split::Coin, candidate, stable }]);
+            let split = Split::Coin;
+            engine.reveal(slot, Question::Errors, &[Shown { epoch, weight, split, candidate, stable }]);
+            if let Some(limit) = self.objective {
+                let (candidate, stable) =
+                    (chance.seen(candidate.requests, limit), chance.seen(stable.requests, limit / 2.0));
+                engine.reveal(slot, Question::Objective(0), &[Shown { epoch, weight, split, candidate, stable }]);
+            }
+            if let Some((slow, fine)) = &times {
+                let (candidate, stable) = (chance.times(slow, candidate.requests), chance.times(fine, stable.requests));
+                let (candidate, stable) = (&candidate[..], &stable[..]);
+                engine.reveal_latency(slot, &[ShownLatency { epoch, weight, split, candidate, stable }]);
+            }
             if engine.decision() == Decision::Rollback {
                 break;
             }
@@ -253,6 +279,52 @@ impl Hour {
         }
         dispersion.ratio()
     }
+}
+
+/// An hour of 5 000 users who keep their release, whose activity has this Pareto tail, and of whom one in 50 fails half of the
+/// time whatever the release. Tells whether the candidate was taken back.
+pub(crate) fn sticky(chance: &mut Chance, tail: f64, unit: Unit) -> bool {
+    const USERS: usize = 5_000;
+    const RATE: f64 = 100.0;
+    const WEIGHT: f64 = 0.1;
+    const TICK_S: f64 = 6.0;
+    let mut even = || (chance.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
+    let mut user = || {
+        let activity = (1.0 - even()).powf(-1.0 / tail);
+        let failing = if even() < 0.02 { 0.5 } else { 0.001 };
+        // Which arm, and how long to the first failure in units of its mean.
+        (activity, failing, even() < WEIGHT, -(1.0 - even()).ln())
+    };
+    let users: Vec<(f64, f64, bool, f64)> = (0..USERS).map(|_| user()).collect();
+    let all: f64 = users.iter().map(|user| user.0).sum();
+    // An arm's requests per second, and the share of them that fails.
+    let arm = |is_candidate: bool| {
+        let mine = users.iter().filter(|user| user.2 == is_candidate);
+        let (requests, failures) = mine.fold((0.0, 0.0), |sum, user| (sum.0 + user.0, sum.1 + user.0 * user.1));
+        (requests / all * RATE, failures / requests)
+    };
+    let (candidate, stable) = (arm(true), arm(false));
+    let mut firsts = vec![[0_u64; 2]; (3_600.0 / TICK_S) as usize];
+    for (activity, failing, is_candidate, wait) in &users {
+        let tick = (wait / (activity / all * RATE * failing) / TICK_S) as usize;
+        if let Some(firsts) = firsts.get_mut(tick) {
+            firsts[usize::from(!is_candidate)] += 1;
+        }
+    }
+    let errors = if unit == Unit::Requests { chance.seen(KNOWN, stable.1) } else { Seen::default() };
+    let history = History { errors, ..History::default() };
+    let compared = Compared { errors: true, late: false, latency: true };
+    let mut engine = Engine::new(Design { unit, history, compared, ..Design::default() });
+    for (tick, firsts) in firsts.iter().enumerate() {
+        let requests = [candidate, stable].map(|(rate, _)| chance.poisson(rate * TICK_S));
+        let (candidate, stable) = match unit {
+            Unit::Requests => (chance.seen(requests[0], candidate.1), chance.seen(requests[1], stable.1)),
+            Unit::Sessions => (Seen::new(requests[0], firsts[0]), Seen::new(requests[1], firsts[1])),
+        };
+        let shown = Shown { epoch: 1, weight: WEIGHT, split: Split::Coin, candidate, stable };
+        engine.reveal(tick as u64 * 60, Question::Errors, &[shown]);
+    }
+    engine.verdict().is_some()
 }
 
 /// A rollout from 1 to 100 % by gates alone.
@@ -337,31 +409,24 @@ impl Slower {
         (0..BUCKETS).map(|bucket| (up_to(bucket + 1) - up_to(bucket)).max(0.0)).collect()
     }
 
+    fn table(self, tolerated: f64) -> WeightedAliasIndex<f64> {
+        WeightedAliasIndex::new(self.shares(tolerated)).expect("shares are finite, and not all nothing")
+    }
+
     /// Requests to the candidate until it is found slower, or `None` after `most`.
     pub(crate) fn detect(self, chance: &mut Chance, weight: f64, rounds: usize, most: f64) -> Spread {
-        let table = |shares: Vec<f64>| WeightedAliasIndex::new(shares).expect("shares are finite, and not all nothing");
-        let (slow, fine) = (table(self.shares(1.1)), table(Self::All(1.0).shares(1.0)));
+        let (slow, fine) = (self.table(1.1), Self::All(1.0).table(1.0));
         let bound = 100.0_f64.ln() * weight / self.best_cut(weight).max(1e-6);
         let per_tick = ((bound / 60.0) as u64).clamp(1, 20);
         let all = ((per_tick as f64 / weight).round() as u64).max(1);
         let mut round = |_| {
-            let mut draw = |from: &WeightedAliasIndex<f64>, count: u64| {
-                let mut buckets = vec![0_u64; BUCKETS];
-                (0..count).for_each(|_| buckets[from.sample(&mut chance.0)] += 1);
-                buckets
-            };
             let setting =
                 LatencySetting { extra: 0.0005, caution: 20.0, rho: 0.75, eta: 1.0, half_life_s: 1e9, share_cuts: 0.5 };
-            let mut test = Latency::new(&draw(&fine, KNOWN), setting);
+            let mut test = Latency::new(&chance.times(&fine, KNOWN), setting);
             let mut requests = 0;
             while (requests as f64) < most {
-                let drawn = Binomial::new(all, weight).map_or(0, |b| b.sample(&mut chance.0));
-                let mut draw = |from: &WeightedAliasIndex<f64>, count: u64| {
-                    let mut buckets = vec![0_u64; BUCKETS];
-                    (0..count).for_each(|_| buckets[from.sample(&mut chance.0)] += 1);
-                    buckets
-                };
-                let (candidate, stable) = (draw(&slow, drawn), draw(&fine, all - drawn));
+                let drawn = chance.binomial(all, weight);
+                let (candidate, stable) = (chance.times(&slow, drawn), chance.times(&fine, all - drawn));
                 requests += drawn;
                 let group = LatencyGroup { weight: Some(weight), candidate: &candidate, stable: &stable };
                 if test.tick(&[group], 0.1, 0.0) >= line() {
