@@ -375,7 +375,11 @@ fn from_tls(error: &io::Error) -> Failure {
     let words = printable(&error.to_string(), SHOWN_CHARACTERS);
     match error.get_ref().and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>()) {
         Some(tokio_rustls::rustls::Error::InvalidCertificate(_)) => {
-            Failure::Untrusted(format!("its certificate is not trusted: {words}"))
+            // What `openssl req -x509` makes says of itself that it may sign others.
+            let is_authority = words.contains("CaUsedAsEndEntity");
+            let why =
+                if is_authority { "it is an authority's; sign one for the server with it" } else { words.as_str() };
+            Failure::Untrusted(format!("its certificate is not trusted: {why}"))
         }
         Some(_) => Failure::Broken(format!("no TLS: {words}")),
         None => Failure::Broken(words),

@@ -164,6 +164,39 @@ async fn a_real_server_gives_every_kind_of_result() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_is_an_authoritys_is_not_a_servers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+                -addext subjectAltName=DNS:localhost -keyout KEY -out CERT";
+    let make = make.replace("KEY", &file("key.pem")).replace("CERT", &file("cert.pem"));
+    let Ok(made) = Command::new("openssl").args(make.split_whitespace()).output() else {
+        return skipped("a certificate of an authority", "openssl is not installed");
+    };
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut serve = Command::new("openssl");
+    serve.args(["s_server", "-www", "-quiet", "-accept", &format!("127.0.0.1:{port}")]);
+    serve.args(["-cert", &file("cert.pem"), "-key", &file("key.pem")]);
+    let mut server = serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let access = Access { authorities: Some(folder.path().join("cert.pem")), ..Access::default() };
+    let question =
+        Question { address: format!("https://localhost:{port}").parse().unwrap(), query: "up".into(), range: None };
+    let began = Instant::now();
+    let error = loop {
+        match ask(&Client::default(), &question, &access, LIMIT).await {
+            Err(NoAnswer::Failure(Failure::Unreachable(_))) if began.elapsed() < PATIENCE => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            answered => break answered.unwrap_err().to_string(),
+        }
+    };
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(error, "its certificate is not trusted: it is an authority's; sign one for the server with it");
+}
+
+#[tokio::test]
 async fn a_real_server_with_a_password_and_a_certificate_of_its_own_is_asked() {
     let web =
         format!("tls_server_config: {{cert_file: cert.pem, key_file: key.pem}}\nbasic_auth_users: {{ada: {HASH}}}\n");
