@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -102,4 +103,57 @@ fn replicas_tell_of_themselves_and_of_what_they_use() {
 fn replica_pid(world: &World) -> u64 {
     let overview = world.overview().unwrap();
     overview["services"][0]["releases"][0]["replicas"][0]["pid"].as_u64().unwrap()
+}
+
+/// Accepts connections and never says a word, or says one without end.
+fn hostile(endless: bool) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").and_then(|()| {
+                    while endless {
+                        stream.write_all(&[b'9'; 64 << 10])?;
+                    }
+                    std::thread::park();
+                    Ok::<(), std::io::Error>(())
+                });
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn a_release_whose_cache_is_cold_goes_back_while_other_sources_hang_and_babble() {
+    let world = World::alone();
+    example(&world);
+    let path = world.folder().join("evenkeel.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let looks =
+        |result: &str| format!("sum(rate(cache_requests_total{{deployment='{{{{deployment}}}}'{result}}}[5s]))");
+    let (hits, all) = (looks(",result='hit'"), looks(""));
+    let (silent, endless) = (hostile(false), hostile(true));
+    let checks = format!(
+        "checks:
+  - {{ name: cache, metrics: \"{hits} / {all}\", success: \"result[0] > 0.5\", interval: 1s, initialDelay: 4s }}
+  - {{ name: silent, http: \"http://127.0.0.1:{silent}/\", success: \"result == 1\", interval: 1s, timeout: 2s }}
+  - {{ name: endless, http: \"http://127.0.0.1:{endless}/\", success: \"result == 1\", interval: 1s, timeout: 5s }}
+"
+    );
+    fs::write(&path, format!("{text}{checks}")).unwrap();
+    world.up();
+    world.expect(0, &["deploy", "--version", "v1"]);
+    let _load = world.load(50);
+    let app = fs::read_to_string(world.folder().join("app.py")).unwrap();
+    let cold = app.replace("return CACHE.setdefault(path, f\"page {path}\\n\")", "return f\"page {path}\\n\"");
+    assert_ne!(app, cold);
+    fs::write(world.folder().join("app.py"), cold).unwrap();
+    let ran = world.expect(3, &["deploy", "--version", "v2"]);
+    let why =
+        "rolled back: check `cache` failed: 1 of 1 measurements were bad (limit 0); last: `result[0] > 0.5` is false";
+    assert!(ran.out.contains(why), "{}", ran.out);
+    world.down();
 }
