@@ -51,7 +51,7 @@ impl Stream {
                 let Limiting { s, rho0, eta, lifts, .. } = Limiting::deserialize(line)?;
                 Self::OneArm(OneArm::new(s, lifts.unwrap_or_else(default_lifts), rho0, eta))
             }
-            "non_inferiority" => Self::NonInferiority(Gating::deserialize(line)?.test()),
+            "non_inferiority" => Self::NonInferiority(Gating::deserialize(line)?.test().map_err(D::Error::custom)?),
             "latency" => {
                 let timing = Timing::deserialize(line)?;
                 let buckets = timing.base_hist.len();
@@ -244,17 +244,24 @@ struct Gating {
     hist_bad: f64,
     #[serde(default, deserialize_with = "amount")]
     hist_n: f64,
-    #[serde(default, alias = "lifts", deserialize_with = "shares")]
+    #[serde(default, deserialize_with = "shares")]
     factors: Option<Vec<f64>>,
+    /// Another name of the factors.
+    #[serde(default, deserialize_with = "shares")]
+    lifts: Option<Vec<f64>>,
 }
 
 impl Gating {
-    fn test(self) -> NonInferiority {
+    fn test(self) -> Result<NonInferiority, &'static str> {
         let margin = Margin { ratio: self.r, extra: self.d };
         let rate = BaseRate::of(self.hist_bad, self.hist_n, self.half_life_s);
-        let mut test = NonInferiority::new(margin, self.factors.unwrap_or_else(|| vec![1.0, 0.5]), rate);
+        let factors = match (self.factors, self.lifts) {
+            (Some(_), Some(_)) => return Err("`factors` and `lifts` are the same here: write one of them"),
+            (factors, lifts) => factors.or(lifts).unwrap_or_else(|| vec![1.0, 0.5]),
+        };
+        let mut test = NonInferiority::new(margin, factors, rate);
         test.set_eta(self.eta);
-        test
+        Ok(test)
     }
 }
 

@@ -22,6 +22,15 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
+fn a_gate_takes_its_factors_under_either_name() {
+    for line in [json!({"factors": [0.9], "lifts": null}), json!({"lifts": [0.9]})] {
+        let mut line = line;
+        line["test"] = "non_inferiority".into();
+        assert_eq!(begin(&line).unwrap().pot().unwrap().accounts().len(), 1);
+    }
+}
+
+#[test]
 fn what_is_out_of_range_is_refused_with_what_would_be_right() {
     let cases = [
         (json!({"test": "two_arm", "eta": 1.5}), "expected more than 0 and at most 1"),
@@ -33,7 +42,10 @@ fn what_is_out_of_range_is_refused_with_what_would_be_right() {
         (json!({"test": "latency"}), "missing field `base_hist`"),
         (json!({"test": "latency", "base_hist": [1]}), "expected at least two buckets"),
         (json!({"test": "rank_blocks", "g": 0}), "expected 1 to 1000 groups of stable"),
-        (json!({"test": "non_inferiority", "lifts": [0.5], "factors": [0.5]}), "duplicate field `factors`"),
+        (
+            json!({"test": "non_inferiority", "lifts": [0.5], "factors": [0.5]}),
+            "`factors` and `lifts` are the same here",
+        ),
     ];
     for (line, said) in cases {
         let error = begin(&line).unwrap_err().to_string();
