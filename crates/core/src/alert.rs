@@ -18,6 +18,8 @@ pub const ALERTS_KEPT: usize = 100;
 /// What release a series or a rule means by its name: `web-canary` and `web-stable` are releases of `web`.
 const CANDIDATE_ROLES: [&str; 4] = ["canary", "candidate", "preview", "green"];
 const STABLE_ROLES: [&str; 4] = ["stable", "primary", "baseline", "blue"];
+/// One that is neither.
+const OLD_ROLE: &str = "old";
 
 /// One alert, as it was told once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -360,7 +362,7 @@ fn names(value: &str, service: &str, with_role: bool) -> bool {
 }
 
 fn is_role(text: &str) -> bool {
-    CANDIDATE_ROLES.contains(&text) || STABLE_ROLES.contains(&text)
+    CANDIDATE_ROLES.contains(&text) || STABLE_ROLES.contains(&text) || text == OLD_ROLE
 }
 
 impl Alert {
@@ -380,7 +382,7 @@ impl Alert {
         match label("role").or(of_deployment) {
             Some(role) if CANDIDATE_ROLES.contains(&role) => Subject::Candidate,
             Some(role) if STABLE_ROLES.contains(&role) => Subject::Stable,
-            Some("old") => Subject::Unknown("an old release"),
+            Some(OLD_ROLE) => Subject::Unknown("an old release"),
             Some(_) | None => Subject::Any,
         }
     }
@@ -422,6 +424,7 @@ mod tests {
             ("service=nobody deployment=api", "api"),
             ("service=prometheus deployment=api-canary app=web", "api"),
             ("deployment=api-stable", "api"),
+            ("deployment=api-old", "api"),
             ("deployment=api-v2", "nowhere"),
             ("service=api-canary", "nowhere"),
             ("app=shop-web", "shop-web"),
@@ -473,6 +476,7 @@ mod tests {
             ("deployment=web-canary", "Candidate"),
             ("deployment=web-stable", "Stable"),
             ("deployment=web", "Any"),
+            ("deployment=web-old", "Unknown(\"an old release\")"),
             ("role=primary", "Stable"),
             ("role=old", "Unknown(\"an old release\")"),
         ];
