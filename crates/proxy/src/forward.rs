@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use evenkeel_analysis::Outcome;
 use evenkeel_analysis::slots::Ended;
+use evenkeel_core::edge::Protocol;
 use evenkeel_core::ids::Revision;
 use http::header::{SET_COOKIE, UPGRADE};
 use http::{HeaderName, HeaderValue, Response, StatusCode, Version};
@@ -17,6 +18,7 @@ use tracing::{debug, error};
 
 use crate::body::{AnswerBody, Held};
 use crate::client::Client;
+use crate::grpc;
 use crate::headers::prepare_answer;
 use crate::leftover;
 use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE, SHIELD_WAIT_MIN};
@@ -66,6 +68,10 @@ struct Attempts {
     elsewhere: bool,
 }
 
+fn is_failure(status: u16) -> bool {
+    status >= 500
+}
+
 /// Why an attempt brought no answer.
 enum Miss {
     /// The replica refused the connection: nothing was sent.
@@ -101,9 +107,9 @@ impl Exchange {
         loop {
             match self.attempt().await {
                 Ok((response, link)) => {
-                    self.settle(Outcome::Answered(response.status().as_u16()));
-                    let failed = response.status().is_server_error();
-                    match failed.then(|| self.spare()).flatten() {
+                    let status = self.status(&response);
+                    self.settle(Outcome::Answered(status));
+                    match is_failure(status).then(|| self.spare()).flatten() {
                         Some(in_flight) => self.discard(response, link, in_flight),
                         None => return Ok(self.accept(response, link)),
                     }
@@ -240,6 +246,14 @@ impl Exchange {
         }
     }
 
+    /// What an answer counts as.
+    fn status(&self, answer: &Response<Incoming>) -> u16 {
+        match self.choice.entry.routes.replicas {
+            Protocol::Http1 => answer.status().as_u16(),
+            Protocol::Http2 => grpc::status(answer),
+        }
+    }
+
     fn settle(&self, outcome: Outcome) {
         self.choice.tally.settle(outcome, self.client.worker().clock.exact());
     }
@@ -361,7 +375,7 @@ impl Exchange {
         if self.choice.entry.routes.mirror.is_some() {
             self.copy();
         }
-        if self.choice.spared.is_some() && !response.status().is_server_error() {
+        if self.choice.spared.is_some() && !is_failure(self.status(&response)) {
             self.choice.tally.shielded();
         }
         prepare_answer(response.headers_mut(), switching);

@@ -16,7 +16,7 @@
 //! - `client`, `stream`, `alive`: one client's connection, how long it may take, and whether the peer is still there
 //! - `announce`, `certificates`, `doors`: what comes before the first request: a front's word, and encryption
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
-//! - `outgoing`, `forward`, `headers`, `body`, `leftover`, `tunnel`, `messages`, `refusal`: one request on its way
+//! - `outgoing`, `forward`, `grpc`, `headers`, `body`, `leftover`, `tunnel`, `messages`, `refusal`: one request on its way
 //! - `limits`: every bound, and why
 //! - `remote`: the proxy as a controller sees it
 
@@ -36,6 +36,7 @@ mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod gate;
+mod grpc;
 mod headers;
 mod leftover;
 mod limits;

@@ -152,6 +152,10 @@ async fn echo(request: Request<Incoming>) -> Result<Response<Parts>, std::conver
     for (name, value) in [("x-te", told("te")), ("x-for", told("x-forwarded-for")), ("x-hop", told("connection"))] {
         value.map(|value| answer.headers_mut().insert(name, value));
     }
+    if parts.uri.path() == "/fail" {
+        answer.headers_mut().insert("grpc-status", "13".parse().unwrap());
+        return Ok(answer);
+    }
     let host = parts.uri.authority().unwrap().as_str().parse().unwrap();
     answer.headers_mut().insert("x-host", host);
     tokio::spawn(async move {
@@ -285,6 +289,30 @@ fn grpc_passes_with_its_trailers_and_each_message_at_once() {
         assert_eq!(client.ask(Request::post(path), &[Frame::data(Bytes::from("x"))]).unwrap().text, "x");
     }
     assert_eq!(proxy.wait_for_release(|release| release.counts.requests() == 21).counts.classes[1], 21);
+}
+
+#[test]
+fn a_failure_that_grpc_hides_behind_a_good_status_counts_and_is_spared_where_it_may_be_repeated() {
+    let mut proxy = Proxy::start(1);
+    let listen = proxy.listen();
+    let mut routes = speaking_http_2(table(1, listen, &[(0, &[echoing()]), (100, &[echoing()])]));
+    proxy.apply(routes.clone());
+    let client = Client::to(listen);
+    let failed = client.ask(Request::post("http://web/fail"), &[]).unwrap();
+    assert_eq!((failed.status, failed.head["grpc-status"].to_str().unwrap()), (StatusCode::OK, "13"));
+    let counted = |proxy: &mut Proxy, requests| {
+        let candidate = |proxy: &mut Proxy| proxy.report().releases.into_iter().find(|r| r.revision == Revision(2));
+        wait_for(|| candidate(proxy).filter(|release| release.counts.requests() == requests))
+    };
+    assert_eq!(counted(&mut proxy, 1).counts.classes[4], 1);
+    routes.generation.0 = 2;
+    routes.services[0].fallback = Some(Revision(1));
+    routes.services[0].idempotent = vec!["/".into()];
+    proxy.apply(routes);
+    // Stable fails it too, and is the one that is heard.
+    assert_eq!(client.ask(Request::post("http://web/fail"), &[]).unwrap().status, StatusCode::OK);
+    let counted = counted(&mut proxy, 2);
+    assert_eq!((counted.counts.classes[4], counted.shielded), (2, 0));
 }
 
 #[test]
