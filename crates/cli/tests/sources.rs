@@ -114,8 +114,10 @@ fn hostile(endless: bool) -> u16 {
             let mut stream = stream.unwrap();
             std::thread::spawn(move || {
                 let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").and_then(|()| {
-                    while endless {
-                        stream.write_all(&[b'9'; 64 << 10])?;
+                    if endless {
+                        loop {
+                            stream.write_all(&[b'9'; 64 << 10])?;
+                        }
                     }
                     std::thread::park();
                     Ok::<(), std::io::Error>(())
