@@ -314,8 +314,7 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stand
     let shown = handle.clone();
     let observer =
         Observer::new(move || shown.figures(), SystemClock::new(), sources::Client::default(), observed.clone());
-    // Ends with this process: what it keeps is in memory alone.
-    tokio::spawn(observer.run());
+    observer.spawn()?;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(evenkeel_api::serve(
         handle.clone(),

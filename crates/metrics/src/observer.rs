@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockWriteGuard};
 use std::time::Duration;
 
 use evenkeel_controller::handle::Figures;
-use evenkeel_controller::status::{ReleaseStatus, ReplicaStatus, ServiceStatus};
+use evenkeel_controller::status::{ReleaseStatus, ReplicaStatus, RolloutStatus, ServiceStatus};
 use evenkeel_core::ids::{ServiceName, Timestamp};
 use evenkeel_core::ports::Clock;
 use evenkeel_core::spec::Scrape;
@@ -34,6 +34,8 @@ const BUILT_IN_TICKS: u64 = 5;
 const USAGE_TICKS: u64 = 15;
 /// What is too old is forgotten every so many ticks.
 const FORGET_TICKS: u64 = 60;
+/// Services that are written down before queries have a turn.
+const SERVICES_AT_ONCE: usize = 16;
 /// The longest wait for a replica.
 const LIMIT_MAX: Duration = Duration::from_secs(10);
 /// Replicas that are asked at the same time, and how many of them may have failed the last time.
@@ -49,6 +51,8 @@ struct Shared {
     series: Arc<RwLock<Store>>,
     /// What replicas and the machine use.
     usage: Mutex<Vec<Row>>,
+    /// How much is kept.
+    kept: Mutex<Vec<Row>>,
     targets: Mutex<Vec<TargetStatus>>,
 }
 
@@ -83,11 +87,8 @@ impl Observed {
     /// What is told of replicas and of the machine.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
-        let mut rows = self.0.usage.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let series = self.0.series.read().unwrap_or_else(PoisonError::into_inner);
-        rows.push(Row::number(Family::SeriesKept, Vec::new(), series.len() as f64));
-        rows.push(Row::number(Family::SeriesBytes, Vec::new(), series.bytes() as f64));
-        rows
+        let of = |rows: &Mutex<Vec<Row>>| rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        [of(&self.0.usage), of(&self.0.kept)].concat()
     }
 
     /// Replicas whose own `/metrics` is read, in order.
@@ -122,9 +123,12 @@ type Key = (ServiceName, String);
 
 #[derive(Debug)]
 struct OfService {
-    shown: Arc<ServiceStatus>,
+    /// What `series` is made of.
+    shown: Option<Arc<ServiceStatus>>,
     series: Vec<(Labels, f64)>,
     live: Live,
+    /// All of `series` were taken the last time, so that none has begun or ended as long as nothing is new.
+    is_whole: bool,
 }
 
 /// Series that have not ended.
@@ -169,8 +173,23 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
         }
     }
 
+    /// Observes on a thread of its own, to the end of this process: whoever evaluates a long query holds what is written
+    /// to, and must not hold up anything but that.
+    ///
+    /// # Errors
+    /// The machine has no thread left.
+    pub fn spawn(self) -> std::io::Result<()>
+    where
+        L: Send + 'static,
+        C: 'static,
+    {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new().name("observer".into()).spawn(move || runtime.block_on(self.run()))?;
+        Ok(())
+    }
+
     /// Observes until it is dropped.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u64;
@@ -188,52 +207,45 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
             self.follow(&figures);
             self.ask_due();
             if ticks.is_multiple_of(BUILT_IN_TICKS) {
-                self.write_built_in(&figures);
+                self.write_built_in(&figures).await;
             }
             if ticks.is_multiple_of(USAGE_TICKS) {
                 self.look_at_usage(&figures).await;
             }
             if ticks.is_multiple_of(FORGET_TICKS) {
                 let now = millis(self.clock.now());
-                self.observed.0.series.write().unwrap_or_else(PoisonError::into_inner).forget(now);
+                locked(&self.observed.0.series).forget(now);
             }
             self.show();
             ticks += 1;
         }
     }
 
-    /// Writes down what the controller shows.
-    fn write_built_in(&mut self, figures: &Figures) {
+    /// Writes down what the controller shows, a few services at a time, so that queries have a turn in between.
+    async fn write_built_in(&mut self, figures: &Figures) {
         let now = millis(self.clock.now());
-        let store = self.observed.series();
-        let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
+        let series = self.observed.series();
         let names: BTreeSet<&ServiceName> = figures.services.iter().map(|(service, _)| &service.service).collect();
         for (_, mut gone) in self.services.extract_if(.., |name, _| !names.contains(name)) {
-            gone.live.end(&mut store, now);
+            gone.live.end(&mut locked(&series), now);
         }
-        for (shown, history) in &figures.services {
-            let made = || {
-                let mut rows = Vec::new();
-                builtin::of_service(shown, history, &mut rows);
-                rows.iter().flat_map(Row::series).collect()
-            };
-            let known = self.services.entry(shown.service.clone()).or_insert_with(|| OfService {
-                shown: shown.clone(),
-                series: made(),
-                live: Live::default(),
-            });
-            // Of most services nothing is new.
-            if known.shown != *shown {
-                (known.shown, known.series) = (shown.clone(), made());
+        for part in figures.services.chunks(SERVICES_AT_ONCE) {
+            for (shown, history) in part {
+                let known = self.services.entry(shown.service.clone()).or_insert_with(OfService::new);
+                let full = known.write(shown, history, &mut locked(&series), now);
+                self.full = self.full.take().or(full);
             }
-            let full = known.live.push(&mut store, &known.series, now);
-            self.full = self.full.take().or(full);
+            tokio::task::yield_now().await;
         }
-        let mut rows = builtin::of_evenkeel(&figures.troubles, figures.store_bytes);
-        rows.push(Row::number(Family::SeriesKept, Vec::new(), store.len() as f64));
-        rows.push(Row::number(Family::SeriesBytes, Vec::new(), store.bytes() as f64));
-        let whole: Vec<(Labels, f64)> = rows.iter().flat_map(Row::series).collect();
+        let mut store = locked(&series);
+        let kept = vec![
+            Row::number(Family::SeriesKept, Vec::new(), store.len() as f64),
+            Row::number(Family::SeriesBytes, Vec::new(), store.bytes() as f64),
+        ];
+        let rows = builtin::of_evenkeel(&figures.troubles, figures.store_bytes);
+        let whole: Vec<(Labels, f64)> = rows.iter().chain(&kept).flat_map(Row::series).collect();
         self.whole.push(&mut store, &whole, now);
+        *self.observed.0.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;
     }
 
     /// Looks at what replicas and the machine use, and writes it down.
@@ -259,7 +271,7 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
         }
         let series: Vec<(Labels, f64)> = rows.iter().flat_map(Row::series).collect();
         let store = self.observed.series();
-        let full = self.usage.push(&mut store.write().unwrap_or_else(PoisonError::into_inner), &series, at);
+        let full = self.usage.push(&mut locked(&store), &series, at);
         self.full = self.full.take().or(full);
         *self.observed.0.usage.lock().unwrap_or_else(PoisonError::into_inner) = rows;
     }
@@ -281,7 +293,7 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
             self.targets.extract_if(.., |key, _| !wanted.contains(key)).map(|(_, gone)| gone).collect();
         if !gone.is_empty() {
             let store = self.observed.series();
-            let mut store = store.write().unwrap_or_else(PoisonError::into_inner);
+            let mut store = locked(&store);
             gone.into_iter().for_each(|mut target| target.live.end(&mut store, millis(now)));
         }
     }
@@ -331,7 +343,7 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
             series.extend(Row::number(family, target.labels.clone(), value).series());
         }
         let store = self.observed.series();
-        let full = target.live.push(&mut store.write().unwrap_or_else(PoisonError::into_inner), &series, millis(at));
+        let full = target.live.push(&mut locked(&store), &series, millis(at));
         let detail = match &full {
             Some(full) if detail.is_empty() => full.to_string(),
             _ => detail,
@@ -349,6 +361,35 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
         }
         let targets = self.targets.values().map(|target| target.status.clone()).collect();
         *self.observed.0.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+    }
+}
+
+impl OfService {
+    fn new() -> Self {
+        Self { shown: None, series: Vec::new(), live: Live::default(), is_whole: false }
+    }
+
+    /// Adds a sample to each series of the service. Answers why some were not taken.
+    fn write(
+        &mut self,
+        shown: &Arc<ServiceStatus>,
+        history: &[RolloutStatus],
+        store: &mut Store,
+        at: i64,
+    ) -> Option<Full> {
+        // Of most services nothing is new.
+        if self.shown.as_ref() == Some(shown) && self.is_whole {
+            return self
+                .series
+                .iter()
+                .find_map(|(labels, value)| store.push(labels, Sample { at, value: *value }).err());
+        }
+        let mut rows = Vec::new();
+        builtin::of_service(shown, history, &mut rows);
+        (self.shown, self.series) = (Some(shown.clone()), rows.iter().flat_map(Row::series).collect());
+        let full = self.live.push(store, &self.series, at);
+        self.is_whole = full.is_none();
+        full
     }
 }
 
@@ -443,6 +484,10 @@ fn of_node(node: &Node) -> Vec<Row> {
     rows.push(Row::number(Family::NodeMemory, labels.clone(), node.memory_bytes as f64));
     rows.push(Row::number(Family::NodeMemoryAvailable, labels, node.available_bytes as f64));
     rows
+}
+
+fn locked(series: &RwLock<Store>) -> RwLockWriteGuard<'_, Store> {
+    series.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn millis(at: Timestamp) -> i64 {

@@ -94,7 +94,7 @@ fn observe(shown: &Arc<Mutex<Vec<Arc<ServiceStatus>>>>) -> Observed {
         Figures { troubles: Vec::new(), store_bytes: None, services }
     };
     let observer = Observer::new(look, SystemClock::new(), Client::default(), observed.clone());
-    tokio::spawn(observer.run());
+    observer.spawn().unwrap();
     observed
 }
 
