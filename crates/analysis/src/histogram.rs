@@ -117,6 +117,11 @@ impl Histogram {
         self.used().map(|(bucket, count)| (bucket as u16, count))
     }
 
+    /// The same as values in microseconds: of each bucket in use its upper edge, and its count.
+    pub fn values_us(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.used().map(|(bucket, count)| (upper_edge(bucket), count))
+    }
+
     /// The histogram that has these buckets, as [`Histogram::buckets`] gives them, and this sum of all values.
     #[must_use]
     pub fn of_buckets(sum_us: u64, buckets: impl IntoIterator<Item = (u16, u64)>) -> Self {

@@ -10,12 +10,14 @@
 //! - [`window`]: what happened lately?
 //! - [`objective`]: which limit must hold, and how is it written?
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
+//! - [`case`]: what speaks against a candidate, in words.
 //! - [`evidence`]: is a candidate harmful? Evidence that is right at every moment, however often one looks.
 //! - [`value`]: what did a measurement of anything else return?
 //! - [`condition`]: is that value good, bad, or neither?
 //! - [`interval`]: between which values does a share lie? For describing, not for deciding.
 
 pub mod answers;
+pub mod case;
 pub mod condition;
 pub mod counts;
 pub mod evidence;
@@ -28,6 +30,7 @@ pub mod value;
 pub mod window;
 
 pub use answers::{Answers, Method};
+pub use case::{Case, Subject};
 pub use counts::{Counts, Outcome};
 pub use histogram::Histogram;
 pub use judge::{Finding, Verdict};

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::Counts;
+use crate::slots::Bad;
 
 /// What can be measured of a release without any help from the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +102,22 @@ impl Objective {
             Relation::AtMost => measured <= self.limit,
             Relation::Above => measured > self.limit,
             Relation::AtLeast => measured >= self.limit,
+        }
+    }
+
+    /// What a request does to be bad by it, and the share of requests that may: `success_rate > 99%` allows .01 to fail.
+    ///
+    /// `None` of a limit that is no upper limit on a share of requests, such as a number of them.
+    #[must_use]
+    pub fn may_be_bad(&self) -> Option<(Bad, f64)> {
+        let is_upper = matches!(self.relation, Relation::Below | Relation::AtMost);
+        match (self.metric, is_upper) {
+            (Metric::ErrorRate, true) => Some((Bad::Failed, self.limit)),
+            (Metric::SuccessRate, false) => Some((Bad::Failed, 1.0 - self.limit)),
+            (Metric::Availability, false) => Some((Bad::Unanswered, 1.0 - self.limit)),
+            (Metric::Latency(tenths_percent), true) => Some((Bad::Slow, 1.0 - f64::from(tenths_percent) / 1_000.0)),
+            (Metric::ErrorRate | Metric::SuccessRate | Metric::Availability | Metric::Latency(_), _)
+            | (Metric::Requests, _) => None,
         }
     }
 

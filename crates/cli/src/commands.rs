@@ -451,6 +451,9 @@ fn evidence_lines(verdict: &evenkeel_analysis::Verdict) -> Vec<String> {
     use evenkeel_analysis::Verdict;
     match verdict {
         Verdict::Pass { findings } => findings.iter().map(|finding| format!("holds: {finding}")).collect(),
+        Verdict::Harmful { case } => vec![format!("harmful: {case}")],
+        Verdict::Suspect { case } => vec![format!("held: {case}")],
+        Verdict::Unsettled { finding } => vec![format!("beyond its limit, perhaps by chance: {finding}")],
         Verdict::Fail { finding } => vec![format!("broken: {finding}")],
         Verdict::Shared { finding } => vec![format!("broken by stable too: {finding}")],
         Verdict::NotEnough { have: 0, .. } => Vec::new(),

@@ -217,6 +217,12 @@ pub(crate) fn waiting(rollout: &RolloutStatus, now: Timestamp) -> Option<String>
     {
         text.push_str(&format!("; {have} of {need} requests"));
     }
+    match &rollout.verdict {
+        Some(Verdict::Harmful { case } | Verdict::Suspect { case }) => text.push_str(&format!("; {case}")),
+        Some(Verdict::Unsettled { finding }) => text.push_str(&format!("; {finding}")),
+        Some(Verdict::Fail { .. } | Verdict::Shared { .. } | Verdict::Pass { .. } | Verdict::NotEnough { .. })
+        | None => {}
+    }
     // While a step's time runs, that is what counts; only then, how much longer it may take.
     let runs = rollout.held_since.zip(hold_of(rollout)).is_some_and(|(since, hold)| now.since(since) < hold);
     if let Some(until) = waiting.until.filter(|_| !runs) {

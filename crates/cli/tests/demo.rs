@@ -158,7 +158,7 @@ fn told(arguments: &[&str]) -> Value {
     let text = |line: &Value| line["text"].as_str().unwrap().to_owned();
     let back: Vec<&Value> = decided.filter(|line| text(line).starts_with("rolling back")).collect();
     assert_eq!(back.iter().map(|line| &line["version"]).collect::<Vec<_>>(), ["v3"]);
-    assert_eq!(back[0]["evidence"]["verdict"], "fail");
+    assert_eq!(back[0]["evidence"]["verdict"], "harmful");
     let decision_us = back[0]["at_us"].as_u64().unwrap();
     let first_bad = bad.map(|request| request.answered_us).min().unwrap();
     let last_arrival = served.iter().map(|request| request.arrived_us).max().unwrap();
@@ -174,7 +174,7 @@ fn told(arguments: &[&str]) -> Value {
         assert_eq!((version.as_str(), outcome.as_str()), (Some(expected_version), Some(expected)));
     }
     assert_eq!((&summary["promoted"], &summary["rolled_back"]), (&Value::from(vec!["v2"]), &Value::from(vec!["v3"])));
-    assert!(summary["reason"].as_str().unwrap().starts_with("v3 was rolled back: error_rate is "), "{summary}");
+    assert!(summary["reason"].as_str().unwrap().starts_with("v3 was rolled back: v3 failed "), "{summary}");
     assert!(!served_by(records.path(), "v1").is_empty() && !served_by(records.path(), "v2").is_empty());
 
     assert_nothing_left(temporary.path(), &demo.addresses);

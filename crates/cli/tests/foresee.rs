@@ -61,7 +61,7 @@ fn one_seed_is_one_story_down_to_the_last_byte() {
 fn the_exit_code_and_the_last_line_agree_with_how_it_ended() {
     let cases = [
         ("rate: 200/s", 0, "done: shop (new): promoted: r2 is live after"),
-        ("rate: 200/s\ncandidate: { errors: 50% }", 3, "shop (new): rolled back: error_rate is"),
+        ("rate: 200/s\ncandidate: { errors: 50% }", 3, "shop (new): rolled back: new failed "),
         ("rate: 200/s\ncommands: [{ at: 10s, do: pause }]", 5, "open: shop (new): paused after"),
         ("rate: 200/s\nlasts: 20s", 5, "open: shop (new): still open after"),
     ];

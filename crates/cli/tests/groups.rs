@@ -16,7 +16,7 @@ fn write_spec(world: &World) {
             "service: {name}\ncommand: [{}, demo-service]\nartefact: {name}/release.json\nenv: {{ DEMO_RECORDS: {records}, DEMO_RELEASE: {name}/release.json }}\n\
              replicas: 2\nlisten: {listen}\nprobes: {{ readiness: {{ http: /health, periodSeconds: 1 }} }}\n\
              strategy: {{ canary: {{ steps: [{{ weight: 50%, hold: 500ms }}], bake: 500ms }} }}\n\
-             objectives: [error_rate < 5%]\nminimumRequests: 5\nwindow: 10s\nstop: {{ drain: 5s, grace: 5s }}\n\
+             objectives: [error_rate < 5%]\nminimumRequests: 5\nstop: {{ drain: 5s, grace: 5s }}\n\
              group: {group}\n",
             json!(EVENKEEL)
         )

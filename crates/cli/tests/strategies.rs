@@ -91,7 +91,8 @@ fn ships_the_good_and_takes_back_the_bad(spec: Spec, surge: u32, missing: u32) {
     world.write_spec(&Spec { more: "startupLimit: 4s\n".into(), ..spec });
     world.build("v5", 50);
     let failing = world.expect(3, &["deploy", "--version", "v5"]);
-    assert!(failing.out.contains("rolled back: error_rate is"), "{}", failing.out);
+    let is_told = ["rolled back: v5 fail", " requests of v5 were bad"].iter().any(|words| failing.out.contains(words));
+    assert!(is_told, "{}", failing.out);
     assert_eq!(world.stable().as_deref(), Some("v2"));
     world.wait_for("all replicas of v2 to be back", || {
         world.overview().as_ref().and_then(count) == Some((u64::from(REPLICAS), u64::from(REPLICAS)))
@@ -295,7 +296,7 @@ fn copies_are_counted_and_take_a_bad_release_back_before_any_user_sees_it() {
     let copies = world.answers("v2").len();
     world.build("v3", 50);
     let bad = world.expect(3, &["deploy", "--version", "v3"]);
-    assert!(bad.out.contains("rolled back: error_rate is"), "{}", bad.out);
+    assert!(bad.out.contains(" requests of v3 were bad") || bad.out.contains("rolled back: v3 fail"), "{}", bad.out);
     let copied = world.answers("v3");
     assert!(copied.iter().any(|answer| answer.status == 500), "no copy reached v3");
     let records = load.end();

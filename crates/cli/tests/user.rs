@@ -321,12 +321,12 @@ fn a_bad_release_goes_back_is_refused_the_next_time_and_tried_once_more_when_ask
     let load = world.load(200);
     world.build("v2", 100);
     let ran = world.expect(3, &["deploy", "--version", "v2"]);
-    assert_says(&ran, &["rolling back: error_rate is ", "the basket is not in the new table", "last lines of r2:"]);
+    assert_says(&ran, &["rolling back: v2 failed ", "the basket is not in the new table", "last lines of r2:"]);
     assert_says(&ran, &["next: evenkeel history shop --rollout 2, evenkeel logs shop --release r2"]);
     assert!(ran.out.lines().rev().nth(1).unwrap().contains("shop r2 (v2): "), "{}", ran.out);
 
     let ran = world.expect(2, &["deploy", "--version", "v2"]);
-    assert_says(&ran, &["the same release that was rolled back before: error_rate is ", "help: ", "--again"]);
+    assert_says(&ran, &["the same release that was rolled back before: v2 failed ", "help: ", "--again"]);
     let told = world.expect(2, &["deploy", "--version", "v2", "--json"]).json();
     assert_eq!(told.len(), 1);
     assert_eq!(told[0]["code"], "rolled_back_before");
@@ -342,7 +342,7 @@ fn a_bad_release_goes_back_is_refused_the_next_time_and_tried_once_more_when_ask
     let ran = world.expect(3, &["retry"]);
     assert_says(&ran, &["shop r2 (v2): "]);
     assert_eq!(world.rollout().unwrap()["id"], 4);
-    assert!(typed_well(&world, "evenkeel history --rollout 2").contains("broken: error_rate is "));
+    assert!(typed_well(&world, "evenkeel history --rollout 2").contains("harmful: v2 failed "));
     load.end().assert_only_failed_by("v2", &world);
     world.down();
 }

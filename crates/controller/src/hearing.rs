@@ -65,6 +65,14 @@ impl Hearing {
         fresh
     }
 
+    /// Takes what the store has of a rollout, where nothing of it was heard yet.
+    pub(crate) fn recall<'a>(&mut self, rollout: RolloutId, reveals: impl Iterator<Item = &'a Reveal>) {
+        if let Some(Reveal { boot, sequence, .. }) = reveals.last() {
+            let ear = Ear { boot: *boot, heard: *sequence, kept: *sequence };
+            self.heard.entry(rollout).or_insert(ear);
+        }
+    }
+
     /// Whether something was heard that is in no record yet.
     pub(crate) fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()

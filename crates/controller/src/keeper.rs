@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use evenkeel_analysis::Verdict;
 use evenkeel_core::edge::Edge;
+use evenkeel_core::evidence::History;
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
 use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
@@ -14,7 +15,6 @@ use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
 use evenkeel_core::table::{Mirror, Pin, ServiceRoutes, Trial};
-use evenkeel_core::trial::Ages;
 use evenkeel_core::watch::{Failures, Watch, Watched};
 use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
 use tracing::{info, warn};
@@ -32,6 +32,8 @@ use crate::status::{
 const SNAPSHOT_EVERY: u64 = 50;
 /// Alerts of a service that its status shows.
 const ALERTS_SHOWN: usize = 10;
+/// Records read at once of a rollout in flight.
+const RECORDS_AT_ONCE: u32 = 2_000;
 /// Events read at once of a log that holds more than was known.
 const MISSED_AT_ONCE: u32 = 100;
 
@@ -43,6 +45,10 @@ pub(crate) struct Keeper {
     looping: BTreeMap<Revision, u32>,
     pub(crate) meter: Meter,
     evidence: Evidence,
+    /// What was counted before has yet to be read from the store.
+    has_forgotten: bool,
+    /// The rollout of which it is recorded what its stable release was like before.
+    history_of: Option<RolloutId>,
     pub(crate) recorder: Recorder,
     pub(crate) hearing: Hearing,
     /// Events in the store.
@@ -106,6 +112,8 @@ impl Keeper {
             service: Service::new(name),
             meter: Meter::default(),
             evidence: Evidence::new(),
+            has_forgotten: false,
+            history_of: None,
             recorder: Recorder::new(token),
             hearing: Hearing::default(),
             version: 0,
@@ -350,6 +358,9 @@ impl Keeper {
         loop {
             let missed = store.events(&self.service.name, self.version + 1, MISSED_AT_ONCE).await?;
             if missed.is_empty() {
+                if self.has_forgotten {
+                    self.recall(store).await?;
+                }
                 self.is_unsure = false;
                 self.follow();
                 return Ok(());
@@ -384,9 +395,37 @@ impl Keeper {
         }
     }
 
-    /// Begins to count anew: what was counted so far may have been counted for another step than the log says.
+    /// Reads what was counted of the rollout in flight, by whomever: what it proves goes on to the same bits.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn recall<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
+        let Some(rollout) = self.service.in_flight().map(|rollout| rollout.id) else {
+            self.has_forgotten = false;
+            return Ok(());
+        };
+        let (mut records, mut from) = (Vec::new(), 0);
+        loop {
+            let page = store.ticks(&self.service.name, rollout, from, RECORDS_AT_ONCE).await?;
+            let Some(last) = page.last() else { break };
+            from = last.sequence + 1;
+            records.extend(page);
+        }
+        records.extend(
+            self.recorder.pending().into_iter().filter(|record| record.rollout == rollout && record.sequence >= from),
+        );
+        let ticks: Vec<Tick> = records.iter().filter_map(counted).collect();
+        self.hearing.recall(rollout, ticks.iter().flat_map(|tick| &tick.reveals));
+        self.history_of = ticks.iter().any(|tick| !tick.reveals.is_empty()).then_some(rollout);
+        self.evidence = Evidence::recalled(&self.service, &ticks);
+        self.has_forgotten = false;
+        Ok(())
+    }
+
+    /// Judges by nothing until what was counted is recalled: it may have been counted for another step than was known.
     fn begin_anew(&mut self) {
         self.evidence = Evidence::new();
+        self.has_forgotten = true;
         if self.service.in_flight().is_some() {
             self.recorder.refresh();
         }
@@ -433,6 +472,7 @@ impl Keeper {
             stable: health(rollout.stable),
             weight: (sight.table_known || is_worker).then(weight),
             verdict: Verdict::NotEnough { have: 0, need: 0 },
+            is_proven: false,
             measured: None,
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
             fellows,
@@ -444,12 +484,19 @@ impl Keeper {
             let (from, counted) = counted.unwrap_or_else(|| (now, BTreeMap::new()));
             let sequence = self.recorder.next();
             let reveals = self.hearing.record(rollout.id, sequence);
-            let tick = Tick { sequence, from, at: now, counted, reveals, history: None };
+            let is_first = !reveals.is_empty() && self.history_of != Some(rollout.id);
+            let stable = rollout.stable.filter(|_| is_first);
+            let history = stable.map(|stable| History::of(&self.meter.history(stable)));
+            if is_first {
+                self.history_of = Some(rollout.id);
+            }
+            let tick = Tick { sequence, from, at: now, counted, reveals, history };
             self.evidence.take(&tick);
             self.recorder.add(rollout.id, Record { sequence: tick.sequence, at: now, what: What::Counted(tick) });
         }
         self.evidence.look(now);
-        Some(Observation { verdict: self.evidence.verdict(rollout), ..seen })
+        let (verdict, is_proven) = (self.evidence.verdict(rollout), self.evidence.is_proven(rollout));
+        Some(Observation { verdict, is_proven, ..seen })
     }
 
     /// The same with the evidence in numbers, which whoever decides on it keeps.
@@ -506,6 +553,7 @@ impl Keeper {
         let candidate = wanted.candidate.map(|(candidate, _)| candidate).filter(is_there);
         let pins = candidate.iter().flat_map(|to| wanted.pins.iter().map(|when| Pin { when: when.clone(), to: *to }));
         let mirror = candidate.filter(|_| wanted.mirror > BasisPoints::NONE);
+        let in_force_trial = sight.in_force.and_then(|routes| routes.trial.as_ref());
         let mut routes = ServiceRoutes {
             service: self.service.name.clone(),
             listen,
@@ -514,7 +562,7 @@ impl Keeper {
             pins: pins.collect(),
             sticky: wanted.sticky.clone(),
             mirror: mirror.map(|to| Mirror { to, share: wanted.mirror }),
-            trial: self.trial(sight.in_force),
+            trial: Trial::wanted(&self.service, in_force_trial, |stable| self.meter.p99(stable)),
             releases,
             first_byte_timeout_ms: u64::try_from(spec.first_byte_timeout.as_millis()).unwrap_or(u64::MAX),
             fallback,
@@ -535,22 +583,6 @@ impl Keeper {
     pub(crate) fn kept(&mut self, up_to: u64) {
         self.recorder.kept(up_to);
         self.hearing.kept(up_to);
-    }
-
-    /// What the proxy shall count of the rollout in flight. What is asked stands for as long as a step does: with other
-    /// ages the same request would be judged otherwise.
-    fn trial(&self, in_force: Option<&ServiceRoutes>) -> Option<Trial> {
-        let (spec, rollout) = (self.service.spec.as_ref()?, self.service.in_flight()?);
-        let (step, objectives) =
-            rollout.audience_at().filter(|(_, step)| step.has_audience()).map(|(n, step)| (n, &step.objectives))?;
-        let step = u32::try_from(step).unwrap_or(u32::MAX);
-        let known = in_force.and_then(|routes| routes.trial.as_ref());
-        if let Some(known) = known.filter(|known| known.rollout == rollout.id && known.step == step) {
-            return Some(known.clone());
-        }
-        let p99 = rollout.stable.and_then(|stable| self.meter.p99(stable));
-        let inquiry = Ages::of(p99, spec.first_byte_timeout).inquiry(objectives);
-        Some(Trial { rollout: rollout.id, candidate: rollout.candidate, stable: rollout.stable, step, inquiry })
     }
 
     /// The service as people are shown it, but for its history.
@@ -640,6 +672,18 @@ pub(crate) fn world<'a>(wanted: &'a evenkeel_core::Wanted, service: &'a Service,
     let is_worker = service.spec.as_ref().is_some_and(|spec| spec.listen.is_none());
     let in_force = in_force.or_else(|| is_worker.then(|| &*NOTHING));
     World { wanted, releases: &service.releases, replicas, in_force, in_flight }
+}
+
+/// What a record says was counted.
+fn counted(record: &TickRecord) -> Option<Tick> {
+    match Record::read(record) {
+        Ok(Record { what: What::Counted(tick), .. }) => Some(tick),
+        Ok(_) => None,
+        Err(error) => {
+            warn!(rollout = %record.rollout, sequence = record.sequence, %error, "a record cannot be read");
+            None
+        }
+    }
 }
 
 /// Whether a step is the one that waits for nobody: what was seen moves traffic back to stable.

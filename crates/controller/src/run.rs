@@ -120,7 +120,8 @@ where
             (Some((version, _)), true) => store.events(&stored.service, *version, 1).await?.first().map(|last| last.at),
             _ => None,
         };
-        let keeper = Keeper::recover(stored, token, last);
+        let mut keeper = Keeper::recover(stored, token, last);
+        keeper.recall(&store).await?;
         clock.not_before(keeper.newest());
         keepers.insert(keeper.service.name.clone(), keeper);
     }

@@ -92,6 +92,7 @@ fn seen(service: &Service) -> Observation {
         candidate: rollout.map_or_else(Health::default, |rollout| health(rollout.candidate)),
         stable: rollout.and_then(|rollout| rollout.stable).map_or_else(Health::default, health),
         weight: rollout.map(evenkeel_core::Rollout::weight),
+        is_proven: false,
         verdict: Verdict::Pass { findings: Vec::new() },
         measured: None,
         smoke: None,

@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use evenkeel_analysis::evidence::{Decision, State};
 use evenkeel_analysis::judge::judge;
-use evenkeel_analysis::{Counts, Verdict, Window};
+use evenkeel_analysis::{Counts, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BasisPoints, Revision, RolloutId, Timestamp};
@@ -16,22 +17,25 @@ use crate::plan::Step;
 use crate::rollout::{Phase, Rollout};
 use crate::service::Service;
 
+mod assessment;
 mod tick;
+
+use assessment::{Assessment, Names};
 
 pub use tick::{BadTick, History, Tally, Tick};
 
-/// How far back objectives look before a spec says so.
-const LOOK_BACK: Duration = Duration::from_secs(30);
 /// A tick that began longer than this before a step belongs to the step before: most of its requests came under another
 /// share.
 const STALE: Duration = Duration::from_millis(500);
 
-/// The requests of a rollout in flight, per release: lately, since the step began, and since the rollout began.
+/// The requests of a rollout in flight, per release: since the step began, and since the rollout began; and what those on
+/// trial prove.
 #[derive(Debug, Clone, Default)]
 pub struct Evidence {
     rollout: Option<RolloutId>,
     whole: BTreeMap<Revision, Tally>,
     step: Option<Judged>,
+    trial: Option<Box<Assessment>>,
     /// The moment up to which it looks.
     at: Timestamp,
     /// The sequence of the newest tick.
@@ -45,14 +49,11 @@ struct Judged {
     began: Timestamp,
     /// It gives the candidate no share: testers and copies are what there is to judge by.
     is_without_share: bool,
-    /// How far back its objectives look.
-    span: Duration,
-    lately: BTreeMap<Revision, Window>,
     whole: BTreeMap<Revision, Tally>,
 }
 
 /// The evidence of a moment, in numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     /// The moment it was looked at.
     pub at: Timestamp,
@@ -62,6 +63,9 @@ pub struct Measured {
     pub step: Arms,
     /// Both releases since the rollout began.
     pub rollout: Arms,
+    /// What the requests on trial prove; `None`: there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Box<State>>,
 }
 
 /// Candidate and stable release side by side.
@@ -106,17 +110,16 @@ impl Evidence {
             return;
         };
         if self.rollout != Some(rollout.id) {
-            *self = Self { rollout: Some(rollout.id), ..Self::new() };
+            let trial = Some(Box::new(Assessment::new(rollout, names(service, rollout))));
+            *self = Self { rollout: Some(rollout.id), trial, ..Self::new() };
         }
         let known = self.step.as_ref().map(|judged| judged.step);
         let Some((step, began)) = step_of(rollout).or_else(|| known.is_none().then(|| step_in_force(rollout))?) else {
             return;
         };
         if known != Some(step) {
-            let span = service.spec.as_ref().map_or(LOOK_BACK, |spec| spec.window);
-            let (lately, whole) = (BTreeMap::new(), BTreeMap::new());
             let is_without_share = rollout.plan.steps.get(step).is_some_and(|step| step.weight == BasisPoints::NONE);
-            self.step = Some(Judged { step, began, is_without_share, span, lately, whole });
+            self.step = Some(Judged { step, began, is_without_share, whole: BTreeMap::new() });
         }
     }
 
@@ -129,46 +132,61 @@ impl Evidence {
         let judged = self.step.as_mut().filter(|judged| tick.from.after(STALE) >= judged.began);
         if let Some(judged) = judged {
             for (revision, tally) in &tick.counted {
-                let window = judged.lately.entry(*revision).or_insert_with(|| Window::new(judged.span));
-                window.push(tick.at.0, tally.judged(judged.is_without_share).into_owned());
                 judged.whole.entry(*revision).or_default().merge(tally);
             }
         }
         for (revision, tally) in &tick.counted {
             self.whole.entry(*revision).or_default().merge(tally);
         }
+        if let Some(trial) = &mut self.trial {
+            trial.feed(&tick.reveals, tick.history.as_ref());
+        }
         self.look(tick.at);
     }
 
-    /// Forgets what is too old to count as lately at a moment, which is not before an earlier one.
+    /// Looks at a moment, which is not before an earlier one.
     pub fn look(&mut self, at: Timestamp) {
         self.at = at;
-        if let Some(judged) = &mut self.step {
-            judged.lately.values_mut().for_each(|window| window.advance(at.0));
-        }
     }
 
-    /// What the step's counts say: a breach lately is a breach, and only the whole step is a pass.
+    /// What a controller that has just started knows from everything that was counted of a rollout, in order.
+    #[must_use]
+    pub fn recalled<'a>(service: &Service, ticks: impl IntoIterator<Item = &'a Tick>) -> Self {
+        let mut evidence = Self::new();
+        evidence.follow(service);
+        ticks.into_iter().for_each(|tick| evidence.take(tick));
+        evidence
+    }
+
+    /// What the requests say: the evidence of the whole rollout decides whether the candidate is harmful, and only enough
+    /// requests of the step are a pass.
     #[must_use]
     pub fn verdict(&self, rollout: &Rollout) -> Verdict {
-        let judged = self.step.as_ref().filter(|_| self.rollout == Some(rollout.id));
-        let step = judged.and_then(|judged| Some((judged, rollout.plan.steps.get(judged.step)?)));
-        let Some((judged, Step { objectives, minimum_requests, .. })) = step else {
-            return Verdict::NotEnough { have: 0, need: rollout.current_step().map_or(1, |s| s.minimum_requests) };
-        };
-        let nothing = Counts::default();
-        let recent = |revision| judged.lately.get(&revision).map(Window::counts);
-        let totals = [Some(rollout.candidate), rollout.stable].map(|revision| {
-            revision.and_then(|r| judged.whole.get(&r)).map(|tally| tally.judged(judged.is_without_share))
+        let is_ours = self.rollout == Some(rollout.id);
+        let trial = self.trial.as_ref().filter(|_| is_ours);
+        let case = |trial: &Assessment| trial.case().map(Box::new);
+        let against = trial.and_then(|trial| match trial.decision() {
+            Decision::Rollback => Some(Verdict::Harmful { case: case(trial)? }),
+            Decision::Pause | Decision::Hold(_) => Some(Verdict::Suspect { case: case(trial)? }),
+            Decision::Continue => None,
         });
-        let say = |candidate: Option<&Counts>, stable: Option<&Counts>| {
-            judge(objectives, candidate.unwrap_or(&nothing), stable, *minimum_requests)
-        };
-        let lately = say(recent(rollout.candidate), rollout.stable.and_then(recent));
-        match lately {
-            Verdict::Fail { .. } | Verdict::Shared { .. } => lately,
-            Verdict::Pass { .. } | Verdict::NotEnough { .. } => say(totals[0].as_deref(), totals[1].as_deref()),
-        }
+        let judged = self.step.as_ref().filter(|_| is_ours);
+        let step = judged.and_then(|judged| Some((judged, rollout.plan.steps.get(judged.step)?)));
+        against.unwrap_or_else(|| match step {
+            Some((judged, step)) => judged.verdict(rollout, step),
+            None => Verdict::NotEnough { have: 0, need: rollout.current_step().map_or(1, |s| s.minimum_requests) },
+        })
+    }
+
+    /// Whether the evidence shows that the candidate is good enough for the next step, before the time of the one that is
+    /// held is over.
+    #[must_use]
+    pub fn is_proven(&self, rollout: &Rollout) -> bool {
+        let Phase::Holding { step, .. } = rollout.phase else { return false };
+        let share = |step: usize| rollout.plan.steps.get(step).map(|step| step.weight);
+        let next = share(step + 1).filter(|next| rollout.plan.analysis.early && Some(*next) > share(step));
+        let trial = self.trial.as_ref().filter(|_| self.rollout == Some(rollout.id));
+        next.zip(trial).is_some_and(|(next, trial)| trial.opens(next.as_share()))
     }
 
     /// The same in numbers, for both releases.
@@ -181,8 +199,30 @@ impl Evidence {
             tick: self.tick,
             step: Arms::of(rollout, step),
             rollout: Arms::of(rollout, &self.whole),
+            evidence: self.trial.as_ref().and_then(|trial| trial.state()).map(Box::new),
         }
     }
+}
+
+impl Judged {
+    /// What the step's own counts say.
+    fn verdict(&self, rollout: &Rollout, step: &Step) -> Verdict {
+        let nothing = Counts::default();
+        let counts = |revision: Option<Revision>| {
+            revision.and_then(|r| self.whole.get(&r)).map(|tally| tally.judged(self.is_without_share))
+        };
+        let (candidate, stable) = (counts(Some(rollout.candidate)), counts(rollout.stable));
+        judge(&step.objectives, candidate.as_deref().unwrap_or(&nothing), stable.as_deref(), step.minimum_requests)
+    }
+}
+
+/// What people call the releases of a rollout.
+fn names(service: &Service, rollout: &Rollout) -> Names {
+    let called = |revision: Revision| {
+        let version = service.releases.get(&revision).map(|release| release.version.clone());
+        version.filter(|version| !version.is_empty()).unwrap_or_else(|| revision.to_string())
+    };
+    Names { candidate: called(rollout.candidate), stable: rollout.stable.map(called) }
 }
 
 impl Arms {

@@ -163,6 +163,12 @@ impl BasisPoints {
     /// Everything.
     pub const ALL: Self = Self(10_000);
 
+    /// As a share, 0 to 1.
+    #[must_use]
+    pub fn as_share(self) -> f64 {
+        f64::from(self.0) / 10_000.0
+    }
+
     /// Returns `None` above 10 000.
     #[must_use]
     pub fn new(hundredths_percent: u16) -> Option<Self> {

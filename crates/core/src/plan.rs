@@ -9,7 +9,7 @@ use crate::check::Check;
 use crate::ids::BasisPoints;
 use crate::ratio;
 use crate::rollout::Kind;
-use crate::spec::{Afterwards, Amount, CanaryStep, Hold, NotEnough, SmokeCheck, Spec, Stop, Strategy};
+use crate::spec::{Afterwards, Amount, Analysis, CanaryStep, Hold, NotEnough, SmokeCheck, Spec, Stop, Strategy};
 use crate::table::{Match, StickyBy};
 
 /// Everything a rollout will do, fixed when it starts: a later change of the spec does not change it, but for the
@@ -35,6 +35,9 @@ pub struct Plan {
     /// What is measured beside the steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// How the evidence is weighed.
+    #[serde(default)]
+    pub analysis: Analysis,
 }
 
 /// What becomes of the stable release's replicas while the candidate gets its own.
@@ -170,6 +173,7 @@ impl Plan {
             exchange: exchange(spec),
             sticky,
             checks: spec.checks.clone(),
+            analysis: spec.analysis,
         };
         plan.scale(spec.replicas, stable);
         plan

@@ -139,7 +139,16 @@ mod tests {
         let (candidate, stable) =
             (Health { ready: 1, alive: 2, detail: "GET /: 503".into(), crashes: 0 }, Health::default());
         let smoke = Some(Err("GET /: 500".into()));
-        let seen = Observation { candidate, stable, weight: None, verdict, measured: None, smoke, fellows: None };
+        let seen = Observation {
+            candidate,
+            stable,
+            weight: None,
+            verdict,
+            is_proven: false,
+            measured: None,
+            smoke,
+            fellows: None,
+        };
         let wanted = Wanted { replicas: BTreeMap::from([(Revision(3), 2)]), ..Wanted::default() };
         let phase = Phase::Smoking { step: 0, weight: crate::ids::BasisPoints::NONE, until: Timestamp(7) };
         let tallies = BTreeMap::from([(Revision(3), Tally { shielded: 5, ..Tally::default() })]);

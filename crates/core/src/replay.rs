@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::Evidence;
+use crate::evidence::{Evidence, Tick};
 use crate::ids::{BasisPoints, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::ports::Recorded;
@@ -196,6 +196,8 @@ struct Run<'a> {
     /// Events in `service`.
     version: u64,
     evidence: Evidence,
+    /// What was counted so far: a controller that starts recalls it.
+    ticks: Vec<Tick>,
     seen: Option<Observation>,
     /// Something was decided of which nothing is recorded.
     is_blind: bool,
@@ -212,6 +214,7 @@ impl<'a> Run<'a> {
             service: service.clone(),
             version,
             evidence: Evidence::new(),
+            ticks: Vec::new(),
             seen: None,
             is_blind: false,
             is_lossy: false,
@@ -244,11 +247,13 @@ impl<'a> Run<'a> {
         match what {
             What::Fresh { version } => {
                 self.apply_up_to(*version);
-                (self.evidence, self.seen) = (Evidence::new(), None);
+                (self.evidence, self.seen) = (Evidence::recalled(&self.service, &self.ticks), None);
                 (self.is_blind, self.is_lossy) = (false, false);
-                self.evidence.follow(&self.service);
             }
-            What::Counted(tick) => self.evidence.take(tick),
+            What::Counted(tick) => {
+                self.evidence.take(tick);
+                self.ticks.push(tick.clone());
+            }
             What::Seen(seen) => self.seen = Some((**seen).clone()),
             What::Unwritten => self.is_blind = true,
             What::Lost { .. } => self.is_lossy = true,
@@ -305,7 +310,9 @@ impl<'a> Run<'a> {
             differ(differences, "numbers", &**recorded, &measured);
             Box::new(measured)
         });
-        Observation { verdict, measured, ..seen.clone() }
+        let is_proven = self.evidence.is_proven(rollout);
+        differ(differences, "proven", &seen.is_proven, &is_proven);
+        Observation { verdict, is_proven, measured, ..seen.clone() }
     }
 
     /// What would be told if something were decided by what is known now; `None` when nothing is, or it cannot be known.
@@ -313,7 +320,8 @@ impl<'a> Run<'a> {
         let rollout = self.service.in_flight().filter(|rollout| rollout.id == self.rollout)?;
         let seen = self.seen.as_ref().filter(|_| !self.is_blind && !self.is_lossy)?;
         self.evidence.look(at);
-        let seen = Observation { verdict: self.evidence.verdict(rollout), ..seen.clone() };
+        let (verdict, is_proven) = (self.evidence.verdict(rollout), self.evidence.is_proven(rollout));
+        let seen = Observation { verdict, is_proven, ..seen.clone() };
         let next = self.service.step(&Event::Seen(Box::new(seen)), at).ok()??.next;
         let told = next.rollouts().find(|next| next.id == rollout.id).and_then(|next| next.moments.last());
         Some(told.map_or_else(String::new, |moment| moment.text.clone()))
@@ -423,12 +431,8 @@ impl Other {
 
     fn take(&mut self, what: &What) {
         match what {
-            What::Fresh { .. } => {
-                self.evidence = Evidence::new();
-                self.evidence.follow(&self.service);
-            }
             What::Counted(tick) => self.evidence.take(tick),
-            What::Seen(_) | What::Decided(_) | What::Unwritten | What::Lost { .. } => {}
+            What::Fresh { .. } | What::Seen(_) | What::Decided(_) | What::Unwritten | What::Lost { .. } => {}
         }
     }
 
@@ -488,6 +492,7 @@ impl Other {
         }
         self.evidence.look(at);
         seen.verdict = self.evidence.verdict(rollout);
+        seen.is_proven = self.evidence.is_proven(rollout);
         seen.measured = Some(Box::new(self.evidence.measured(rollout)));
         self.decide(&Event::Seen(Box::new(seen)), at)
     }

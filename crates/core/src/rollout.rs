@@ -4,7 +4,7 @@
 //! says to people. What it is told about the world comes whole each time, as an
 //! [`Observation`]; so an observation that is lost, late or repeated changes nothing.
 
-use evenkeel_analysis::{Finding, Verdict};
+use evenkeel_analysis::{Case, Finding, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{Checks, Sighting};
@@ -183,7 +183,12 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "why", rename_all = "snake_case")]
 pub enum Why {
-    /// It broke an objective.
+    /// The evidence says that it is harmful.
+    Harmful {
+        /// What speaks against it.
+        case: Box<Case>,
+    },
+    /// It broke an objective, as earlier versions judged it.
     Breach {
         /// Which, with what was measured.
         finding: Finding,
@@ -377,6 +382,9 @@ pub struct Observation {
     pub weight: Option<BasisPoints>,
     /// What the counts of this step say about the candidate.
     pub verdict: Verdict,
+    /// The evidence shows that the candidate is good enough for the next step before this one's time is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_proven: bool,
     /// The same in numbers, where a decision rests on this look; nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Box<Measured>>,
@@ -391,7 +399,7 @@ impl Observation {
     /// The same without what the counts say: what was seen of replicas and traffic.
     #[must_use]
     pub fn unjudged(self) -> Self {
-        Self { verdict: Verdict::NotEnough { have: 0, need: 0 }, measured: None, ..self }
+        Self { verdict: Verdict::NotEnough { have: 0, need: 0 }, is_proven: false, measured: None, ..self }
     }
 }
 

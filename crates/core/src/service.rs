@@ -905,7 +905,8 @@ impl Service {
 /// What a rollout that went back says about its candidate.
 fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
     match why {
-        Why::Breach { .. }
+        Why::Harmful { .. }
+        | Why::Breach { .. }
         | Why::NotReady { .. }
         | Why::Unready { .. }
         | Why::Crashing { .. }

@@ -52,8 +52,9 @@ pub struct Spec {
     pub checks: Vec<Check>,
     /// Requests to the new release below which nothing is said about it; default 50.
     pub minimum_requests: u64,
-    /// How far back objectives look; default 30 s.
-    pub window: Duration,
+    /// How the evidence for and against the new release is weighed.
+    #[serde(default)]
+    pub analysis: Analysis,
     /// What happens when a step's time is over and there were too few requests.
     pub not_enough: NotEnough,
     /// Longest wait for the replicas of a new release to become ready; default 300 s.
@@ -95,6 +96,31 @@ pub struct Scrape {
 impl Default for Scrape {
     fn default() -> Self {
         Self { path: "/metrics".into(), port: None, interval: Duration::from_secs(15) }
+    }
+}
+
+/// How the evidence for and against a new release is weighed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Analysis {
+    /// The share of harmless releases that are taken back at most, however long one looks; .0001 to .2, default .01.
+    pub false_rollbacks: f64,
+    /// The extra share of its requests that the new release may fail beside the stable one, on top of 1.2 times as many;
+    /// 0 to .5, default .001.
+    pub tolerate: f64,
+    /// How long after each change of the shares answer times are not compared: new replicas are cold; 0 to 1 h, default
+    /// 10 s.
+    pub warm_up: Duration,
+    /// Whether a step ends before its time as soon as the evidence shows that the next share is safe; default no.
+    pub early: bool,
+    /// The extra share of all the service's requests that may fail at the next share, for a step to end early; .0001 to
+    /// .2, default .005.
+    pub harm: f64,
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self { false_rollbacks: 0.01, tolerate: 0.001, warm_up: Duration::from_secs(10), early: false, harm: 0.005 }
     }
 }
 
@@ -449,7 +475,7 @@ impl Spec {
             objectives: Vec::new(),
             checks: Vec::new(),
             minimum_requests: 50,
-            window: Duration::from_secs(30),
+            analysis: Analysis::default(),
             not_enough: NotEnough::Hold { at_most: minutes(60) },
             startup_limit: minutes(5),
             unready_limit: minutes(2),

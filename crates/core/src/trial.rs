@@ -7,6 +7,7 @@ use evenkeel_analysis::{Metric, Objective};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Revision, RolloutId, ServiceName};
+use crate::service::Service;
 use crate::table::Unfit;
 
 /// Shortest and longest age at which failures are told.
@@ -116,6 +117,27 @@ pub fn slow(objective: &Objective) -> Option<Question> {
 }
 
 impl Trial {
+    /// What the proxy shall count of a service's rollout in flight, where its candidate has anybody to be judged by.
+    ///
+    /// What is asked stands for as long as a step does: with other ages the same request would be judged otherwise.
+    /// `in_force` is the trial in force, `p99` that of the stable release's answer times.
+    #[must_use]
+    pub fn wanted(
+        service: &Service,
+        in_force: Option<&Self>,
+        p99: impl FnOnce(Revision) -> Option<Duration>,
+    ) -> Option<Self> {
+        let (spec, rollout) = (service.spec.as_ref()?, service.in_flight()?);
+        let (step, asked) = rollout.audience_at().filter(|(_, step)| step.has_audience())?;
+        let step = u32::try_from(step).unwrap_or(u32::MAX);
+        if let Some(known) = in_force.filter(|known| known.rollout == rollout.id && known.step == step) {
+            return Some(known.clone());
+        }
+        let inquiry = Ages::of(rollout.stable.and_then(p99), spec.first_byte_timeout).inquiry(&asked.objectives);
+        let (id, candidate, stable) = (rollout.id, rollout.candidate, rollout.stable);
+        Some(Self { rollout: id, candidate, stable, step, inquiry })
+    }
+
     /// Tells whether the proxy can count it.
     ///
     /// # Errors

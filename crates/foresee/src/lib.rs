@@ -8,6 +8,7 @@
 //! - [`forecast`]: what a deploy would do, how long it takes, what it costs, and whether the traffic is enough for it.
 //! - [`scenario`]: what users and releases do, and what goes wrong.
 //! - [`run`]: one rollout in virtual time.
+//! - `trial`: what the proxy tells of the requests on trial.
 //! - `world`: the replicas, the proxy and the users around it.
 //! - `dice`: numbers of requests and latencies from a seed.
 //! - [`many`]: many runs, as probabilities.
@@ -20,6 +21,7 @@ pub mod run;
 pub mod scenario;
 
 mod dice;
+mod trial;
 mod world;
 
 pub use forecast::Forecast;

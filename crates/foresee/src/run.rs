@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use evenkeel_analysis::Verdict;
 use evenkeel_analysis::condition::{Judged, Said};
+use evenkeel_analysis::slots::Reveal;
 use evenkeel_core::check::{Due, Sighting};
 use evenkeel_core::evidence::Tally;
 use evenkeel_core::fleet::{self, Fleet};
@@ -18,12 +19,13 @@ use evenkeel_core::plan;
 use evenkeel_core::release::{Deploy, Release, Standing};
 use evenkeel_core::rollout::{Health, Moment, RolloutEvent, Why};
 use evenkeel_core::spec::{Shield, Spec};
-use evenkeel_core::table::ServiceRoutes;
+use evenkeel_core::table::{ServiceRoutes, Trial};
 use evenkeel_core::{Event, Evidence, Observation, Outcome, Phase, Rollout, Service, Tick, Wanted};
 use serde::Serialize;
 
 use crate::dice::Dice;
 use crate::scenario::{Arm, Scenario, Trouble};
+use crate::trial::{Counters, Ends};
 pub use crate::world::Users;
 use crate::world::{Calm, Platform, Serving, Stretch, Traffic, arm, starts_in};
 
@@ -227,6 +229,9 @@ struct Run<'a> {
     decided: Option<(Timestamp, Option<Why>)>,
     turns: u64,
     points: Points,
+    counters: Counters,
+    /// How often something of the requests on trial became final.
+    sequence_of_reveals: u64,
 }
 
 impl<'a> Run<'a> {
@@ -270,6 +275,8 @@ impl<'a> Run<'a> {
             decided: None,
             turns: 0,
             points: Points::new(question.keeps_points),
+            counters: Counters::default(),
+            sequence_of_reveals: 0,
         }
     }
 
@@ -330,8 +337,6 @@ impl<'a> Run<'a> {
                     Trouble::ControllerDies { lasts } => {
                         self.gone_until = self.now.after(lasts);
                         (self.fleet, self.calm) = (Fleet::new(self.service.name.clone()), Calm::default());
-                        self.evidence = Evidence::new();
-                        self.evidence.follow(&self.service);
                     }
                     Trouble::Down { .. } => {}
                 }
@@ -414,12 +419,20 @@ impl<'a> Run<'a> {
     /// Hands the evidence what was counted since the turn before.
     fn count_tick(&mut self) {
         let (from, counted) = self.points.take_counted();
-        if counted.is_empty() || self.now < self.gone_until {
+        // The proxy keeps what has become final until somebody asks.
+        if self.now < self.gone_until {
             return;
         }
+        let reveals: Vec<Reveal> = self.counters.reveal(self.now).into_iter().collect();
+        if counted.is_empty() && reveals.is_empty() {
+            return;
+        }
+        let is_first = self.sequence_of_reveals == 0 && !reveals.is_empty();
+        self.sequence_of_reveals += reveals.len() as u64;
+        let history = is_first.then(|| self.traffic.history(&mut self.dice)).flatten();
         self.sequence += 1;
         let from = from.max(self.counted_from);
-        self.evidence.take(&Tick { sequence: self.sequence, from, at: self.now, counted, ..Tick::default() });
+        self.evidence.take(&Tick { sequence: self.sequence, from, at: self.now, counted, reveals, history });
         (self.counted_from, self.has_new_counts) = (self.now, true);
     }
 
@@ -478,6 +491,7 @@ impl<'a> Run<'a> {
             } else {
                 Verdict::NotEnough { have: 0, need: 1 }
             },
+            is_proven: self.pace.is_judged && self.evidence.is_proven(rollout),
             measured: None,
             smoke: smoked.map(|_| result),
             fellows: None,
@@ -535,10 +549,14 @@ impl<'a> Run<'a> {
             in_flight: Some(&idle),
         };
         let (releases, fallback) = (self.fleet.releases(&world), self.fleet.fallback(&world));
-        if releases == self.table.releases && fallback == self.table.fallback {
+        let p99 = |_| self.question.scenario.behaviour(Arm::Stable, Duration::ZERO).map(|stable| stable.latency.p99);
+        let trial = Trial::wanted(&self.service, self.table.trial.as_ref(), p99);
+        let is_same = releases == self.table.releases && fallback == self.table.fallback && trial == self.table.trial;
+        if is_same {
             return false;
         }
-        (self.table.releases, self.table.fallback) = (releases, fallback);
+        self.table.sticky = self.wanted.sticky.clone();
+        (self.table.releases, self.table.fallback, self.table.trial) = (releases, fallback, trial);
         self.is_restless = true;
         true
     }
@@ -596,7 +614,11 @@ impl<'a> Run<'a> {
         }
         let stretch = Stretch { at: until.since(self.began), lasts: until.since(from), now: from };
         let counted = if self.question.spec.listen.is_some() {
-            self.traffic.pass(stretch, &serving, &self.platform, &mut self.dice, &mut self.users)
+            let mut ends = <[Ends; 2]>::default();
+            let (users, dice) = (&mut self.users, &mut self.dice);
+            let counted = self.traffic.pass(stretch, &serving, &self.platform, dice, users, &mut ends);
+            self.counters.count(&self.table, from, ends);
+            counted
         } else {
             BTreeMap::new()
         };
@@ -633,7 +655,9 @@ impl<'a> Run<'a> {
     }
 
     fn detected_after(&self) -> Option<u64> {
-        let (at, Some(Why::Breach { .. } | Why::Unready { .. } | Why::Crashing { .. })) = self.decided.as_ref()? else {
+        let (at, Some(Why::Harmful { .. } | Why::Breach { .. } | Why::Unready { .. } | Why::Crashing { .. })) =
+            self.decided.as_ref()?
+        else {
             return None;
         };
         let changed = self.began.after(self.question.scenario.candidate_changed(at.since(self.began)));

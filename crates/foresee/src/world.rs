@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use evenkeel_core::evidence::Tally;
+use evenkeel_analysis::Counts;
+use evenkeel_analysis::slots::Side;
+use evenkeel_core::evidence::{History, Tally};
 use evenkeel_core::fleet::Action;
 use evenkeel_core::ids::{ReplicaId, Revision, Timestamp};
 use evenkeel_core::ports::{Answered, Exit, Replica};
@@ -14,11 +16,16 @@ use serde::Serialize;
 
 use crate::dice::{Dice, Times};
 use crate::scenario::{Arm, Behaviour, Latency, Scenario};
+use crate::trial::{Counters, Ends};
 
 /// How long a replica takes to end when it is asked to.
 const ENDS_AFTER: Duration = Duration::from_millis(200);
 /// How long a replica of the stable release takes to become ready.
 const STABLE_STARTS_IN: Duration = Duration::from_secs(1);
+
+/// How long the stable release is remembered from before the deploy, and of how many requests.
+const HISTORY: Duration = Duration::from_secs(300);
+const HISTORY_REQUESTS_MAX: f64 = 20_000.0;
 
 /// Replicas as a platform lists them.
 #[derive(Debug, Default)]
@@ -227,6 +234,18 @@ impl<'a> Traffic<'a> {
         Self { scenario, shields, times: Vec::new() }
     }
 
+    /// What the stable release was like in the minutes before.
+    pub(crate) fn history(&mut self, dice: &mut Dice) -> Option<History> {
+        let stable = self.scenario.behaviour(Arm::Stable, Duration::ZERO)?;
+        let requests = (self.scenario.rate_at(Duration::ZERO) * HISTORY.as_secs_f64()).min(HISTORY_REQUESTS_MAX);
+        let times = self.times_of(stable.latency);
+        let [good, bad] = [1.0 - stable.errors, stable.errors].map(|share| dice.poisson(requests * share));
+        let mut counts = Counts::default();
+        dice.answers(&mut counts, 2, good, &self.times[times].1);
+        counts.classes[4] = bad;
+        Some(History::of(&counts))
+    }
+
     /// The requests of a stretch, per release, and what their users saw.
     pub(crate) fn pass(
         &mut self,
@@ -235,6 +254,7 @@ impl<'a> Traffic<'a> {
         platform: &Platform,
         dice: &mut Dice,
         users: &mut Users,
+        ends: &mut [Ends; 2],
     ) -> BTreeMap<Revision, Tally> {
         let all = self.scenario.rate_at(stretch.at.saturating_sub(stretch.lasts)) * stretch.lasts.as_secs_f64();
         let mut counted = BTreeMap::new();
@@ -255,14 +275,22 @@ impl<'a> Traffic<'a> {
             let revision = release.revision;
             let (mean, fallback) = (shared_out * share, stands_in.filter(|(stable, _)| *stable != revision));
             let tally: &mut Tally = counted.entry(revision).or_default();
-            let seen = self.serve(mean, revision, fallback.map(|(_, b)| b), (serving, platform, stretch), dice, tally);
+            let around = (serving, platform, stretch);
+            let (seen, end) = self.serve(mean, revision, fallback.map(|(_, b)| b), around, dice, tally);
+            if let Some(side) = Counters::side(table, revision) {
+                ends[side as usize].merge(&end);
+            }
             users.add(seen, revision == serving.candidate, &tally.counts);
         }
         if served == 0.0 {
             let unserved = dice.poisson(shared_out);
             (users.requests, users.unserved) = (users.requests + unserved, users.unserved + unserved);
         }
-        self.apart(pinned, shared_out, (serving, platform, stretch), dice, users, &mut counted);
+        let end = self.apart(pinned, shared_out, (serving, platform, stretch), dice, users, &mut counted);
+        // A candidate without a share is known by whatever else reaches it.
+        if table.weight_of(serving.candidate).get() == 0 {
+            ends[Side::Candidate as usize].merge(&end);
+        }
         counted.retain(|_, tally| !tally.is_empty());
         counted
     }
@@ -276,11 +304,13 @@ impl<'a> Traffic<'a> {
         dice: &mut Dice,
         users: &mut Users,
         counted: &mut BTreeMap<Revision, Tally>,
-    ) {
+    ) -> Ends {
+        let mut ends = Ends::default();
         let candidate = around.0.candidate;
         if pinned > 0.0 {
             let mut tally = Tally::default();
-            let seen = self.serve(pinned, candidate, None, around, dice, &mut tally);
+            let (seen, end) = self.serve(pinned, candidate, None, around, dice, &mut tally);
+            ends.merge(&end);
             users.add(seen, true, &tally.counts);
             counted.entry(candidate).or_default().pinned = tally.counts;
         }
@@ -289,9 +319,11 @@ impl<'a> Traffic<'a> {
         let copies = shared_out * of_others * around.0.mirror * self.scenario.repeatable;
         if copies > 0.0 {
             let mut tally = Tally::default();
-            self.serve(copies, candidate, None, around, dice, &mut tally);
+            let (_, end) = self.serve(copies, candidate, None, around, dice, &mut tally);
+            ends.merge(&end);
             counted.entry(candidate).or_default().mirrored = tally.counts;
         }
+        ends
     }
 
     /// So many requests to a release, in the mean.
@@ -303,16 +335,16 @@ impl<'a> Traffic<'a> {
         around: (&Serving<'_>, &Platform, Stretch),
         dice: &mut Dice,
         tally: &mut Tally,
-    ) -> Seen {
+    ) -> (Seen, Ends) {
         let (serving, platform, stretch) = around;
-        let Some(behaviour) = self.behaviour(revision, serving, stretch) else { return Seen::default() };
+        let Some(behaviour) = self.behaviour(revision, serving, stretch) else { return Default::default() };
         let spares = fallback.map_or(0.0, |stable| 1.0 - stable.errors);
         if !self.answers(revision, serving, platform, stretch) {
             // Nothing was sent: whatever the method, somebody else may answer.
             let (spared, hurt) = (dice.poisson(mean * spares), dice.poisson(mean * (1.0 - spares)));
             tally.counts.no_answer += spared + hurt;
             tally.shielded += spared;
-            return Seen { spared, hurt };
+            return (Seen { spared, hurt }, Ends { refused: spared + hurt, ..Ends::default() });
         }
         let times = self.times_of(behaviour.latency);
         let (good, bad) = (mean * (1.0 - behaviour.errors), mean * behaviour.errors);
@@ -321,10 +353,13 @@ impl<'a> Traffic<'a> {
         let (spared, hurt) = (dice.poisson(bad * spares), dice.poisson(bad * (1.0 - spares)));
         let well = dice.poisson(good);
         let times = &self.times[times].1;
-        dice.answers(&mut tally.counts, 2, well, times);
-        dice.answers(&mut tally.counts, 5, spared + hurt, times);
+        let [mut good, mut failed] = [Counts::default(), Counts::default()];
+        dice.answers(&mut good, 2, well, times);
+        dice.answers(&mut failed, 5, spared + hurt, times);
+        tally.counts.merge(&good);
+        tally.counts.merge(&failed);
         tally.shielded += spared;
-        Seen { spared, hurt }
+        (Seen { spared, hurt }, Ends { well: good.latency, failed: failed.latency, refused: 0 })
     }
 
     fn times_of(&mut self, latency: Latency) -> usize {

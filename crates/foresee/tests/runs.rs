@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::service::Verb;
-use evenkeel_core::spec::{Afterwards, Amount, CanaryStep, Hold, NotEnough, Shield, SmokeCheck, Spec, Strategy};
+use evenkeel_core::spec::{
+    Afterwards, Amount, Analysis, CanaryStep, Hold, NotEnough, Shield, SmokeCheck, Spec, Strategy,
+};
 use evenkeel_core::table::StickyBy;
 use evenkeel_foresee::many::{Run, seed_of};
 use evenkeel_foresee::run::{End, Question, Story, simulate};
@@ -81,18 +83,18 @@ fn a_good_release_is_promoted_step_by_step() {
 fn a_release_that_turns_bad_is_taken_back_within_seconds_and_its_users_are_spared() {
     let story = story(&spec(), &bad_from(30, 0.3));
     assert_eq!(story.end, End::RolledBack);
-    assert!(story.reason.starts_with("rolled back: error_rate is"), "{}", story.reason);
+    assert!(story.reason.starts_with("rolled back: v2 failed "), "{}", story.reason);
     let detected = story.detected_after_us.unwrap();
-    assert!((500_000..20_000_000).contains(&detected), "{detected}");
+    assert!((100_000..3_000_000).contains(&detected), "{detected}");
     let users = story.users;
-    assert!(users.spared > 20 && users.hurt_by_candidate == 0, "{users:?}");
+    assert!(users.spared > 5 && users.hurt_by_candidate == 0, "{users:?}");
     assert_eq!(users.spared + users.hurt_by_candidate, users.failed_by_candidate);
 }
 
 #[test]
 fn without_shielding_every_failure_has_a_user() {
     let story = story(&Spec { shield: Shield::Off, ..spec() }, &bad_from(30, 0.3));
-    assert!(story.users.hurt_by_candidate > 20 && story.users.spared == 0, "{:?}", story.users);
+    assert!(story.users.hurt_by_candidate > 5 && story.users.spared == 0, "{:?}", story.users);
 }
 
 #[test]
@@ -115,9 +117,39 @@ fn one_seed_gives_one_story_and_another_one_another() {
 #[test]
 fn another_policy_is_another_story() {
     let scenario = bad_from(0, 0.03);
-    let lenient = story(&spec(), &scenario);
-    let strict = Spec { objectives: vec!["error_rate < 1%".parse().unwrap()], ..spec() };
-    assert_eq!((lenient.end, story(&strict, &scenario).end), (End::Promoted, End::RolledBack));
+    let lenient = Spec { analysis: Analysis { tolerate: 0.1, ..Analysis::default() }, ..spec() };
+    let strict = Spec { objectives: vec!["error_rate < 1%".parse().unwrap()], ..lenient.clone() };
+    let end = |spec| story(spec, &scenario).end;
+    assert_eq!([&lenient, &strict, &spec()].map(end), [End::Promoted, End::RolledBack, End::RolledBack]);
+}
+
+#[test]
+fn a_good_release_is_not_taken_back_by_chance() {
+    let spec = Spec { objectives: vec!["error_rate < 1%".parse().unwrap()], minimum_requests: 50, ..spec() };
+    let scenario = Scenario::calm(20.0, 0.001, LATENCY);
+    for seed in 0..20 {
+        let question = Question { spec: &spec, version: "v2", scenario: &scenario, seed, keeps_points: false };
+        let story = simulate(&question);
+        assert_eq!(story.end, End::Promoted, "seed {seed}: {}", decisions(&story));
+    }
+}
+
+#[test]
+fn a_step_may_end_as_soon_as_the_next_one_is_known_to_be_safe() {
+    let early = Spec { analysis: Analysis { early: true, ..Analysis::default() }, ..spec() };
+    let [planned, early] = [&spec(), &early].map(|spec| story(spec, &calm()));
+    assert_eq!((planned.end, early.end), (End::Promoted, End::Promoted));
+    let saved = planned.ended_us - early.ended_us;
+    assert!((20_000_000..60_000_000).contains(&saved), "{saved}: {}", decisions(&early));
+}
+
+#[test]
+fn a_release_that_is_slower_is_taken_back_and_one_that_hangs_too() {
+    let slow =
+        Behaviour { from: seconds(0), errors: 0.001, latency: Latency { p50: LATENCY.p50 * 2, p99: LATENCY.p99 * 2 } };
+    let story = story(&Spec { objectives: Vec::new(), ..spec() }, &Scenario { candidate: vec![slow], ..calm() });
+    assert_eq!(story.end, End::RolledBack);
+    assert!(story.reason.starts_with("rolled back: v2 is slower: "), "{}", story.reason);
 }
 
 #[test]
@@ -261,7 +293,7 @@ fn every_strategy_ends_well_with_a_good_release() {
 
 #[test]
 fn many_runs_are_probabilities() {
-    let (spec, scenario) = (spec(), bad_from(0, 0.031));
+    let (spec, scenario) = (spec(), bad_from(0, 0.006));
     let run = |n| {
         let question =
             Question { spec: &spec, version: "v2", scenario: &scenario, seed: seed_of(1, n), keeps_points: false };
@@ -270,7 +302,7 @@ fn many_runs_are_probabilities() {
     let many = Many::of(&(0..60).map(run).collect::<Vec<_>>());
     let times: u64 = many.ends.values().map(|end| end.times).sum();
     assert_eq!((many.runs, times), (60, 60));
-    assert!(many.ends.len() == 2, "so near to the limit it goes either way: {:?}", many.ends);
+    assert!(many.ends.len() >= 2, "so near to the limit it goes either way: {:?}", many.ends);
     assert!(many.ends.values().all(|end| end.from < end.share && end.share < end.to));
 }
 

@@ -127,7 +127,7 @@ fn few<T>(
     Some(items.iter().filter_map(|item| read(item, problems)).collect())
 }
 
-fn truth(value: &Value<'_>, problems: &mut Problems) -> Option<bool> {
+pub(crate) fn truth(value: &Value<'_>, problems: &mut Problems) -> Option<bool> {
     match value.scalar() {
         Some(scalar) if scalar.sort == Sort::Bool => Some(scalar.text.eq_ignore_ascii_case("true")),
         Some(_) | None => {

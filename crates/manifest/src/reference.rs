@@ -70,6 +70,7 @@ fn places() -> Vec<Place> {
         place(&service::GROUP, ("group: {", "}"), &[("name", "name: shop")]),
         place(&service::METRICS, ("strategy: { recreate: {} }, metrics: {", "}"), NONE),
         place(&service::SHIELD, ("shield: {", "}"), NONE),
+        place(&service::ANALYSIS, ("analysis: {", "}"), NONE),
         place(&service::LOGS, ("logs: {", "}"), NONE),
         place(&service::NOT_ENOUGH, ("notEnough: {", "}"), NONE),
         place(

@@ -9,19 +9,21 @@ use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::plan::Plan;
-use evenkeel_core::spec::{Amount, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy};
+use evenkeel_core::spec::{
+    Amount, Analysis, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy,
+};
 
 use crate::alerts::alerts;
 use crate::checks::checks;
 use crate::command::{self, Command};
 use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
-use crate::gates::gates;
+use crate::gates::{gates, truth};
 use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
 use crate::strategy::{objectives, strategy};
-use crate::values::{address, count, duration, label, name, number, short, size, url_path, written};
+use crate::values::{address, count, duration, label, name, number, percentage, short, size, url_path, written};
 use crate::yaml::{Kind, Node};
 
 /// How a file of one service begins.
@@ -58,7 +60,7 @@ pub(crate) static SERVICE: Section = Section {
         "gates",
         "alerts",
         "minimumRequests",
-        "window",
+        "analysis",
         "notEnough",
         "startupLimit",
         "unreadyLimit",
@@ -94,6 +96,7 @@ pub(crate) static SERVICE: Section = Section {
         ("approvals", "write it below `gates`"),
         ("windows", "write it below `gates`"),
         ("drain", "write it below `stop`"),
+        ("window", "leave it out: the evidence is that of every request of the rollout"),
         ("grace", "write it below `stop`"),
         ("annotations", "write what `prometheus.io/…` says as `metrics: { path: /metrics }`"),
         ("prometheus", "write `metrics: { path: /metrics }`"),
@@ -104,6 +107,12 @@ pub(crate) static SERVICE: Section = Section {
 };
 
 pub(crate) static STOP: Section = Section { what: "the mapping `stop`", keys: &["drain", "grace"], elsewhere: &[] };
+pub(crate) static ANALYSIS: Section = Section {
+    what: "the mapping `analysis`",
+    keys: &["falseRollbacks", "tolerate", "warmUp", "early", "harm"],
+    elsewhere: &[],
+};
+
 pub(crate) static LOGS: Section = Section { what: "the mapping `logs`", keys: &["maxSize"], elsewhere: &[] };
 pub(crate) static METRICS: Section = Section {
     what: "the mapping `metrics` of a service",
@@ -252,7 +261,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("alerts", &mut spec.alerts, problems, alerts);
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
-    fields.set("window", &mut spec.window, problems, duration(SECOND..=HOUR));
+    fields.set("analysis", &mut spec.analysis, problems, analysis);
     fields.set("notEnough", &mut spec.not_enough, problems, not_enough);
     match spec.listen {
         None => nothing_for_workers(fields, spec, problems),
@@ -285,7 +294,7 @@ const ABOUT_REQUESTS: [&str; 11] = [
     "preview",
     "objectives",
     "minimumRequests",
-    "window",
+    "analysis",
     "notEnough",
     "firstByteTimeout",
     "shield",
@@ -341,6 +350,28 @@ fn read_limits(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("shield", &mut spec.shield, problems, shield);
     spec.group = fields.read("group", problems, group);
     spec.scrape = fields.read("metrics", problems, |value, problems| metrics(value, spec, problems));
+}
+
+fn analysis(value: &Value<'_>, problems: &mut Problems) -> Option<Analysis> {
+    let fields = Fields::open(value, &ANALYSIS, problems)?;
+    let mut read = Analysis::default();
+    let share = |least: u16, most: u16| {
+        move |value: &Value<'_>, problems: &mut Problems| {
+            let share = percentage(value, problems)?;
+            if !(least..=most).contains(&share.get()) {
+                let [least, most] = [least, most].map(|share| BasisPoints::new(share).unwrap_or(BasisPoints::ALL));
+                value.bad(format!("{share} is out of range"), format!("write {least} to {most}"), problems);
+                return None;
+            }
+            Some(share.as_share())
+        }
+    };
+    fields.set("falseRollbacks", &mut read.false_rollbacks, problems, share(1, 2_000));
+    fields.set("tolerate", &mut read.tolerate, problems, share(0, 5_000));
+    fields.set("warmUp", &mut read.warm_up, problems, duration(UP_TO_AN_HOUR));
+    fields.set("early", &mut read.early, problems, truth);
+    fields.set("harm", &mut read.harm, problems, share(1, 2_000));
+    Some(read)
 }
 
 fn group(value: &Value<'_>, problems: &mut Problems) -> Option<Membership> {

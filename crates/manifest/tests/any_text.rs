@@ -1,7 +1,5 @@
 //! Whatever the text, the reader answers, soon, with places that lie within it.
 
-use std::time::Duration;
-
 use evenkeel_core::ids::BasisPoints;
 use evenkeel_core::plan::Plan;
 use evenkeel_core::spec::{Spec, Strategy};
@@ -64,7 +62,7 @@ fn places_lie_within(problems: &Problems, text: &str) -> Result<(), TestCaseErro
 
 fn can_be_done(spec: &Spec) -> Result<(), TestCaseError> {
     prop_assert!(!spec.command.is_empty() && (1..=1_000).contains(&spec.replicas));
-    prop_assert!(spec.minimum_requests > 0 && spec.window >= Duration::from_secs(1));
+    prop_assert!(spec.minimum_requests > 0 && spec.analysis.false_rollbacks > 0.0);
     prop_assert!(spec.listen.is_none_or(|listen| listen.port() > 0));
     prop_assert!(spec.listen.is_none() || spec.listen != spec.preview);
     // Whatever was read can be planned.

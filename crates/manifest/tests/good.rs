@@ -6,8 +6,8 @@ use std::time::Duration;
 use evenkeel_core::choice::StickyBy;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::spec::{
-    Afterwards, Amount, CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Scrape, Shield, Shift, SmokeCheck, Spec, Stop,
-    Strategy,
+    Afterwards, Amount, Analysis, CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Scrape, Shield, Shift, SmokeCheck,
+    Spec, Stop, Strategy,
 };
 use evenkeel_manifest::read;
 
@@ -58,7 +58,10 @@ fn each_key_replaces_its_default_and_nothing_else() {
         ("preview: localhost:8081", |spec| spec.preview = "127.0.0.1:8081".parse().ok()),
         ("objectives: [\"error_rate < 1%\"]", |spec| spec.objectives = vec!["error_rate < 1%".parse().unwrap()]),
         ("minimumRequests: 200", |spec| spec.minimum_requests = 200),
-        ("window: 1m30s", |spec| spec.window = Duration::from_secs(90)),
+        ("analysis: { falseRollbacks: 0.5%, tolerate: 1%, warmUp: 1m, early: true, harm: 1% }", |spec| {
+            let warm_up = Duration::from_secs(60);
+            spec.analysis = Analysis { false_rollbacks: 0.005, tolerate: 0.01, warm_up, early: true, harm: 0.01 };
+        }),
         ("notEnough: fail", |spec| spec.not_enough = NotEnough::Fail),
         ("notEnough: hold", |_| ()),
         ("notEnough: { hold: 2h }", |spec| spec.not_enough = NotEnough::Hold { at_most: Duration::from_secs(7_200) }),

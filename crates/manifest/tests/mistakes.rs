@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, window, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -403,8 +403,8 @@ fn values_of_the_wrong_type_are_told_with_what_they_are() {
         "probes: { readiness: { httpGet: { port: http } } }",
         "strategy: canary",
         "strategy: { blueGreen: }",
-        "window: true",
-        "window: !seconds 5",
+        "unreadyLimit: true",
+        "unreadyLimit: !seconds 5",
         "notEnough: []",
     ]), @r#"
     replicas: "3"
@@ -461,13 +461,13 @@ fn values_of_the_wrong_type_are_told_with_what_they_are() {
     strategy: { blueGreen: }
       5:13 spec::wrong_type `blueGreen` has no value
         write a value, or write `blueGreen: {}` for its defaults
-    window: true
-      5:9 spec::wrong_type `window` takes a duration, not true or false
+    unreadyLimit: true
+      5:15 spec::wrong_type `unreadyLimit` takes a duration, not true or false
         write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
-    window: !seconds 5
-      5:9 spec::wrong_type the tag `!seconds` means nothing here
+    unreadyLimit: !seconds 5
+      5:15 spec::wrong_type the tag `!seconds` means nothing here
         leave the tag out
-      5:9 spec::bad_value `window`: `5` has no unit of time
+      5:15 spec::bad_value `unreadyLimit`: `5` has no unit of time
         write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
     notEnough: []
       5:12 spec::wrong_type `notEnough` takes `hold` or `fail`, not a list
@@ -481,9 +481,9 @@ fn values_that_cannot_be_are_told_with_what_could_be() {
         "replicas: 0",
         "replicas: 1001",
         "replicas: -1",
-        "window: 30",
-        "window: 0.5s",
-        "window: half an hour",
+        "unreadyLimit: 30",
+        "unreadyLimit: 0.5s",
+        "unreadyLimit: half an hour",
         "minimumRequests: 0",
         "notEnough: pass",
         "startupLimit: 0",
@@ -515,14 +515,14 @@ fn values_that_cannot_be_are_told_with_what_could_be() {
     replicas: -1
       5:11 spec::out_of_range `replicas`: `-1` is out of range
         write a value from 1 to 1000
-    window: 30
-      5:9 spec::bad_value `window`: `30` has no unit of time
+    unreadyLimit: 30
+      5:15 spec::bad_value `unreadyLimit`: `30` has no unit of time
         write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
-    window: 0.5s
-      5:9 spec::out_of_range `window`: `0.5s` is out of range
-        write a value from 1s to 1h
-    window: half an hour
-      5:9 spec::bad_value `window`: `half an hour` is no duration
+    unreadyLimit: 0.5s
+      5:15 spec::out_of_range `unreadyLimit`: `0.5s` is out of range
+        write a value from 1s to 1d
+    unreadyLimit: half an hour
+      5:15 spec::bad_value `unreadyLimit`: `half an hour` is no duration
         write a number with a unit: `500ms`, `10s`, `5m`, `2h`, `1d`, or together: `1h30m`
     minimumRequests: 0
       5:18 spec::out_of_range `minimumRequests`: `0` is out of range

@@ -127,6 +127,9 @@ pub fn verdict_words(verdict: &Verdict) -> Vec<String> {
     match verdict {
         Verdict::Pass { findings } if findings.is_empty() => vec!["nothing to hold: there are no objectives".into()],
         Verdict::Pass { findings } => findings.iter().map(|finding| say("holds", finding)).collect(),
+        Verdict::Harmful { case } => vec![format!("harmful: {case}")],
+        Verdict::Suspect { case } => vec![format!("held: {case}")],
+        Verdict::Unsettled { finding } => vec![say("beyond its limit, perhaps by chance", finding)],
         Verdict::Fail { finding } => vec![say("broken", finding)],
         Verdict::Shared { finding } => vec![say("broken by the stable release too", finding)],
         Verdict::NotEnough { have, need } => vec![format!("too few to judge: {have} of {need} requests")],

@@ -10,7 +10,12 @@ pub(crate) fn otherwise(moment: &Moment, before: Option<&Rollout>) -> Vec<String
     let step = before.and_then(Rollout::current_step);
     match &moment.evidence {
         None => Vec::new(),
-        Some(Verdict::Fail { finding }) => vec![to_hold(finding)],
+        Some(Verdict::Harmful { case }) => vec![format!(
+            "it would have stayed with evidence that comes up in more than 1 of {} harmless rollouts",
+            case.limit
+        )],
+        Some(Verdict::Suspect { .. }) => vec!["it would have gone on with less evidence against it".to_owned()],
+        Some(Verdict::Fail { finding } | Verdict::Unsettled { finding }) => vec![to_hold(finding)],
         Some(Verdict::Shared { finding }) => {
             let name = finding.objective.metric.name();
             vec![format!(
@@ -47,11 +52,9 @@ fn to_break(finding: &Finding) -> Option<String> {
         Some(most) if most >= *requests => return None,
         Some(most) => {
             let fewest = most + 1;
-            format!(
-                "from {fewest} failed of these {requests} requests on it would have been taken back; {errors} failed"
-            )
+            format!("from {fewest} failed of these {requests} requests on it would not have gone on; {errors} failed")
         }
-        None => format!("it would have been taken back had {objective} not held over these {requests} requests"),
+        None => format!("it would not have gone on had {objective} not held over these {requests} requests"),
     })
 }
 
@@ -116,7 +119,7 @@ mod tests {
         let broken = Verdict::Fail { finding: finding("error_rate < 5%", 56, 12) };
         assert_eq!(say(broken), ["it would have gone on with at most 2 of these 56 requests failed"]);
         let held = Verdict::Pass { findings: vec![finding("error_rate < 5%", 56, 1)] };
-        assert_eq!(say(held), ["from 3 failed of these 56 requests on it would have been taken back; 1 failed"]);
+        assert_eq!(say(held), ["from 3 failed of these 56 requests on it would not have gone on; 1 failed"]);
         assert_eq!(say(Verdict::NotEnough { have: 3, need: 20 }), ["17 more requests to judge its 0 objective(s) by"]);
     }
 }

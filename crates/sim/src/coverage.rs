@@ -53,7 +53,7 @@ const EXPECTED: [(Group, &[&str]); 5] = [
         Group::Outcome,
         &[
             "promoted",
-            "rolled back: breach",
+            "rolled back: harmful",
             "rolled back: not ready",
             "rolled back: unready",
             "rolled back: smoke checks",
@@ -178,7 +178,8 @@ fn outcome_of(outcome: &Outcome) -> &'static str {
         Outcome::Refused { .. } => "refused by a gate",
         Outcome::Stopped { .. } => "first release stopped",
         Outcome::RolledBack { why } => match why {
-            Why::Breach { .. } => "rolled back: breach",
+            Why::Harmful { .. } => "rolled back: harmful",
+            Why::Breach { .. } => "rolled back: harmful",
             Why::NotReady { .. } => "rolled back: not ready",
             Why::Unready { .. } => "rolled back: unready",
             Why::Crashing { .. } => "rolled back: crashing",

@@ -8,7 +8,7 @@
 //! - `lives`: controllers that start, crash, are taken over from, and start again.
 //! - `people`: who deploys and commands what; `wishes`: the specs of all strategies.
 //! - [`coverage`](Coverage): what really happened, and how often.
-//! - `calls`: how a call gets lost or late; `store`, `workloads` with `platform`, `proxy`, `clock`: the adapters.
+//! - `calls`: how a call gets lost or late; `store`, `workloads` with `platform`, `proxy` with `trials`, `clock`: the adapters.
 //! - `rules`: the invariants.
 //!
 //! Known limit: an agent does not tell a new controller whom an earlier one has told to end, so a replica that ignores
@@ -24,6 +24,7 @@ mod platform;
 mod proxy;
 mod rules;
 mod store;
+mod trials;
 mod weather;
 mod wishes;
 mod workloads;

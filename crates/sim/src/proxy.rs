@@ -15,6 +15,7 @@ use crate::dice::Dice;
 use crate::people::errors_in_a_thousand;
 use crate::platform::{Platform, Process};
 use crate::rules::tables;
+use crate::trials::Trials;
 use crate::weather::Fault;
 use crate::world::{Server, State, short};
 
@@ -65,6 +66,7 @@ pub(crate) struct Proxy {
     /// The newest table that ever was in force.
     pub(crate) newest: RoutingTable,
     counters: BTreeMap<Of, Counted>,
+    trials: Trials,
     /// Requests since a release got the share that it has, and those of a moment before.
     pub(crate) since_share: BTreeMap<Of, u64>,
     /// Requests of the last moment, oldest first.
@@ -103,6 +105,7 @@ impl Proxy {
         self.boot += 1;
         self.requests.clear();
         self.counters.clear();
+        self.trials.die();
     }
 
     pub(crate) fn recover(&mut self, now: Timestamp) {
@@ -141,6 +144,9 @@ impl Proxy {
         if now >= self.silent_until && now >= self.lull_until {
             self.serve(now, passed, platform, dice);
         }
+        if self.dead.is_none() {
+            self.trials.reveal(self.boot + 1, now);
+        }
         told
     }
 
@@ -169,7 +175,7 @@ impl Proxy {
         while self.recent.front().is_some_and(|(at, ..)| now.since(*at) >= COUNTED_LATE) {
             self.recent.pop_front();
         }
-        let Self { table, counters, since_share, recent, due, failing, requests, .. } = self;
+        let Self { table, counters, trials, since_share, recent, due, failing, requests, .. } = self;
         for Stream { routes, release, reason, rate } in streams(table) {
             let of = (routes.service.clone(), release.revision);
             let rest = due.entry((of.clone(), reason)).or_default();
@@ -187,7 +193,7 @@ impl Proxy {
             }
             let errors = if storm { 500 } else { errors_in_a_thousand(&release.version) };
             let failing = failing.entry(of.clone()).or_default();
-            let counted = counters.entry(of).or_default();
+            let counted = counters.entry(of.clone()).or_default();
             let counts = match reason {
                 Reason::Share => &mut counted.by_share,
                 Reason::Pin => &mut counted.pinned,
@@ -206,6 +212,7 @@ impl Proxy {
                     (true, false) => Outcome::Answered(200),
                 };
                 counts.record(outcome, 1_000);
+                trials.count(&of, reason != Reason::Share, outcome, now);
                 if serves && dice.chance(100_000) {
                     let lasts = if dice.chance(200_000) { 6_000 } else { 700 };
                     begin(requests, backend, now.after(dice.millis(5, lasts)));
@@ -216,6 +223,7 @@ impl Proxy {
 
     /// Puts a table in force. Requests that began a moment before go on at whom it does not name any more.
     fn put_in_force(&mut self, table: RoutingTable, now: Timestamp) {
+        self.trials.apply(&table, now);
         let old = std::mem::replace(&mut self.table, table);
         let named: BTreeSet<ReplicaId> = replicas(&self.table).collect();
         for id in replicas(&old).filter(|id| !named.contains(id)) {
@@ -239,7 +247,8 @@ impl Proxy {
         self.previous = old;
     }
 
-    fn report(&self) -> Report {
+    fn report(&mut self, heard: &[Heard]) -> Report {
+        let trials = self.trials.report(self.boot + 1, heard);
         let release = |((service, revision), counted): (&Of, &Counted)| ReleaseReport {
             counts: counted.by_share.clone(),
             pinned: counted.pinned.clone(),
@@ -256,7 +265,7 @@ impl Proxy {
             in_flight: self.requests.iter().map(busy).collect(),
             refused: 0,
             connections: 0,
-            trials: Vec::new(),
+            trials,
             warnings: Vec::new(),
         }
     }
@@ -314,8 +323,10 @@ impl Traffic for Caller {
         self.reach(Server::Proxy, APPLY_LIMIT, |state| state.proxy.table.clone()).await.ok_or_else(silent)
     }
 
-    async fn report(&self, _heard: &[Heard]) -> Result<Report, TrafficError> {
-        let report = |state: &mut State| (state.now >= state.proxy.unreported_until).then(|| state.proxy.report());
+    async fn report(&self, heard: &[Heard]) -> Result<Report, TrafficError> {
+        let heard = heard.to_vec();
+        let report =
+            move |state: &mut State| (state.now >= state.proxy.unreported_until).then(|| state.proxy.report(&heard));
         self.reach(Server::Proxy, REPORT_LIMIT, report).await.flatten().ok_or_else(silent)
     }
 }

@@ -39,7 +39,6 @@ pub(crate) fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
         objectives: objectives.collect(),
         // Many a step ends before so many have come.
         minimum_requests: *dice.pick(&[4, 8, 8, 8, 20, 60]),
-        window: seconds(3),
         not_enough,
         startup_limit: seconds(8),
         unready_limit: seconds(3),

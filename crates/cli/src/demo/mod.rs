@@ -266,7 +266,6 @@ strategy:
     bake: 4s
 objectives: [error_rate < 5%, latency.p99 < 500ms]
 minimumRequests: 20
-window: 10s
 shield: {shield}
 stop: {{ drain: 5s, grace: 5s }}
 "

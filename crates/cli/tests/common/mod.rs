@@ -156,7 +156,6 @@ probes:
 strategy: {strategy}
 objectives: [error_rate < 5%]
 minimumRequests: {minimum}
-window: 10s
 stop: {stop}
 {more}
 ",

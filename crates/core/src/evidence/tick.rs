@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use evenkeel_analysis::slots::{Part, Reveal};
+use evenkeel_analysis::slots::{Part, Reveal, bucket};
 use evenkeel_analysis::{Counts, Histogram};
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +37,20 @@ pub struct History {
     pub failed: Part,
     /// How long its answers took, in the buckets of [`evenkeel_analysis::slots::bucket`].
     pub times: Vec<(u8, u64)>,
+}
+
+impl History {
+    /// What counts tell.
+    #[must_use]
+    pub fn of(counts: &Counts) -> Self {
+        let mut times: BTreeMap<u8, u64> = BTreeMap::new();
+        for (us, count) in counts.latency.values_us() {
+            let bucket = u8::try_from(bucket(us)).unwrap_or(u8::MAX);
+            *times.entry(bucket).or_default() += count;
+        }
+        let failed = Part { of: counts.requests(), bad: counts.errors() };
+        Self { failed, times: times.into_iter().collect() }
+    }
 }
 
 /// What was counted of one release.

@@ -473,18 +473,20 @@ impl Rollout {
         if self.weight() > BasisPoints::NONE && *ready == 0 && seen.weight.is_some() {
             return Some(self.unready(&seen.candidate));
         }
+        let is_judged = self.is_judging() && self.current_step().is_some_and(|step| step.minimum_requests > 0);
         match &seen.verdict {
-            Verdict::Fail { finding }
-                if self.is_judging() && self.current_step().is_some_and(|s| s.minimum_requests > 0) =>
-            {
-                Some(Why::Breach { finding: finding.clone() })
-            }
-            Verdict::Fail { .. } | Verdict::Pass { .. } | Verdict::Shared { .. } | Verdict::NotEnough { .. } => {
-                match self.checks.sum() {
-                    Sum::Failed { check, detail } => Some(Why::Check { check, detail }),
-                    Sum::Fine | Sum::Inconclusive { .. } => None,
-                }
-            }
+            Verdict::Harmful { case } if is_judged => Some(Why::Harmful { case: case.clone() }),
+            Verdict::Fail { finding } if is_judged => Some(Why::Breach { finding: finding.clone() }),
+            Verdict::Harmful { .. }
+            | Verdict::Suspect { .. }
+            | Verdict::Unsettled { .. }
+            | Verdict::Fail { .. }
+            | Verdict::Pass { .. }
+            | Verdict::Shared { .. }
+            | Verdict::NotEnough { .. } => match self.checks.sum() {
+                Sum::Failed { check, detail } => Some(Why::Check { check, detail }),
+                Sum::Fine | Sum::Inconclusive { .. } => None,
+            },
         }
     }
 
@@ -671,9 +673,14 @@ impl Rollout {
 
     /// What follows on a step whose time is over.
     fn over(&self, step: usize, until: Option<Timestamp>, seen: &Observation, now: Timestamp) -> Option<Self> {
-        let over = until.filter(|until| now >= *until)?;
         let Step { minimum_requests, then, on_time, .. } = self.plan.steps[step];
-        if let Some(held_up) = self.checks.hold_up(step + 1 == self.plan.steps.len(), on_time) {
+        let held_up = self.checks.hold_up(step + 1 == self.plan.steps.len(), on_time);
+        let is_early = self.plan.analysis.early && seen.is_proven && then == Then::Advance && held_up.is_none();
+        if is_early && minimum_requests > 0 && matches!(seen.verdict, Verdict::Pass { .. }) {
+            return Some(self.follows(step, now));
+        }
+        let over = until.filter(|until| now >= *until)?;
+        if let Some(held_up) = held_up {
             let limit = over.max(held_up.until);
             return match self.plan.not_enough {
                 NotEnough::Fail => {
@@ -691,11 +698,16 @@ impl Rollout {
             // Who does not get on by itself does not wait for more requests either.
             Verdict::NotEnough { .. } if on_time || then != Then::Advance => Some(self.follows(step, now)),
             Verdict::NotEnough { have, need } => self.not_enough(step, over, *have, *need, now),
+            Verdict::Suspect { case } => self.pause_after(step, over, case.to_string(), now),
+            Verdict::Unsettled { finding } => {
+                let why = format!("{finding}; that is too little to take it back for, and too much to go on");
+                self.pause_after(step, over, why, now)
+            }
             Verdict::Shared { finding } => {
                 self.pause_after(step, over, format!("the stable release breaks it too: {finding}"), now)
             }
             // Taken care of as harm, before the step's time is looked at.
-            Verdict::Fail { .. } => None,
+            Verdict::Harmful { .. } | Verdict::Fail { .. } => None,
         }
     }
 

@@ -234,6 +234,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let after = |detail: &String| if detail.is_empty() { String::new() } else { format!("; last: {detail}") };
         match self {
+            Self::Harmful { case } => write!(f, "{case}"),
             Self::Breach { finding } => write!(f, "{finding}"),
             Self::NotReady { ready, needed, detail } => {
                 write!(f, "{ready} of {needed} replica(s) became ready in time{}", after(detail))

@@ -112,6 +112,7 @@ impl Gatehouse {
             weight: Some(rollout.weight()),
             verdict: pass(),
             smoke: Some(Ok(())),
+            is_proven: false,
             measured: None,
             fellows: None,
         };

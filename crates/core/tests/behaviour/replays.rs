@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use evenkeel_analysis::Outcome;
+use evenkeel_analysis::slots::{Answers, Bad, Group, Part, Question, Reveal, Shares, Split};
 use evenkeel_core::evidence::{Evidence, Tally, Tick};
 use evenkeel_core::ids::{BasisPoints, Revision, RolloutId, Timestamp};
 use evenkeel_core::ports::Recorded;
 use evenkeel_core::record::{Decided, Record, What};
 use evenkeel_core::replay::{Agreement, Instead, Recording, Replayed, instead, replay};
 use evenkeel_core::rollout::Health;
-use evenkeel_core::spec::Spec;
+use evenkeel_core::spec::{Analysis, Spec};
 use evenkeel_core::{Event, Observation, Phase, Service};
 
 use crate::fixtures::{at, canary, deploy, name};
@@ -69,6 +70,7 @@ impl Book {
                 stable: Health { ready: 4, alive: 0, ..Health::default() },
                 weight: Some(weight),
                 verdict: evenkeel_analysis::Verdict::NotEnough { have: 0, need: 0 },
+                is_proven: false,
                 measured: None,
                 smoke: None,
                 fellows: None,
@@ -79,8 +81,9 @@ impl Book {
             }
             if counted.is_none() && weight > BasisPoints::NONE {
                 let tallies = BTreeMap::from([(Revision(1), requests(0)), (candidate, requests(failed))]);
-                let tick =
-                    Tick { sequence: self.sequence + 1, from, at: self.now, counted: tallies, ..Tick::default() };
+                let sequence = self.sequence + 1;
+                let reveals = vec![reveal(sequence, self.now, weight, failed)];
+                let tick = Tick { sequence, from, at: self.now, counted: tallies, reveals, history: None };
                 self.evidence.take(&tick);
                 self.write(id, What::Counted(tick));
                 counted = Some(());
@@ -88,7 +91,8 @@ impl Book {
             self.evidence.look(self.now);
             let rollout = self.service.in_flight().unwrap();
             let (verdict, measured) = (self.evidence.verdict(rollout), self.evidence.measured(rollout));
-            let event = Event::Seen(Box::new(Observation { verdict, measured: Some(Box::new(measured)), ..seen }));
+            let (is_proven, measured) = (self.evidence.is_proven(rollout), Some(Box::new(measured)));
+            let event = Event::Seen(Box::new(Observation { verdict, is_proven, measured, ..seen }));
             if self.service.step(&event, self.now).unwrap().is_none() {
                 break;
             }
@@ -116,15 +120,37 @@ fn requests(failed: u64) -> Tally {
     tally
 }
 
+/// What a proxy reveals of half a second with a hundred requests for each release.
+fn reveal(sequence: u64, now: Timestamp, share: BasisPoints, failed: u64) -> Reveal {
+    let slot = now.0 / 100_000;
+    let answers = |slot: u64| Answers {
+        question: Question { bad: Bad::Failed, after_us: 0, age_us: 100_000 },
+        slot,
+        candidate: Part { of: 20, bad: failed / 5 + u64::from(slot % 5 < failed % 5) },
+        stable: Part { of: 20, bad: 0 },
+        firsts: [0; 2],
+    };
+    let shares = Shares { candidate: share.get(), stable: 10_000 - share.get() };
+    let split = if shares.weight().is_some() { Split::Coin } else { Split::Alone };
+    let answers = (slot - 6..slot - 1).map(answers).collect();
+    let group = Group { epoch: u64::from(share.get()), shares, split, answers, times: None };
+    Reveal { boot: 1, sequence, slot, groups: vec![group] }
+}
+
 fn limit(objective: &str) -> Spec {
     Spec { objectives: vec![objective.parse().unwrap()], ..canary() }
+}
+
+/// Half of the requests may fail.
+fn lax() -> Spec {
+    Spec { analysis: Analysis { tolerate: 0.5, ..Analysis::default() }, ..limit("error_rate < 50%") }
 }
 
 /// A rollout that breaks its limit a few looks into the first step.
 fn bad() -> Book {
     let mut book = Book::new(&limit("error_rate < 5%"));
-    (0..6).for_each(|_| book.look(2));
-    (0..8).for_each(|_| book.look(30));
+    (0..6).for_each(|_| book.look(1));
+    (0..8).for_each(|_| book.look(4));
     assert!(book.service.rollouts().any(|r| r.id == RolloutId(2) && matches!(r.phase, Phase::Done { .. })));
     book
 }
@@ -145,14 +171,14 @@ fn a_rollout_decided_by_another_limit_than_the_log_has_differs_where_that_matter
     else {
         panic!()
     };
-    deploy.spec.objectives = limit("error_rate < 50%").objectives;
+    (deploy.spec.analysis, deploy.spec.objectives) = (lax().analysis, lax().objectives);
     let replayed = book.replay();
     let mut differing = replayed.differing();
-    let is_way_back = |told: &String| told.starts_with("rolling back: error_rate");
+    let is_way_back = |told: &String| told.starts_with("rolling back: 2 failed ");
     let found = differing.find(|checked| checked.told.iter().any(is_way_back)).unwrap();
     let Agreement::Different { differences } = &found.outcome else { panic!() };
     let what: Vec<&str> = differences.iter().map(|difference| difference.what.as_str()).collect();
-    assert_eq!(what, ["verdict", "phase", "wanted", "told"]);
+    assert_eq!(what, ["verdict", "numbers", "phase", "wanted", "told"]);
 }
 
 #[test]
@@ -176,7 +202,7 @@ fn a_tick_that_was_changed_or_a_decision_that_was_not_taken_is_found() {
     records.truncate(at);
     let replayed = quiet.replay();
     assert_eq!(replayed.missed.len(), 1, "{replayed:#?}");
-    assert!(replayed.missed[0].told.starts_with("rolling back: error_rate"));
+    assert!(replayed.missed[0].told.starts_with("rolling back: 2 failed "));
 }
 
 #[test]
@@ -203,9 +229,10 @@ fn what_could_not_be_written_or_was_dropped_is_not_taken_for_a_difference() {
 #[test]
 fn another_spec_is_run_by_the_same_records_up_to_where_they_tell_nothing() {
     let book = bad();
-    let lax = book.instead(&limit("error_rate < 50%"));
+    let lax = book.instead(&lax());
     assert_eq!((lax.is_decided, lax.state.as_str()), (false, "watching at 5 %"));
-    let strict = book.instead(&limit("error_rate < 1%"));
+    let analysis = Analysis { false_rollbacks: 0.2, ..Analysis::default() };
+    let strict = book.instead(&Spec { analysis, ..limit("error_rate < 5%") });
     let happened = book.service.rollouts().find(|rollout| rollout.id == RolloutId(2)).unwrap();
     let back = |moments: &[evenkeel_core::rollout::Moment]| {
         moments.iter().find(|moment| moment.text.starts_with("rolling back")).map(|moment| moment.at).unwrap()

@@ -195,6 +195,7 @@ impl Story {
             stable: health(rollout.stable, self.ready[1]),
             weight: self.proxy_answers.then_some(self.in_force),
             verdict: self.verdict.clone(),
+            is_proven: false,
             measured: None,
             smoke: self.smoke.clone().filter(|_| self.smokes_asked > 0),
             fellows: self.fellows.clone().map(Box::new),

@@ -105,6 +105,7 @@ impl Controller {
             stable: self.health(rollout.stable),
             weight: self.known.as_ref().map(|routes| routes.weight_of(rollout.candidate)),
             verdict: self.verdict.clone(),
+            is_proven: false,
             measured: None,
             fellows: None,
             smoke: smoke.map(|(_, _, result)| result.clone()),

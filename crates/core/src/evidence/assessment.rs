@@ -1,0 +1,303 @@
+//! The evidence of a rollout's requests on trial, slot by slot, in the engine's hands.
+//!
+//! It is a function of the rollout's plan and its reveals alone: whoever feeds the same reveals in the same order has the
+//! same bits, be it the controller that heard them, its successor that reads them from the store, or a replay.
+
+use std::collections::BTreeMap;
+
+use evenkeel_analysis::evidence::{
+    Compared, Decision, Design, Engine, History as Before, Margin, MetricState, Name, Question as Of, Seen, Settings,
+    Shown, ShownLatency, Split as Way, State, Unit, one_in,
+};
+use evenkeel_analysis::slots::{Answers, Bad, Group, Part, Question, Reveal, SLOT_US, Split, TIME_BUCKETS};
+use evenkeel_analysis::{Case, Objective, Subject};
+
+use super::History;
+use crate::plan::Plan;
+use crate::rollout::Rollout;
+use crate::spec::Analysis;
+use crate::trial::slow;
+
+/// Slots between the last one of a proxy and the first one of its successor: more than the greatest age, so that answers
+/// that the successor tells late do not lie before those.
+const BETWEEN_STARTS: u64 = 700;
+
+/// The evidence of one rollout.
+#[derive(Debug, Clone)]
+pub(super) struct Assessment {
+    design: Design,
+    /// What the design's objectives are, in its order.
+    tests: Vec<Test>,
+    /// What the releases are called.
+    names: Names,
+    /// Made with the first reveal: it begins with what stable showed before.
+    engine: Option<Engine>,
+    /// Per start of a proxy the newest sequence, and what is added to its slots.
+    starts: BTreeMap<u64, (u64, u64)>,
+    /// Every start and epoch that came, in order: their place is the number of the epoch. With each the first slot in
+    /// which answer times of it were told.
+    epochs: Vec<(u64, u64, Option<u64>)>,
+    /// Slots after that in which answer times are not compared.
+    warm_up: u64,
+    newest: u64,
+}
+
+/// What the releases of a rollout are called.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Names {
+    pub(super) candidate: String,
+    pub(super) stable: Option<String>,
+}
+
+/// An objective, as the question that is asked of every request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Test {
+    objective: Objective,
+    bad: Bad,
+    when: When,
+    /// The share of requests that may be bad.
+    share: f64,
+}
+
+/// What was told of a question, of requests and of users whose first failure it was.
+struct Told {
+    shown: Shown,
+    firsts: [u64; 2],
+}
+
+impl Told {
+    fn by_user(&self) -> Shown {
+        let Self { shown: Shown { candidate, stable, .. }, firsts } = self;
+        let (candidate, stable) = (Seen::new(candidate.requests, firsts[0]), Seen::new(stable.requests, firsts[1]));
+        Shown { candidate, stable, ..self.shown }
+    }
+}
+
+/// Which of the questions about the same kind of bad outcome.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum When {
+    /// What happens within the usual time.
+    Soon,
+    /// What happens later.
+    Late,
+    /// What has happened by this age, in microseconds.
+    By(u64),
+}
+
+impl When {
+    fn is(self, question: Question) -> bool {
+        match self {
+            Self::Soon => question.after_us == 0,
+            Self::Late => question.after_us > 0,
+            Self::By(age_us) => question.age_us == age_us,
+        }
+    }
+}
+
+/// What an objective asks of every request; nothing of one that is no share of requests.
+fn tests(objective: Objective) -> Vec<Test> {
+    let Some((bad, share)) = objective.may_be_bad() else { return Vec::new() };
+    let test = |when| Test { objective, bad, when, share };
+    match slow(&objective) {
+        Some(question) => vec![test(When::By(question.age_us))],
+        None => vec![test(When::Soon), test(When::Late)],
+    }
+}
+
+impl Assessment {
+    pub(super) fn new(rollout: &Rollout, names: Names) -> Self {
+        let Plan { steps, analysis, sticky, .. } = &rollout.plan;
+        let mut objectives: Vec<Objective> = Vec::new();
+        for objective in steps.iter().flat_map(|step| &step.objectives) {
+            if !objectives.contains(objective) {
+                objectives.push(*objective);
+            }
+        }
+        let tests: Vec<Test> = objectives.into_iter().flat_map(tests).collect();
+        let has_stable = rollout.stable.is_some();
+        let mut next_shares: Vec<f64> = steps.iter().map(|step| step.weight.as_share()).collect();
+        next_shares.retain(|share| *share > 0.0);
+        let design = Design {
+            settings: settings(analysis),
+            unit: if sticky.is_some() { Unit::Sessions } else { Unit::Requests },
+            // Whoever sticks to a release brings all their slow requests to it: their times are no independent draws.
+            compared: Compared { errors: has_stable, late: has_stable, latency: has_stable && sticky.is_none() },
+            objectives: tests.iter().map(|test| test.share).collect(),
+            next_shares: if analysis.early { next_shares } else { Vec::new() },
+            history: Before::default(),
+        };
+        let (engine, starts, epochs) = (None, BTreeMap::new(), Vec::new());
+        let warm_up = u64::try_from(analysis.warm_up.as_micros()).unwrap_or(u64::MAX) / SLOT_US;
+        Self { design, tests, names, engine, starts, epochs, warm_up, newest: 0 }
+    }
+
+    /// Adds what has become final. What came before is passed over.
+    pub(super) fn feed(&mut self, reveals: &[Reveal], history: Option<&History>) {
+        if self.engine.is_none() && !reveals.is_empty() {
+            self.design.history = history.map_or_else(Before::default, before);
+            self.engine = Some(Engine::new(self.design.clone()));
+        }
+        for reveal in reveals {
+            let newest = self.newest;
+            // A proxy counts its slots from its start on.
+            let (sequence, ahead) = self.starts.entry(reveal.boot).or_insert_with(|| {
+                let ahead = if newest == 0 { 0 } else { (newest + BETWEEN_STARTS).saturating_sub(reveal.slot) };
+                (0, ahead)
+            });
+            if reveal.sequence <= *sequence {
+                continue;
+            }
+            *sequence = reveal.sequence;
+            let ahead = *ahead;
+            self.newest = newest.max(reveal.slot + ahead);
+            self.bet(reveal, ahead);
+        }
+    }
+
+    fn bet(&mut self, reveal: &Reveal, ahead: u64) {
+        let epoch = |epochs: &mut Vec<(u64, u64, Option<u64>)>, group: &Group| {
+            let known = epochs.iter().rposition(|(boot, epoch, _)| (*boot, *epoch) == (reveal.boot, group.epoch));
+            known.unwrap_or_else(|| {
+                epochs.push((reveal.boot, group.epoch, None));
+                epochs.len() - 1
+            })
+        };
+        let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        let mut told: BTreeMap<(Question, u64), Vec<Told>> = BTreeMap::new();
+        for group in &reveal.groups {
+            let number = number(epoch(&mut self.epochs, group));
+            for Answers { question, slot, candidate, stable, firsts } in &group.answers {
+                let shown = Shown {
+                    epoch: number,
+                    weight: weight(group),
+                    split: way(group),
+                    candidate: seen(*candidate),
+                    stable: seen(*stable),
+                };
+                let told = told.entry((*question, slot + ahead)).or_default();
+                told.push(Told { shown, firsts: *firsts });
+            }
+        }
+        let Some(engine) = &mut self.engine else { return };
+        let by_user = self.design.unit == Unit::Sessions;
+        for ((question, slot), told) in told {
+            let requests: Vec<Shown> = told.iter().map(|told| told.shown).collect();
+            let compared = match (question.bad, question.after_us) {
+                (Bad::Failed, 0) => Some(Of::Errors),
+                (Bad::Failed, _) => Some(Of::Late),
+                (Bad::Unanswered | Bad::Slow, _) => None,
+            };
+            if let Some(of) = compared {
+                let users: Vec<Shown> = if by_user { told.iter().map(Told::by_user).collect() } else { Vec::new() };
+                engine.reveal(slot, of, if by_user { &users } else { &requests });
+            }
+            for (at, test) in self.tests.iter().enumerate() {
+                if test.bad == question.bad && test.when.is(question) {
+                    engine.reveal(slot, Of::Objective(at), &requests);
+                }
+            }
+        }
+        let (slot, mut times) = (reveal.slot + ahead, Vec::new());
+        for group in &reveal.groups {
+            let Some(told) = &group.times else { continue };
+            let place = epoch(&mut self.epochs, group);
+            let first = *self.epochs[place].2.get_or_insert(slot);
+            if slot >= first + self.warm_up {
+                times.push((number(place), group, [dense(&told.candidate), dense(&told.stable)]));
+            }
+        }
+        let shown: Vec<ShownLatency<'_>> = times
+            .iter()
+            .map(|(epoch, group, [candidate, stable])| ShownLatency {
+                epoch: *epoch,
+                weight: weight(group),
+                split: way(group),
+                candidate,
+                stable,
+            })
+            .collect();
+        if !shown.is_empty() {
+            engine.reveal_latency(slot, &shown);
+        }
+    }
+
+    /// What the evidence says to do.
+    pub(super) fn decision(&self) -> Decision {
+        self.engine.as_ref().map_or(Decision::Continue, Engine::decision)
+    }
+
+    /// What speaks against the candidate: at the moment the line was crossed, or else now.
+    pub(super) fn case(&self) -> Option<Case> {
+        let engine = self.engine.as_ref()?;
+        let state = engine.verdict().map_or_else(|| engine.state(), |verdict| verdict.state.clone());
+        let sound = |metric: &&MetricState| engine.verdict().is_none() || metric.doubt.is_none();
+        let by_weight = |a: &&MetricState, b: &&MetricState| a.weight().total_cmp(&b.weight());
+        let leading = state.metrics.iter().filter(sound).max_by(by_weight)?;
+        let subject = match leading.name {
+            Name::Errors => Subject::Errors,
+            Name::Late => Subject::Late,
+            Name::Latency => Subject::Latency,
+            Name::Dead => Subject::Dead,
+            Name::Objective(at) => Subject::Objective(self.tests.get(at)?.objective),
+        };
+        let whole = |number: f64| if number < 1e15 { number as u64 } else { 1_000_000_000_000_000 };
+        Some(Case {
+            subject,
+            candidate: self.names.candidate.clone(),
+            stable: self.names.stable.clone(),
+            seen: leading.candidate,
+            beside: Some(leading.stable).filter(|stable| stable.requests > 0),
+            slower_than_us: leading.leading.and_then(|bet| bet.slower_than_us),
+            one_in: whole(one_in(state.ln_e)),
+            limit: whole((1.0 / self.design.settings.alpha).round()),
+            doubt: leading.doubt,
+        })
+    }
+
+    /// Everything that is known, for people.
+    pub(super) fn state(&self) -> Option<State> {
+        self.engine.as_ref().map(Engine::state)
+    }
+
+    /// Whether the evidence shows that the candidate is good enough for a share of the traffic.
+    pub(super) fn opens(&self, next: f64) -> bool {
+        self.engine.as_ref().is_some_and(|engine| engine.gate(next).is_open())
+    }
+}
+
+fn settings(analysis: &Analysis) -> Settings {
+    let Analysis { false_rollbacks, tolerate, harm, .. } = *analysis;
+    let margin = Margin { extra: tolerate, ..Settings::default().margin };
+    Settings { alpha: false_rollbacks, margin, harm, ..Settings::default() }
+}
+
+fn before(history: &History) -> Before {
+    let (late, clustered) = (Seen::default(), None);
+    Before { errors: seen(history.failed), late, latency: dense(&history.times), clustered }
+}
+
+fn seen(part: Part) -> Seen {
+    Seen::new(part.of, part.bad)
+}
+
+fn way(group: &Group) -> Way {
+    match group.split {
+        // Of users who stick, the share is that of users.
+        Split::Coin | Split::Sticky => Way::Coin,
+        Split::Alone => Way::Alone,
+    }
+}
+
+fn weight(group: &Group) -> f64 {
+    group.shares.weight().unwrap_or(if group.shares.candidate > 0 { 1.0 } else { 0.0 })
+}
+
+fn dense(sparse: &[(u8, u64)]) -> Vec<u64> {
+    let mut counts = vec![0; TIME_BUCKETS];
+    for (bucket, count) in sparse {
+        if let Some(sum) = counts.get_mut(usize::from(*bucket)) {
+            *sum += count;
+        }
+    }
+    counts
+}
