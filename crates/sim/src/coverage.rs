@@ -60,6 +60,7 @@ const EXPECTED: [(Group, &[&str]); 5] = [
             "rolled back: not enough requests",
             "rolled back: share not confirmed",
             "rolled back: aborted",
+            "rolled back: alert",
             "rolled back: asked",
             "rolled back: superseded",
             "rolled back: fellow",

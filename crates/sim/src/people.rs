@@ -1,10 +1,12 @@
 //! Who deploys and commands, and what: good releases, bad ones, the same again, at any moment.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use evenkeel_controller::{AskError, DeployRequest, Handle};
+use evenkeel_core::alert::{Action, Alert, AlertKey};
 use evenkeel_core::gate::Passage;
-use evenkeel_core::ids::{BasisPoints, Revision, ServiceName};
+use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
 use evenkeel_core::spec::Spec;
 use evenkeel_core::{Phase, Verb};
 
@@ -42,6 +44,8 @@ pub(crate) fn errors_in_a_thousand(version: &str) -> u32 {
 
 /// So many wishes in a million are for several services at once.
 const OF_GROUPS: u32 = 200_000;
+/// So many of what is asked in a million are alerts.
+const OF_ALERTS: u32 = 100_000;
 
 /// A tenth of a second of everybody.
 pub(crate) fn act(yard: &Arc<Yard>) {
@@ -56,7 +60,14 @@ pub(crate) fn act(yard: &Arc<Yard>) {
         ask(if for_all { deploy_group } else { deploy });
     }
     if commands {
-        ask(if for_all { back_group } else { command });
+        let tells = yard.with(|state| state.dice.chance(OF_ALERTS));
+        ask(if tells {
+            tell
+        } else if for_all {
+            back_group
+        } else {
+            command
+        });
     }
 }
 
@@ -136,6 +147,47 @@ fn command(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
         let answer = handle.command(service.clone(), verb.clone(), by.into()).await;
         yard.with(|state| state.tell(|| format!("{by} hears of {service} {verb:?}: {}", in_words(&answer))));
     });
+}
+
+/// An alert, told once or twice: of the service, of one that nobody can name, now or long since.
+fn tell(yard: Arc<Yard>, handle: Handle, service: ServiceName) {
+    let (alert, times) = yard.with(|state| {
+        let alert = alert(state, &handle, &service);
+        state.tell(|| format!("alert {} tells {service}: {:?}", alert.key.fingerprint, alert.action));
+        (alert, state.dice.between(1, 2))
+    });
+    tokio::spawn(async move {
+        for _ in 0..times {
+            let answer = handle.alerts(vec![alert.clone()], None).await;
+            yard.with(|state| {
+                state.tell(|| format!("who told {service} of {} hears: {}", alert.key.fingerprint, in_words(&answer)));
+                if answer.is_ok() && !state.book.has_heard(&service, &alert.key) {
+                    state
+                        .broken(format!("{service} is said to have heard {:?}, and it is not in the store", alert.key));
+                }
+            });
+        }
+    });
+}
+
+fn alert(state: &mut State, handle: &Handle, service: &ServiceName) -> Alert {
+    let kind = *state.dice.pick(&["a", "b"]);
+    let is_old = state.dice.chance(300_000);
+    let ago = if is_old { state.dice.millis(0, 60_000) } else { Duration::ZERO };
+    let now = handle.overview().at;
+    let starts_at = Timestamp(now.0.saturating_sub(ago.as_micros() as u64));
+    let role = *state.dice.pick(&["", "", "canary", "stable"]);
+    let named = if state.dice.chance(100_000) { "nobody" } else { service.service() };
+    let labels = [("service", named), ("environment", service.environment()), ("role", role)];
+    let action = if state.dice.chance(200_000) { Action::Investigate } else { Action::Rollback };
+    Alert {
+        key: AlertKey { group: "{}".into(), fingerprint: format!("{kind} {named} {role}"), starts_at },
+        name: kind.into(),
+        action,
+        ended: state.dice.chance(100_000).then_some(now),
+        labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        summary: String::new(),
+    }
 }
 
 /// What somebody asks for, and who.

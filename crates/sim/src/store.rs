@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use evenkeel_core::alert::{AlertKey, Heard};
 use evenkeel_core::ids::{FencingToken, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::lease::RENEW_EVERY;
 use evenkeel_core::ports::{Append, Note, Recorded, Store, StoreError, Stored, TickRecord};
@@ -120,6 +121,14 @@ impl Book {
         let Some(log) = self.logs.get(service) else { return Vec::new() };
         let known = self.known.get(&(life, service.clone())).copied().unwrap_or(0);
         log.wanted[known.min(log.length())..].to_vec()
+    }
+
+    /// Whether an alert is remembered of a service, or of none.
+    pub(crate) fn has_heard(&self, service: &ServiceName, key: &AlertKey) -> bool {
+        let of_it = |heard: &Heard| heard.alert.key == *key;
+        let placed = self.logs.get(service).is_some_and(|log| log.service.alerts.iter().any(of_it));
+        let noted = |note: &Note| serde_json::from_str::<Heard>(&note.body).is_ok_and(|heard| of_it(&heard));
+        placed || self.notes.values().any(noted)
     }
 
     /// Rollouts that were begun.
