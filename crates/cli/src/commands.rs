@@ -121,6 +121,9 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
             return false;
         }
     };
+    if evenkeel_manifest::is_analysis(&text) {
+        return check_analysis(&name, &text, is_json);
+    }
     if evenkeel_manifest::is_rules(&text) {
         return check_rules(&name, &text, is_json);
     }
@@ -152,6 +155,26 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
     }
     if errors == 0 {
         say(paint.good(format!("{name}: good, {services} service(s)")));
+    }
+    errors == 0
+}
+
+/// Says what is wrong with analysis of Argo Rollouts or Flagger; tells whether it can be used.
+fn check_analysis(name: &str, text: &str, is_json: bool) -> bool {
+    let (problems, checks) = match evenkeel_manifest::read_analysis(name, text) {
+        Ok((checks, warnings)) => (warnings, checks),
+        Err(problems) => (problems, 0),
+    };
+    let (errors, paint) = (problems.errors(), Paint::stdout());
+    if is_json {
+        say(json!({"file": name, "errors": errors, "checks": checks, "problems": problems.to_json()}));
+        return errors == 0;
+    }
+    if !problems.is_empty() {
+        say(problems.render(terminal_width(), paint.color).trim_end());
+    }
+    if errors == 0 {
+        say(paint.good(format!("{name}: good, {checks} check(s)")));
     }
     errors == 0
 }

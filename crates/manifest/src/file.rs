@@ -12,6 +12,7 @@ use evenkeel_core::spec::Spec;
 use crate::environments;
 use crate::problem::{Code, Mistake, Problems};
 use crate::service::{BEGINNING, Service, service};
+use crate::theirs;
 use crate::yaml::{self, Node};
 
 /// What a file without mistakes says.
@@ -35,7 +36,7 @@ pub struct Read {
 pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut problems = Problems::none(name, text);
-    let documents = yaml::documents(&mut problems);
+    let documents = theirs::expand(yaml::documents(&mut problems), &mut problems);
     if documents.is_empty() && problems.is_empty() {
         problems.add(Mistake::new(Code::NoService, 0..0, "this file describes no service").help(BEGINNING));
     }

@@ -10,6 +10,7 @@
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
 //! - `checks`: what is measured again and again while a rollout goes.
+//! - `theirs`: analysis as people bring it from Argo Rollouts and Flagger; [`read_analysis`] reads it alone.
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
@@ -40,6 +41,7 @@ mod rules;
 mod scenario;
 mod service;
 mod strategy;
+mod theirs;
 mod values;
 mod yaml;
 
@@ -48,4 +50,5 @@ pub use file::{Read, read};
 pub use problem::{Code, Problem, Problems};
 pub use rules::{ReadRules, is_rules, read_rules};
 pub use scenario::{parse_rate, read_scenario};
+pub use theirs::{is_analysis, read_analysis};
 pub use values::parse_duration;

@@ -54,6 +54,10 @@ pub enum Code {
     EndsSoon,
     /// Warning: going back would start whatever is on disk by then.
     NothingKept,
+    /// Warning: a field of somebody else's document that nothing is done with.
+    NotUsed,
+    /// Warning: something nobody said was filled in from what evenkeel knows.
+    FilledIn,
     /// Warning: no limit is set, so only probes can stop a bad release.
     NothingJudged,
     /// Warning: a rule's query cannot say what it was written for.
@@ -62,7 +66,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and its tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Syntax,
         Self::TooLarge,
         Self::NoService,
@@ -81,6 +85,8 @@ impl Code {
         Self::BadFile,
         Self::EndsSoon,
         Self::NothingKept,
+        Self::NotUsed,
+        Self::FilledIn,
         Self::NothingJudged,
         Self::SaysNothing,
     ];
@@ -107,6 +113,8 @@ impl Code {
             Self::BadFile => "spec::bad_file",
             Self::EndsSoon => "spec::ends_soon",
             Self::NothingKept => "spec::nothing_kept",
+            Self::NotUsed => "spec::not_used",
+            Self::FilledIn => "spec::filled_in",
             Self::NothingJudged => "spec::nothing_judged",
             Self::SaysNothing => "spec::says_nothing",
         }
@@ -115,7 +123,15 @@ impl Code {
     /// Tells whether the spec can be used all the same.
     #[must_use]
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::EndsSoon | Self::NothingKept | Self::NothingJudged | Self::SaysNothing)
+        matches!(
+            self,
+            Self::EndsSoon
+                | Self::NothingKept
+                | Self::NotUsed
+                | Self::FilledIn
+                | Self::NothingJudged
+                | Self::SaysNothing
+        )
     }
 }
 

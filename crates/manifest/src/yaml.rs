@@ -85,6 +85,24 @@ impl Node {
         Rc::new(Self { at, kind: Kind::Map(pairs), size, depth })
     }
 
+    /// A list put together from others' items.
+    pub(crate) fn list(at: Range<usize>, items: Vec<Rc<Self>>) -> Rc<Self> {
+        let size = items.iter().fold(1_usize, |size, node| size.saturating_add(node.size));
+        let depth = 1 + items.iter().map(|node| node.depth).max().unwrap_or(0);
+        Rc::new(Self { at, kind: Kind::List(items), size, depth })
+    }
+
+    /// A single value as if it were written without quotes.
+    pub(crate) fn plain(at: Range<usize>, text: String) -> Rc<Self> {
+        let sort = plain(&text);
+        Rc::new(Self { at, kind: Kind::Scalar(Scalar { text, sort }), size: 1, depth: 0 })
+    }
+
+    /// A text.
+    pub(crate) fn quoted(at: Range<usize>, text: String) -> Rc<Self> {
+        Rc::new(Self { at, kind: Kind::Scalar(Scalar { text, sort: Sort::Text }), size: 1, depth: 0 })
+    }
+
     /// A key as a value of its own.
     pub(crate) fn text(key: &Key) -> Self {
         let kind = Kind::Scalar(Scalar { text: key.text.clone(), sort: Sort::Text });
