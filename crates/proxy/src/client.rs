@@ -61,12 +61,17 @@ pub(crate) struct Client {
     closing: Cell<bool>,
 }
 
-/// What becomes of a request.
-#[expect(clippy::large_enum_variant, reason = "nearly all are the large one, and a box would cost each of them")]
-enum Plan {
-    Exchange(Exchange),
+/// Why a request goes to no release.
+enum NoExchange {
+    Refused(Refusal),
     /// To be sent here instead.
     SendOn(HeaderValue),
+}
+
+impl From<Refusal> for NoExchange {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// Serves a connection to its end.
@@ -299,14 +304,14 @@ impl Client {
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
         let planned = match self.slot.elsewhere() {
             None => self.plan(request),
-            Some(port) => self.send_on(request, port),
+            Some(port) => Err(self.send_on(request, port)),
         };
         let client = self.clone();
         async move {
             let answer = match planned {
-                Ok(Plan::Exchange(exchange)) => exchange.run().await,
-                Ok(Plan::SendOn(location)) => Ok(client.sent_on(location)),
-                Err(refusal) => Err(refusal),
+                Ok(exchange) => exchange.run().await,
+                Err(NoExchange::SendOn(location)) => Ok(client.sent_on(location)),
+                Err(NoExchange::Refused(refusal)) => Err(refusal),
             };
             let mut answer = answer.unwrap_or_else(|refusal| client.refuse(refusal));
             let is_last = client.worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
@@ -320,7 +325,7 @@ impl Client {
         }
     }
 
-    fn plan(self: &Rc<Self>, mut request: Request<Incoming>) -> Result<Plan, Refusal> {
+    fn plan(self: &Rc<Self>, mut request: Request<Incoming>) -> Result<Exchange, NoExchange> {
         let now = self.worker.clock.exact();
         self.begin(&mut request)?;
         let entry = self.slot.entry().ok_or(Refusal::NO_SERVICE)?;
@@ -349,19 +354,13 @@ impl Client {
             }
         };
         let choice = Choice { entry, release, in_flight, tally, spared, newcomer };
-        Ok(Plan::Exchange(Exchange::new(self.clone(), choice, outgoing)))
+        Ok(Exchange::new(self.clone(), choice, outgoing))
     }
 
     /// Sends a request on to the same host, encrypted.
-    fn send_on(&self, mut request: Request<Incoming>, port: u16) -> Result<Plan, Refusal> {
-        self.begin(&mut request)?;
-        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-        let authority: Authority = host.and_then(|host| host.parse().ok()).ok_or(Refusal::bad_request("no Host"))?;
-        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let port = if port == 443 { String::new() } else { format!(":{port}") };
-        let location = format!("https://{}{port}{path}", authority.host());
-        let location = HeaderValue::try_from(location).map_err(|_| Refusal::bad_request("no Host"))?;
-        Ok(Plan::SendOn(location))
+    fn send_on(&self, mut request: Request<Incoming>, port: u16) -> NoExchange {
+        let location = self.begin(&mut request).and_then(|()| elsewhere(&request, port));
+        location.map_or_else(NoExchange::Refused, NoExchange::SendOn)
     }
 
     fn sent_on(self: &Rc<Self>, location: HeaderValue) -> Response<AnswerBody> {
@@ -380,4 +379,15 @@ impl Client {
         let (response, text) = refusal.response();
         response.map(|()| AnswerBody::text(text, self.clone()))
     }
+}
+
+/// The same host and path, encrypted.
+fn elsewhere(request: &Request<Incoming>, port: u16) -> Result<HeaderValue, Refusal> {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let authority: Authority = host.and_then(|host| host.parse().ok()).ok_or(Refusal::bad_request("no Host"))?;
+    let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    let location = format!("https://{}{port}{path}", authority.host());
+    let location = HeaderValue::try_from(location).map_err(|_| Refusal::bad_request("no Host"))?;
+    Ok(location)
 }

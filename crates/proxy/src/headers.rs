@@ -80,7 +80,7 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: b
     let takes_trailers = headers.remove(TE).is_some_and(|te| names_trailers(&te));
     remove_hop_by_hop(headers);
     headers.remove(EXPECT);
-    if headers.keys().any(|name| is_for_fronts(name) || name.as_str().contains('_')) {
+    if headers.keys().any(needs_a_look) {
         remove_look_alikes(headers);
         if !from.front {
             FOR_FRONTS.iter().for_each(|name| drop(headers.remove(name)));
@@ -109,9 +109,12 @@ pub(crate) fn prepare_request(headers: &mut HeaderMap, from: &Sender, upgrade: b
 /// What only a front may say. Whoever else says it would be somebody else for whoever believes it.
 static FOR_FRONTS: [HeaderName; 5] = [MIRRORED, FORWARDED_FOR, FORWARDED, FORWARDED_PORT, REAL_IP];
 
-/// Rules out most names by their first letter.
-fn is_for_fronts(name: &HeaderName) -> bool {
-    matches!(name.as_str().as_bytes(), [b'x', b'-', b'f' | b'r', ..] | [b'f' | b'e', ..]) && FOR_FRONTS.contains(name)
+/// Rules out most names by their first letters: what only fronts say, and what may look like a field that is decided.
+fn needs_a_look(name: &HeaderName) -> bool {
+    let bytes = name.as_str().as_bytes();
+    let for_fronts = matches!(bytes, [b'x', b'-', b'f' | b'r', ..] | [b'f' | b'e', ..]) && FOR_FRONTS.contains(name);
+    // Without a branch per byte: names are short, and a search would cost more than it saves.
+    for_fronts || bytes.iter().fold(false, |found, byte| found | (*byte == b'_'))
 }
 
 /// Removes what a replica may take for a field that is decided here: many write `-` and `_` alike (RFC 3875, 4.1.18).

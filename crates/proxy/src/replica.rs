@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Deref;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use evenkeel_core::edge::Protocol;
@@ -13,6 +15,7 @@ use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -62,26 +65,46 @@ struct SharedLink {
     since: Cell<Instant>,
 }
 
+/// What became of a request that was sent.
+type Sent = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>;
+
+pin_project! {
+    /// A request on its way.
+    #[project = SendingProjection]
+    pub(crate) enum Sending<F> {
+        Whole { #[pin] answer: F },
+        // On the heap: requests that need none of it do not make room for it.
+        Part { answer: Pin<Box<dyn Future<Output = Sent>>> },
+    }
+}
+
+impl<F: Future<Output = Sent>> Future for Sending<F> {
+    type Output = Sent;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent> {
+        match self.project() {
+            SendingProjection::Whole { answer } => answer.poll(cx),
+            SendingProjection::Part { answer } => answer.as_mut().poll(cx),
+        }
+    }
+}
+
 impl Link {
     /// Sends a request.
     ///
     /// # Errors
     /// There is no answer; holds the request where nothing of it was sent.
-    pub(crate) async fn send(
-        &mut self,
-        mut request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    pub(crate) fn send(&mut self, mut request: Request<RequestBody>) -> Sending<impl Future<Output = Sent> + use<>> {
         match self {
             Self::Whole(link) => {
                 // It was to be sent to a replica that speaks otherwise.
                 if request.version() == Version::HTTP_2 {
                     to_http_1(&mut request);
                 }
-                link.sender.try_send_request(request).await
+                Sending::Whole { answer: link.sender.try_send_request(request) }
             }
             Self::Part(link) => {
                 to_http_2(&mut request);
-                link.sender.try_send_request(request).await
+                Sending::Part { answer: Box::pin(link.sender.try_send_request(request)) }
             }
         }
     }
