@@ -1,6 +1,6 @@
 //! Queries over evenkeel's own series, asked and answered as Prometheus does, so that Grafana reads them.
 
-use std::sync::PoisonError;
+use std::sync::RwLock;
 
 use axum::extract::rejection::FormRejection;
 use axum::http::StatusCode;
@@ -43,7 +43,7 @@ pub(crate) async fn range(Extension(observed): Extension<Observed>, asked: Wante
 async fn answered(
     observed: Observed,
     asked: Wanted,
-    answer: fn(&Store, &Asked, i64) -> Result<Shape, Refused>,
+    answer: fn(&RwLock<Store>, &Asked, i64) -> Result<Shape, Refused>,
 ) -> Response {
     let now = i64::try_from(SystemClock::new().now().0 / 1_000).unwrap_or(i64::MAX);
     let evaluated = match asked {
@@ -51,7 +51,7 @@ async fn answered(
         // A long query does not hold up the controller, which shares this thread.
         Ok(Form(asked)) => {
             let series = observed.series();
-            let evaluate = move || answer(&series.read().unwrap_or_else(PoisonError::into_inner), &asked, now);
+            let evaluate = move || answer(&series, &asked, now);
             tokio::task::spawn_blocking(evaluate).await.unwrap_or_else(|error| Err(Refused::Failed(error.to_string())))
         }
     };
@@ -85,7 +85,7 @@ impl From<Failed> for Refused {
     }
 }
 
-fn at(series: &Store, asked: &Asked, now: i64) -> Result<Shape, Refused> {
+fn at(series: &RwLock<Store>, asked: &Asked, now: i64) -> Result<Shape, Refused> {
     let query = parsed(&asked.query)?;
     let now = if asked.time.is_empty() { now } else { moment("time", &asked.time)? };
     let (kind, result) = match query.at(series, now, &Limits::default())? {
@@ -100,7 +100,7 @@ fn at(series: &Store, asked: &Asked, now: i64) -> Result<Shape, Refused> {
     Ok(json!({"resultType": kind, "result": result}))
 }
 
-fn over(series: &Store, asked: &Asked, _now: i64) -> Result<Shape, Refused> {
+fn over(series: &RwLock<Store>, asked: &Asked, _now: i64) -> Result<Shape, Refused> {
     let query = parsed(&asked.query)?;
     let span = (moment("start", &asked.start)?, moment("end", &asked.end)?);
     let step = step(&asked.step)?;
@@ -166,13 +166,13 @@ fn matrix(series: &[Series]) -> Shape {
 mod tests {
     use super::*;
 
-    fn store() -> Store {
+    fn store() -> RwLock<Store> {
         let mut store = Store::default();
         let labels = Labels::new([("__name__", "requests"), ("service", "web")]);
         for n in 0..5_i32 {
             store.push(&labels, Sample { at: i64::from(n) * 15_000, value: f64::from(n) * 30.0 }).expect("a place");
         }
-        store
+        RwLock::new(store)
     }
 
     fn asked(query: &str, times: [&str; 4]) -> Asked {

@@ -247,7 +247,7 @@ fn wished(name: &ServiceName, headers: &HeaderMap, body: DeployBody) -> Answer<D
 
 /// A spec whose files are found whatever folder somebody is in.
 fn placed(spec: Spec, directory: &Path) -> Spec {
-    Spec { edge: spec.edge.below(directory), ..spec }
+    Spec { edge: spec.edge.below(directory), alerts: spec.alerts.below(directory), ..spec }
 }
 
 /// What people say is shown on one line.

@@ -29,5 +29,13 @@ pub(crate) fn read(name: &str, text: &str, folder: &Path) -> Result<Read, Proble
             Err(bad) => read.warnings.add_bad_file(Code::BadFile, at, bad.to_string(), bad.help()),
         }
     }
+    for (file, at) in read.rules.clone() {
+        let help = format!("evenkeel check {} shows all of it", file.display());
+        match crate::watch::read(&folder.join(&file)) {
+            Ok(rules) if rules.warnings.is_empty() => {}
+            Ok(rules) => read.warnings.add_bad_file(Code::SaysNothing, at, rules.warnings.to_string(), help),
+            Err(why) => read.warnings.add_bad_file(Code::BadFile, at, why, help),
+        }
+    }
     if read.warnings.errors() > 0 { Err(read.warnings) } else { Ok(read) }
 }

@@ -5,6 +5,7 @@
 //! - [`args`]: what can be typed.
 //! - [`commands`]: the everyday commands.
 //! - [`up`]: starting and stopping evenkeel; the controller's process.
+//! - [`watch`]: the rules that specs name, evaluated, and what their alerts ask for.
 //! - [`mod@lead`]: which of several controllers leads.
 //! - [`measuring`]: where checks are measured.
 //! - [`choice`]: which store a state directory uses.
@@ -51,6 +52,7 @@ mod screen;
 mod simulate;
 mod split;
 mod up;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -29,6 +29,7 @@ use tracing::{error, info, warn};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::place::{CONTROL_SOCKET, Place};
+use crate::watch::Watch;
 use crate::{choice, lead, measuring};
 
 /// Where the HTTP API listens when nothing else is said and the port is free.
@@ -315,6 +316,7 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stand
     let observer =
         Observer::new(move || shown.figures(), SystemClock::new(), sources::Client::default(), observed.clone());
     observer.spawn()?;
+    tokio::spawn(Watch::new(handle.clone(), observed.series()).run());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(evenkeel_api::serve(
         handle.clone(),

@@ -644,6 +644,7 @@ impl Keeper {
             listen: service.spec.as_ref().and_then(|spec| spec.listen),
             preview: service.spec.as_ref().and_then(|spec| spec.preview),
             scrape: service.spec.as_ref().and_then(|spec| spec.scrape.clone()),
+            rules: service.spec.as_ref().map_or_else(Vec::new, |spec| spec.alerts.rules.clone()),
             stable: service.stable,
             releases: releases.collect(),
             queued: service.next.as_ref().map(|next| next.id),

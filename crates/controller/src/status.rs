@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use evenkeel_analysis::{Answers, Counts, Verdict};
@@ -84,6 +85,9 @@ pub struct ServiceStatus {
     /// How its replicas are asked for metrics of their own; `None`: they are not.
     #[serde(default)]
     pub scrape: Option<Scrape>,
+    /// Files of Prometheus rules that are evaluated over its series.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<PathBuf>,
     /// The release that has the traffic outside a rollout.
     pub stable: Option<Revision>,
     /// The releases that run or have run, the newest first.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -74,18 +75,29 @@ impl Action {
 }
 
 /// What a service's spec says about alerts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Alerts {
     /// How long after its promotion a release is taken back by an alert; default 1 h. Later, people are asked.
     pub window: Duration,
     /// Errors of the stable release that people are told of when they last; `None`: they are not.
     pub sustained: Option<Sustained>,
+    /// Files of Prometheus rules that evenkeel evaluates itself, over its own series; default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<PathBuf>,
+}
+
+impl Alerts {
+    /// The same with paths of files below `folder` where they are relative.
+    #[must_use]
+    pub fn below(self, folder: &Path) -> Self {
+        Self { rules: self.rules.into_iter().map(|file| folder.join(file)).collect(), ..self }
+    }
 }
 
 impl Default for Alerts {
     fn default() -> Self {
-        Self { window: Duration::from_secs(3_600), sustained: Some(Sustained::default()) }
+        Self { window: Duration::from_secs(3_600), sustained: Some(Sustained::default()), rules: Vec::new() }
     }
 }
 

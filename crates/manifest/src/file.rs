@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::rc::Rc;
 
 use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::{BadGroup, Member, Membership, in_order};
 use evenkeel_core::spec::Spec;
 
+use crate::alerts::RuleFile;
 use crate::environments;
 use crate::problem::{Code, Mistake, Problems};
 use crate::service::{BEGINNING, Service, service};
@@ -27,6 +29,8 @@ pub struct Read {
     /// Files that must be certificates, as they are written, each with its place in bytes: whoever can look reads
     /// them, and tells what is wrong with [`Problems::add_bad_file`].
     pub certificates: Vec<(Certificate, Range<usize>)>,
+    /// Files that must be Prometheus rules, in the same way.
+    pub rules: Vec<(PathBuf, Range<usize>)>,
 }
 
 /// Reads a file of one or more services. `name` is what the file is called in messages.
@@ -57,8 +61,13 @@ pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
         let fresh = service.certificates.drain(..).filter(|one| !certificates.contains(one));
         certificates.extend(fresh.collect::<Vec<_>>());
     }
+    let mut rules: Vec<RuleFile> = Vec::new();
+    for service in &mut services {
+        let fresh = service.rules.drain(..).filter(|one| !rules.contains(one));
+        rules.extend(fresh.collect::<Vec<_>>());
+    }
     let specs = services.into_iter().map(|service| service.spec).collect();
-    Ok(Read { specs, resolved, warnings: problems, certificates })
+    Ok(Read { specs, resolved, warnings: problems, certificates, rules })
 }
 
 fn check_names(services: &[Service], problems: &mut Problems) {

@@ -272,3 +272,23 @@ fn is_name(text: &str, with_colons: bool) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || with_colons && c == ':';
     text.chars().all(is_part) && text.starts_with(|c: char| !c.is_ascii_digit())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../../docs/rules.md");
+
+    #[test]
+    fn every_key_of_a_file_and_every_function_of_a_template_is_in_the_reference() {
+        let told: Vec<&str> = REFERENCE
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(key, _)| key))
+            .collect();
+        let known = [FILE.keys, GROUP.keys, RULE.keys].concat();
+        assert_eq!(told, known);
+        for function in evenkeel_rules::template::functions() {
+            assert!(REFERENCE.contains(&format!("`{function}`")), "{function}");
+        }
+    }
+}

@@ -13,7 +13,7 @@ use evenkeel_core::spec::{
     Amount, Analysis, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy,
 };
 
-use crate::alerts::alerts;
+use crate::alerts::{RuleFile, alerts};
 use crate::checks::checks;
 use crate::command::{self, Command};
 use crate::edge::{ReadEdge, edge};
@@ -152,6 +152,8 @@ pub(crate) struct Service {
     pub(crate) addresses: Vec<(SocketAddr, Range<usize>)>,
     /// Files that must be certificates, each with its place.
     pub(crate) certificates: Vec<(Certificate, Range<usize>)>,
+    /// Files of rules, each with its place.
+    pub(crate) rules: Vec<RuleFile>,
 }
 
 /// Reads one document. What cannot be used is told, and the default stands in for it so that the rest is read too.
@@ -181,12 +183,13 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
     let ReadEdge { edge, redirect, certificates } = edge(&fields, problems);
     spec.edge = edge;
     read_program(&fields, command, &mut spec, problems);
-    read_rollout(&fields, &mut spec, problems);
+    let mut rules = Vec::new();
+    read_rollout(&fields, &mut spec, &mut rules, problems);
     read_limits(&fields, &mut spec, problems);
     spec.service = spec.service.in_environment(&spec.environment).expect("both are DNS labels");
     let addresses = addresses.listen.into_iter().chain(addresses.preview).chain(redirect).collect();
     let group_at = fields.key_at("group");
-    Some(Service { spec, group_at, name_at, addresses, certificates })
+    Some(Service { spec, group_at, name_at, addresses, certificates, rules })
 }
 
 struct Addresses {
@@ -252,13 +255,13 @@ fn keep_probes(spec: &mut Spec) {
     }
 }
 
-fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
+fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>, problems: &mut Problems) {
     let default = spec.strategy.clone();
     fields.set("strategy", &mut spec.strategy, problems, |value, problems| strategy(value, &default, problems));
     fields.set("objectives", &mut spec.objectives, problems, objectives);
     fields.set("checks", &mut spec.checks, problems, |value, problems| checks(value, false, problems));
     let has_artefact = !spec.artefact.is_empty();
-    fields.set("alerts", &mut spec.alerts, problems, alerts);
+    fields.set("alerts", &mut spec.alerts, problems, |value, problems| alerts(value, rules, problems));
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
     fields.set("analysis", &mut spec.analysis, problems, analysis);

@@ -192,6 +192,7 @@ mod tests {
             listen: None,
             preview: None,
             scrape: None,
+            rules: Vec::new(),
             stable: Some(Revision(3)),
             releases: vec![release],
             rollout: Some(promoted.clone()),

@@ -76,6 +76,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         listen: None,
         preview: None,
         scrape: Some(Scrape { interval: Duration::from_secs(1), ..Scrape::default() }),
+        rules: Vec::new(),
         stable: Some(Revision(1)),
         releases: vec![release],
         rollout: None,

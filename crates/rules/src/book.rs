@@ -1,11 +1,12 @@
 //! All groups of rules, evaluated when they are due.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use evenkeel_promql::{Limits, Point, Value};
 use evenkeel_series::labels::NAME;
-use evenkeel_series::{Labels, Sample, Store};
+use evenkeel_series::{Full, Labels, Sample, Select, Store};
 
 use crate::alert::{Alert, State};
 use crate::rule::{Does, Group, Rule};
@@ -32,6 +33,38 @@ struct Kept {
     written: BTreeSet<Labels>,
     /// Why it could not be evaluated the last time.
     failed: Option<String>,
+}
+
+/// Where rules look series up, and keep what they record.
+pub trait Memory: Select {
+    /// Adds a sample.
+    ///
+    /// # Errors
+    /// [`Full`]: there is no place for a new series.
+    fn push(&mut self, labels: &Labels, sample: Sample) -> Result<(), Full>;
+    /// Marks the end of a series.
+    fn end(&mut self, labels: &Labels, at: i64);
+}
+
+impl Memory for Store {
+    fn push(&mut self, labels: &Labels, sample: Sample) -> Result<(), Full> {
+        Self::push(self, labels, sample)
+    }
+
+    fn end(&mut self, labels: &Labels, at: i64) {
+        Self::end(self, labels, at);
+    }
+}
+
+/// One that others use at the same time: it is held for a moment only.
+impl Memory for &RwLock<Store> {
+    fn push(&mut self, labels: &Labels, sample: Sample) -> Result<(), Full> {
+        self.write().unwrap_or_else(PoisonError::into_inner).push(labels, sample)
+    }
+
+    fn end(&mut self, labels: &Labels, at: i64) {
+        self.write().unwrap_or_else(PoisonError::into_inner).end(labels, at);
+    }
 }
 
 /// What an evaluation brought.
@@ -97,7 +130,7 @@ impl Rulebook {
 
     /// Evaluates the groups that are due at `now` (milliseconds since 1970 began) over a store, and writes to it what
     /// they record, and every alert as a series `ALERTS`.
-    pub fn evaluate(&mut self, store: &mut Store, now: i64, limits: &Limits) -> Turn {
+    pub fn evaluate(&mut self, store: &mut impl Memory, now: i64, limits: &Limits) -> Turn {
         let mut turn = Turn::default();
         for Running { group, every, due, rules } in &mut self.groups {
             if due.is_some_and(|due| now < due) {
@@ -121,12 +154,12 @@ impl Kept {
         &mut self,
         rule: &Rule,
         limit: usize,
-        store: &mut Store,
+        store: &mut impl Memory,
         now: i64,
         limits: &Limits,
         changes: &mut Vec<Change>,
     ) -> Result<(), String> {
-        let points = match rule.query.at(store, now, limits).map_err(|failed| failed.to_string())? {
+        let points = match rule.query.at(&*store, now, limits).map_err(|failed| failed.to_string())? {
             Value::Vector(points) => points,
             Value::Scalar(value) => vec![Point { labels: Labels::default(), value }],
             Value::Matrix(_) | Value::Text(_) => return Err("it gives neither a vector nor a number".to_owned()),
@@ -184,7 +217,7 @@ impl Kept {
     }
 
     /// Writes the results as series, and marks the end of those that were there the last time.
-    fn write(&mut self, series: BTreeMap<Labels, f64>, store: &mut Store, now: i64) -> Result<(), String> {
+    fn write(&mut self, series: BTreeMap<Labels, f64>, store: &mut impl Memory, now: i64) -> Result<(), String> {
         let mut full = None;
         for (labels, value) in &series {
             full = full.or(store.push(labels, Sample { at: now, value: *value }).err());

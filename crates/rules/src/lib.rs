@@ -18,6 +18,6 @@ pub mod rule;
 pub mod template;
 
 pub use alert::{Alert, State};
-pub use book::{Change, Rulebook, Turn};
+pub use book::{Change, Memory, Rulebook, Turn};
 pub use rule::{Does, Group, Rule};
 pub use template::{BadTemplate, Template};

@@ -1,7 +1,7 @@
 //! Many series, bounded in number, bytes and age.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::labels::{Labels, NAME};
@@ -230,6 +230,13 @@ impl Select for Store {
         }
         found.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(found)
+    }
+}
+
+/// The store is held only while samples are copied, not while a query is evaluated.
+impl Select for RwLock<Store> {
+    fn select(&self, matchers: &[Matcher], from: i64, to: i64, samples_max: usize) -> Result<Vec<Series>, TooMuch> {
+        self.read().unwrap_or_else(PoisonError::into_inner).select(matchers, from, to, samples_max)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, UNIX_EPOCH};
 
 use evenkeel_analysis::Value;
@@ -11,7 +11,7 @@ use evenkeel_core::measure::{Access, FileFormat, Login, Measure, Query, Range, S
 use evenkeel_core::ports::{CheckedFor, Gauge};
 use evenkeel_core::span::span;
 use evenkeel_promql as promql;
-use evenkeel_series::Store;
+use evenkeel_series::{Select, Store};
 use http::Method;
 
 use crate::client::{Ask, BODY_BYTES_MAX, Client, Failure, Got};
@@ -108,8 +108,7 @@ impl<C: Commands> Sources<C> {
         beside(move || {
             let bad = |bad: Vec<promql::BadQuery>| failed(bad.first().map_or_else(String::new, ToString::to_string));
             let query = promql::Query::parse(&query).map_err(bad)?;
-            let series = series.read().unwrap_or_else(PoisonError::into_inner);
-            evaluated(&query, range.as_ref(), &series, at).map_err(|error| failed(error.to_string()))
+            evaluated(&query, range.as_ref(), &*series, at).map_err(|error| failed(error.to_string()))
         })
         .await
     }
@@ -277,7 +276,7 @@ fn age(path: &FilePath, at: Timestamp) -> Option<Duration> {
 fn evaluated(
     query: &promql::Query,
     range: Option<&Range>,
-    series: &Store,
+    series: &impl Select,
     at: Timestamp,
 ) -> Result<Value, promql::Failed> {
     let millis = |moment: Timestamp| i64::try_from(moment.0 / 1_000).unwrap_or(i64::MAX);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::alert::{Action, Alert, Became, Heard, Subject, Unacted, forget};
+use crate::alert::{Action, Alert, Alerts, Became, Heard, Subject, Unacted, forget};
 use crate::ids::{Revision, Timestamp};
 use crate::rollout::{Ask, Kind, Moment, Phase, Rollout, RolloutEvent, Why};
 
@@ -108,7 +108,7 @@ impl Service {
         if !subject.is(Subject::Stable, stable) {
             self.is_newest(subject, stable)?;
         }
-        let window = self.spec.as_ref().map_or_else(Default::default, |spec| spec.alerts).window;
+        let window = self.spec.as_ref().map_or_else(|| Alerts::default().window, |spec| spec.alerts.window);
         let outside = Unacted::OutsideWindow { stable, window };
         let Some(Promotion { began, at, kind, .. }) = self.promotion.filter(|p| p.release == stable) else {
             return Err(outside);
@@ -152,7 +152,7 @@ impl Service {
     /// Whether the same rule fires for the stable release too.
     fn fires_for_stable(&self, rollout: &Rollout, alert: &Alert, others: &[Alert], now: Timestamp) -> bool {
         let Some(stable) = rollout.stable else { return false };
-        let window = self.spec.as_ref().map_or_else(Default::default, |spec| spec.alerts).window;
+        let window = self.spec.as_ref().map_or_else(|| Alerts::default().window, |spec| spec.alerts.window);
         // Nobody need tell that an alert is over: an old one says nothing.
         let known = self.alerts.iter().filter(|heard| heard.fires() && now.since(heard.at) <= window);
         let told = others.iter().filter(|other| other.ended.is_none());
