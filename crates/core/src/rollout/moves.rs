@@ -89,7 +89,7 @@ impl Rollout {
         let mut next = next;
         next.follow_checks(self, now);
         if !silent {
-            let text = next.told();
+            let text = self.timed(next.told(), &next.phase, now);
             next.note(now, text, evidence);
         }
         Ok(Some(next))
@@ -775,6 +775,16 @@ impl Rollout {
         }
         let is_stuck = matches!(self.phase, Phase::Stuck { .. });
         if is_stuck { None } else { self.next_batch_back(seen) }
+    }
+
+    /// What is told of a harmful candidate without traffic says how long that took.
+    fn timed(&self, text: String, next: &Phase, now: Timestamp) -> String {
+        match (&self.phase, next, self.moments.last()) {
+            (Phase::RollingBack { why: Why::Harmful { .. }, .. }, Phase::Stopping { .. }, Some(decided)) => {
+                format!("{text}; traffic was back {:.1} s after the decision", now.since(decided.at).as_secs_f64())
+            }
+            _ => text,
+        }
     }
 
     fn note(&mut self, at: Timestamp, text: String, rests_on: Option<&Observation>) {
