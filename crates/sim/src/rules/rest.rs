@@ -94,6 +94,9 @@ pub(crate) fn unrest(state: &State) -> Option<String> {
     if alive != 1 {
         return Some(format!("{alive} controllers run"));
     }
+    if state.stalled.values().any(|until| *until > state.now) {
+        return Some("a controller stands still".to_owned());
+    }
     state.services().iter().find_map(|name| unrest_of(state, name)).or_else(|| addresses(state))
 }
 
