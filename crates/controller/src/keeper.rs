@@ -157,6 +157,11 @@ impl Keeper {
         self.service.in_flight().is_none() && self.service.next.is_none() && self.unsaved.is_empty() && !self.is_unsure
     }
 
+    /// Whether it is not shown as it is.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
     /// Has it shown as it is when that has changed; tells whether it has.
     pub(crate) fn show(
         &mut self,
@@ -164,7 +169,7 @@ impl Keeper {
         in_flight: Option<&BTreeMap<ReplicaId, u64>>,
         now: Timestamp,
     ) -> bool {
-        if !self.service.is_known() || !self.is_outdated {
+        if !self.service.is_known() || !self.is_outdated() {
             return false;
         }
         let past = || self.service.past.iter().rev();

@@ -155,6 +155,7 @@ where
         superseded: None,
         is_settled: false,
         refused_table: None,
+        routes_differ: true,
         has_taken_stock: None,
         forgetting: BTreeSet::new(),
         reports_missed: 0,
@@ -198,6 +199,8 @@ struct Controller<S, W, T, C, G> {
     /// The store says that another controller has taken over.
     superseded: Option<FencingToken>,
     refused_table: Option<TableRefused>,
+    /// What the proxy shall have may be something else than what is in force.
+    routes_differ: bool,
     /// Since when the platform has told which replicas run: before, nothing is known that could be acted on.
     has_taken_stock: Option<Timestamp>,
     /// Replicas whose record the platform was asked to drop since its last list.
@@ -482,6 +485,7 @@ where
     fn drop_if_nothing(&mut self, name: &ServiceName) {
         if self.keepers.get(name).is_some_and(|keeper| !keeper.service.is_known() && !keeper.is_unsure()) {
             self.keepers.remove(name);
+            self.routes_differ = true;
         }
     }
 
@@ -552,6 +556,7 @@ where
             if let Some(routes) = routes.as_mut().filter(|_| self.going_down.is_some()) {
                 routes.close();
             }
+            self.routes_differ |= keeper.routes != routes;
             keeper.routes = routes;
             let is_settled = keeper.routes.as_ref() == sight.in_force && keeper.is_settled();
             let rests = if is_settled { keeper.fleet.rests_until() } else { Timestamp(0) };
@@ -594,8 +599,12 @@ where
     /// Puts the table in force that the services want; tells whether a new one is in force now.
     async fn move_traffic(&mut self) -> Result<bool, PlatformError> {
         let Some(in_force) = self.table.as_ref().filter(|_| self.has_taken_stock.is_some()) else { return Ok(false) };
+        if !self.routes_differ {
+            return Ok(false);
+        }
         let routes = || self.keepers.values().filter_map(|keeper| keeper.routes.as_ref());
-        if routes().eq(&in_force.services) {
+        self.routes_differ = !routes().eq(&in_force.services);
+        if !self.routes_differ {
             return Ok(false);
         }
         let (generation, services) = (Generation(in_force.generation.0 + 1), routes().cloned().collect());
@@ -639,6 +648,7 @@ where
     /// This table is in force: whoever is routed otherwise than before is looked at.
     fn know(&mut self, mut table: RoutingTable) {
         table.services.sort_by(|a, b| a.service.cmp(&b.service));
+        self.routes_differ = true;
         let before = self.table.replace(table);
         let (before, after) = (before.as_ref(), self.table.as_ref());
         for (name, keeper) in &mut self.keepers {
@@ -1229,7 +1239,7 @@ where
     fn show(&mut self) {
         let (now, table) = (self.clock.now(), self.table.as_ref());
         let mut services = None;
-        for (name, keeper) in &mut self.keepers {
+        for (name, keeper) in self.keepers.iter_mut().filter(|(_, keeper)| keeper.is_outdated()) {
             if keeper.show(in_table(table, name), self.in_flight.as_ref(), now) {
                 services = Some(());
             }
