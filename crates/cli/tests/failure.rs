@@ -286,9 +286,12 @@ fn a_bad_release_loses_its_traffic_while_the_store_cannot_be_written() {
     // The release writes its answers down every 20 ms.
     std::thread::sleep(Duration::from_millis(200));
     let answers = world.answers("v2");
-    let (enough, last) = (answers[39].answered_us, answers.last().unwrap().arrived_us);
+    // Five bad answers beside a release without any are evidence enough; fewer may be.
+    let fifth = answers.iter().filter(|answer| answer.status >= 500).nth(4);
+    let enough = fifth.map_or(decided, |answer| answer.answered_us.min(decided));
+    let last = answers.last().unwrap().arrived_us;
     let (to_decision, to_last) = (decided.saturating_sub(enough) / 1_000, last.saturating_sub(decided) / 1_000);
-    eprintln!("store locked: {to_decision} ms from enough answers to the decision, {to_last} ms to the last request");
+    eprintln!("store locked: {to_decision} ms from five bad answers to the decision, {to_last} ms to the last request");
     assert!(last.saturating_sub(enough) < 1_000_000, "{to_decision} + {to_last} ms\n{}", world.logs());
 
     world.build("v3", 0);
