@@ -268,7 +268,7 @@ pub(crate) struct SimulateArgs {
 /// What to evaluate, and when.
 #[derive(Debug, Args)]
 pub(crate) struct QueryArgs {
-    /// The query, such as 'sum by (release) (rate(http_requests_total[5m]))'
+    /// The query, such as `sum by (release) (rate(http_requests_total[5m]))`
     #[arg(value_name = "PROMQL")]
     pub(crate) query: String,
     /// When: seconds since 1970, or RFC 3339; default: now
