@@ -10,7 +10,7 @@
 //! - `tls`: whom to trust.
 //! - [`prometheus`]: a Prometheus server's query API.
 //! - [`json`]: a value picked out of JSON.
-//! - [`file`]: a value in a file.
+//! - [`mod@file`]: a value in a file.
 
 pub mod client;
 pub mod file;
