@@ -22,6 +22,16 @@ fn every_crate_is_on_the_map_and_nothing_else() {
 }
 
 #[test]
+fn every_document_is_in_the_list_of_documents() {
+    let list = std::fs::read_to_string(root().join("docs/README.md")).unwrap();
+    let names = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().file_name());
+    let names =
+        names.map(|name| name.into_string().unwrap()).filter(|name| name.ends_with(".md") && name != "README.md");
+    let missing: Vec<String> = names.filter(|name| !list.contains(&format!("]({name})"))).collect();
+    assert!(missing.is_empty(), "not in docs/README.md: {missing:?}");
+}
+
+#[test]
 fn what_decides_knows_no_clock_socket_or_runtime() {
     for name in ["core", "analysis", "foresee", "series", "promql", "rules"] {
         let manifest = std::fs::read_to_string(root().join("crates").join(name).join("Cargo.toml")).unwrap();

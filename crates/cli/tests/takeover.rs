@@ -22,6 +22,12 @@ const RATE: u32 = 200;
 /// The longest that nobody may decide.
 const TAKEOVER_MAX: Duration = Duration::from_secs(5);
 
+/// How long a leader stands still: 6 s, or `EVENKEEL_STOPPED_FOR` seconds.
+fn stopped_for() -> Duration {
+    let asked = std::env::var("EVENKEEL_STOPPED_FOR").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(asked.unwrap_or(6))
+}
+
 /// A world with a leader and one that stands by, and a rollout that holds at its first step.
 struct Pair {
     world: World,
@@ -122,7 +128,7 @@ fn a_stopped_leader_is_followed_and_ends_when_it_goes_on(store: Option<&str>) {
     pair.world.wait_for("the trouble to be shown", || {
         pair.world.overview().unwrap()["troubles"].to_string().contains("held by the controller that hangs")
     });
-    std::thread::sleep(Duration::from_secs(6).saturating_sub(stopped.elapsed()));
+    std::thread::sleep(stopped_for().saturating_sub(stopped.elapsed()));
     assert!(processes::is_alive(pair.leader));
     processes::signal(pair.leader, Signal::CONT).unwrap();
     let ended = leader.wait().unwrap();
@@ -137,7 +143,8 @@ fn a_stopped_leader_is_followed_and_ends_when_it_goes_on(store: Option<&str>) {
     assert_eq!(pair.world.outcome("v2"), "promoted");
     let records = load.end();
     records.assert_none_failed(&pair.world);
-    eprintln!("leader stopped: taken over in {took:?}, {} requests, none failed", records.0.len());
+    let (stood, requests) = (stopped_for(), records.0.len());
+    eprintln!("leader stopped for {stood:?}: taken over in {took:?}, {requests} requests, none failed");
     pair.world.down();
 }
 

@@ -65,7 +65,7 @@ pub fn svg(title: &str, story: &Story) -> String {
             "<text class=\"dim\" x=\"{:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
             x(at),
             ERRORS.1 + 18.0,
-            span(Duration::from_micros(at))
+            moment(at)
         );
     }
     let mut numbered = f64::NEG_INFINITY;
@@ -84,7 +84,7 @@ pub fn svg(title: &str, story: &Story) -> String {
         }
         let y = ERRORS.1 + 56.0 + LINE * n as f64;
         put(&mut out, "dim", 16.0, y, &format!("{}", n + 1));
-        put(&mut out, "dim", 46.0, y, &span(Duration::from_micros(line.at_us)));
+        put(&mut out, "dim", 46.0, y, &moment(line.at_us));
         let class = if !line.is_decision {
             "dim"
         } else if line.text.starts_with("roll") {
@@ -95,6 +95,11 @@ pub fn svg(title: &str, story: &Story) -> String {
         put(&mut out, class, 164.0, y, &cut(&line.text));
     }
     out + "</svg>\n"
+}
+
+/// The beginning has no unit.
+fn moment(at_us: u64) -> String {
+    if at_us == 0 { "0".to_owned() } else { span(Duration::from_micros(at_us)) }
 }
 
 fn shown(timeline: &[Line]) -> Vec<&Line> {

@@ -322,6 +322,7 @@ fn nothing_of_an_hour_without_requests_is_looked_at_in_vain() {
 fn a_picture_is_one_whole_document_and_shows_every_decision() {
     let story = story(&spec(), &bad_from(30, 0.3));
     let drawn = picture::svg("web <v2> & more", &story);
+    assert!(drawn.contains(">0</text>") && !drawn.contains(">0 ms</text>"), "the beginning has no unit");
     assert!(drawn.starts_with("<svg ") && drawn.ends_with("</svg>\n"));
     assert!(drawn.contains("web &lt;v2&gt; &amp; more") && drawn.contains("prefers-color-scheme: dark"));
     assert_eq!(drawn.matches("class=\"mark\"").count(), story.timeline.iter().filter(|line| line.is_decision).count());
