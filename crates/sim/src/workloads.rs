@@ -22,6 +22,9 @@ use crate::world::{Life, Server, State};
 /// As the real adapter's longest wait for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
+/// So often whoever waits for an agent that hangs looks whether it goes on.
+const AGAIN: Duration = Duration::from_millis(100);
+
 /// The platform, as one controller sees it.
 pub(crate) struct SimWorkloads {
     caller: Caller,
@@ -135,15 +138,19 @@ impl Workloads for SimWorkloads {
         self.caller.point().await;
         let (yard, token, deadline) = (&self.caller.yard, self.token(), Instant::now() + wait);
         let mut list = yard.list.subscribe();
+        let mut hung = Duration::ZERO;
         loop {
             let silence = yard.with(|state| state.silence_of(Server::Agent).map(|left| (left, state.platform.hangs)));
             match silence {
                 Some((_, false)) => return Err(silent()),
-                Some((left, true)) if left > ANSWER_LIMIT => {
-                    sleep(ANSWER_LIMIT).await;
-                    return Err(silent());
+                Some((_, true)) if hung >= ANSWER_LIMIT => return Err(silent()),
+                Some((left, true)) => {
+                    // It may go on before its time.
+                    let some = left.min(AGAIN);
+                    sleep(some).await;
+                    hung += some;
+                    continue;
                 }
-                Some((left, true)) => sleep(left).await,
                 None => {}
             }
             let version = *list.borrow_and_update();

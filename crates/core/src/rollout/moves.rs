@@ -550,7 +550,11 @@ impl Rollout {
             && fellows.lost.is_empty()
             && fellows.waiting.is_empty()
             && fellows.ahead.is_empty();
-        is_free.then(|| self.in_phase(self.beginning(now)))
+        if is_free {
+            return Some(self.in_phase(self.beginning(now)));
+        }
+        // Whoever waits for those before it waits as long as they take, and goes on saying until when it looks again.
+        (now >= until).then(|| self.in_phase(Phase::Lining { until: now.after(FELLOWS_LIMIT) }))
     }
 
     /// A fellow goes back, and those behind this one have gone before it.

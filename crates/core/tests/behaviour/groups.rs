@@ -207,6 +207,19 @@ fn a_service_that_never_began_takes_the_others_back() {
 }
 
 #[test]
+fn who_waits_for_those_before_it_says_until_when_however_long_they_take() {
+    let mut town = Town::new().deploy(&["api", "mail", "web"]).wait(4).line("api", "pause");
+    for _ in 0..40 {
+        town = town.wait(5);
+        let web = town.story("web");
+        let (now, waiting) = (web.now, web.service.in_flight().expect("it waits").waiting().expect("it says so"));
+        assert!(waiting.until.is_some_and(|until| until > now), "{waiting:?} at {now:?}");
+    }
+    let begun = town.line("api", "resume").wait(30).told();
+    assert!(begun.contains("web starting r2"), "{begun}");
+}
+
+#[test]
 fn aborting_one_aborts_all() {
     let town = Town::new().deploy(&["api", "mail", "web"]).wait(14).line("mail", "abort").wait(6);
     assert_snapshot!(town.told(), @r"
