@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -130,16 +131,18 @@ async fn a_replica_that_is_well_is_read_beside_those_that_are_not() {
     let hangs = replica(std::mem::forget);
     let lies = replica(|stream| say(stream, "cache_hits_total oh yes\n"));
     let endless = replica(|mut stream| {
+        // An answer before its request is another kind of failure.
+        let _ = stream.read(&mut [0; 4 << 10]);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&[b'#'; 64 << 10]).is_ok() {}
     });
-    let ill: Vec<u16> = std::iter::repeat_n([hangs, lies, endless], 20).flatten().collect();
+    let ill: Vec<u16> = std::iter::repeat_n([hangs, lies], 28).flatten().chain([endless; 4]).collect();
     let shown = Arc::new(Mutex::new(vec![
         service("ill", &ill, Answers::default()),
         service("web", &[well], Answers::default()),
     ]));
     let observed = observe(&shown);
-    // What hangs takes a second each time, a third of sixty replicas, again and again.
+    // What hangs takes a second each time, nearly half of sixty replicas, again and again.
     let series = wait_for("five looks at the replica that is well", || {
         let series = kept(&observed, "cache_hits_total", "web");
         series.first().filter(|(_, samples)| samples.len() >= 5).cloned()
@@ -154,22 +157,22 @@ async fn a_replica_that_is_well_is_read_beside_those_that_are_not() {
     );
     assert_eq!((labels, &samples[..5]), (whose, &["0", "1", "2", "3", "4"].map(String::from)[..]));
     assert_eq!(kept(&observed, "cache_hits_total", "ill"), []);
-    let details = wait_for("every kind of failure", || {
+    // On a busy machine one that sends without end may reach the time before the length, now and then: each kind is
+    // waited for, and nothing else is ever told.
+    let kinds = [
+        "",
+        "no complete answer within 1 s",
+        "the answer is longer than 2 MiB",
+        "what it tells is not understood: line 1: `cache_hits_total` has the value `oh`, which is no number",
+    ];
+    let mut told = BTreeSet::new();
+    wait_for("every kind of failure", || {
         let targets = observed.targets();
-        let mut details: Vec<String> = targets.iter().map(|target| target.detail.clone()).collect();
-        details.sort();
-        details.dedup();
-        (details.len() == 4 && targets.iter().all(|target| target.up.is_some())).then_some(details)
-    });
-    assert_eq!(
-        details.await,
-        [
-            "",
-            "no complete answer within 1 s",
-            "the answer is longer than 2 MiB",
-            "what it tells is not understood: line 1: `cache_hits_total` has the value `oh`, which is no number",
-        ]
-    );
+        told.extend(targets.iter().filter(|target| target.up.is_some()).map(|target| target.detail.clone()));
+        (told.len() >= kinds.len()).then_some(())
+    })
+    .await;
+    assert_eq!(told, kinds.map(String::from).into());
     let up = kept(&observed, "up", "ill");
     assert!(up.iter().all(|(_, samples)| samples.iter().all(|up| up == "0")), "{up:?}");
 }
