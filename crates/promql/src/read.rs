@@ -142,6 +142,8 @@ fn refused(text: &str, tokens: &[Token]) -> Vec<BadQuery> {
                 bad.push(outside(token, &format!("`{word}`")));
             }
             Sort::Number => bad.extend(bad_duration(text, tokens, n)),
+            // Numbers to the parser, which ends the program where they stand for a duration.
+            Sort::Word if is_endless(word) && !is(before, "[") => bad.extend(bad_duration(text, tokens, n)),
             _ => {}
         }
         if is(before, "[") && token.sort != Sort::Number && word != "]" {
@@ -231,6 +233,11 @@ fn unknown(token: &Token, word: &str, is_label: bool) -> Option<BadQuery> {
 fn outside(token: &Token, what: &str) -> BadQuery {
     let help = "docs/promql.md lists what is; a Prometheus server evaluates all of it";
     BadQuery::new(token.at.clone(), format!("{what} is not evaluated by evenkeel")).help(help)
+}
+
+/// A number that is written as a word.
+fn is_endless(word: &str) -> bool {
+    ["inf", "nan"].iter().any(|number| word.eq_ignore_ascii_case(number))
 }
 
 /// A duration that the parser would stumble over; numbers elsewhere are its own business.

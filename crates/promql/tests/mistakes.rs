@@ -38,6 +38,8 @@ fn mistakes_have_a_place_and_say_what_would_be_right() {
         "rate(up[1e99])",
         "rate(up[99999999999y])",
         "up offset 0s",
+        "up offset Inf",
+        "up offset -nan",
         "1 > 2",
         "up and 1",
         "up by (a)",
@@ -97,6 +99,10 @@ fn mistakes_have_a_place_and_say_what_would_be_right() {
             ^^^^^^^^^^^^ `99999999999y` is no duration (write one such as `5m` or `1h30m`)
     up offset 0s
               ^^ `0s` is no duration (write one such as `5m` or `1h30m`)
+    up offset Inf
+              ^^^ `Inf` is no duration (write one such as `5m` or `1h30m`)
+    up offset -nan
+               ^^^ `nan` is no duration (write one such as `5m` or `1h30m`)
     1 > 2
         ^ a comparison of two numbers leaves nothing to choose (write `bool` behind the operator to get 0 or 1)
     up and 1
