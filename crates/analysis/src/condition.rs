@@ -118,6 +118,8 @@ pub enum Rules {
     Evenkeel,
     /// Argo Rollouts', to the letter.
     Argo,
+    /// Flagger's: what cannot be measured is bad.
+    Flagger,
 }
 
 /// What a measurement says.

@@ -6,6 +6,7 @@
 //! the runs of one rollout. Nothing here measures: [`Checks::due`] says what is to be measured now, and each measurement
 //! comes back as a [`Sighting`], which is counted once however often it comes.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -68,6 +69,10 @@ pub struct Check {
     /// The step that it begins with, where it goes on beside the steps.
     #[serde(default)]
     pub from_step: usize,
+    /// Checks of one pool share their limit of failures: rounds in which any of them was bad count, each once. `None`: it
+    /// counts alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
 }
 
 impl Check {
@@ -89,6 +94,7 @@ impl Check {
             consecutive_success_limit: 0,
             dry_run: false,
             from_step: 0,
+            pool: None,
         }
     }
 
@@ -105,6 +111,15 @@ impl Check {
     /// What one measurement says.
     #[must_use]
     pub fn judge(&self, measured: &Result<Value, SourceError>) -> Judged {
+        let judged = self.judge_value(measured);
+        // What cannot be measured is a failed round there.
+        match (self.rules, judged.phase) {
+            (Rules::Flagger, Said::Error) => Judged { phase: Said::Failed, ..judged },
+            _ => judged,
+        }
+    }
+
+    fn judge_value(&self, measured: &Result<Value, SourceError>) -> Judged {
         let value = match measured {
             Ok(value) => value,
             Err(error) => return Judged { phase: Said::Error, message: error.to_string() },
@@ -125,7 +140,7 @@ impl Check {
     fn retry(&self) -> Duration {
         match self.rules {
             Rules::Argo => ERROR_RETRY,
-            Rules::Evenkeel => self.interval.map_or(ERROR_RETRY, |interval| interval.min(ERROR_RETRY)),
+            Rules::Evenkeel | Rules::Flagger => self.interval.map_or(ERROR_RETRY, |interval| interval.min(ERROR_RETRY)),
         }
     }
 }
@@ -338,7 +353,8 @@ impl Run {
         if self.inconclusive > inconclusive_limit {
             return State::Inconclusive;
         }
-        if failure_limit.is_some_and(|limit| self.failed > limit) {
+        let is_alone = self.check.pool.is_none();
+        if is_alone && failure_limit.is_some_and(|limit| self.failed > limit) {
             return State::Failed;
         }
         let in_a_row = self.check.consecutive_success_limit;
@@ -379,6 +395,11 @@ impl Run {
         let last = self.last.last().map_or_else(String::new, |last| format!("; last: {}", last.said.message));
         let dry = if self.check.dry_run { " (dry run)" } else { "" };
         let counted = match self.state {
+            State::Failed if self.check.pool.is_some() => {
+                let limit = self.check.failure_limit.unwrap_or(0);
+                let pool = self.check.pool.as_deref().unwrap_or_default();
+                format!("more than {limit} rounds of `{pool}` were bad, this one among them")
+            }
             State::Failed => {
                 let limit = self.check.failure_limit.map_or_else(String::new, |limit| format!(" (limit {limit})"));
                 format!("{} of {} measurements were bad{limit}", self.failed, self.taken)
@@ -449,6 +470,10 @@ pub struct Checks {
     pub held: Timestamp,
     /// The number of the next run.
     pub next: u32,
+    /// Rounds in which a check of a pool was bad, by the pool: the run where it is one of a step, and the number of the
+    /// round. No more than it takes to fail.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub bad_rounds: BTreeMap<String, BTreeSet<(Option<u32>, u32)>>,
 }
 
 impl Checks {
@@ -495,7 +520,20 @@ impl Checks {
     /// Takes a measurement in; the run when that has changed something.
     pub(crate) fn take(&mut self, sighting: &Sighting, at: Timestamp) -> Option<&Run> {
         let run = self.runs.iter_mut().find(|run| run.number == sighting.run)?;
-        run.take(sighting, at).then_some(&*run)
+        if !run.take(sighting, at) {
+            return None;
+        }
+        if let (Some(pool), Some(limit), Said::Failed) = (&run.check.pool, run.check.failure_limit, sighting.said.phase)
+        {
+            let rounds = self.bad_rounds.entry(pool.clone()).or_default();
+            let of_step = matches!(run.place, Place::Step(_)).then_some(run.number);
+            // Those beside the steps go round together.
+            rounds.insert((of_step, sighting.number));
+            if rounds.len() > limit as usize {
+                run.state = State::Failed;
+            }
+        }
+        Some(&*run)
     }
 
     /// What they say together: as soon as one has failed, it counts before those that could not tell.

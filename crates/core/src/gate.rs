@@ -113,6 +113,13 @@ pub enum Look {
         /// `host:port`.
         address: String,
     },
+    /// `POST` of a JSON object, as Flagger's webhooks have it: good with a status from 200 to 202.
+    Webhook {
+        /// `http://host:port/path`.
+        url: String,
+        /// What is sent; `{{service}}`, `{{namespace}}`, `{{version}}` and `{{release}}` are filled in.
+        body: String,
+    },
     /// Good when the program ends with status 0.
     Command {
         /// Program and arguments; no shell.
@@ -493,6 +500,7 @@ impl fmt::Display for Look {
         match self {
             Self::Http { url, .. } => write!(f, "GET {url}"),
             Self::Tcp { address } => write!(f, "connecting to {address}"),
+            Self::Webhook { url, .. } => write!(f, "POST {url}"),
             Self::Command { command, .. } => f.write_str(&command.join(" ")),
         }
     }

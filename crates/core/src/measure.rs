@@ -70,13 +70,16 @@ pub enum Query {
         #[serde(default)]
         access: Access,
     },
-    /// A Flagger webhook: `POST` of a JSON object. The value is `true` with a status from 200 to 202; any other is a
-    /// failure.
+    /// A Flagger webhook: `POST` of a JSON object. The value is `true` with a status from 200 to 202, `false` with any
+    /// other.
     Webhook {
         /// Where.
         url: String,
         /// What is sent.
         body: String,
+        /// How often it is asked again when nobody answers, or with a status from 500 on or 429.
+        #[serde(default, skip_serializing_if = "is_none")]
+        retries: u32,
         /// How it is reached.
         #[serde(default)]
         access: Access,
@@ -103,6 +106,23 @@ pub enum Query {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         fresh: Option<Duration>,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_none(retries: &u32) -> bool {
+    *retries == 0
+}
+
+/// The wait before attempt `n` after the first one: 1 s, doubled with each, at most 30 s.
+#[must_use]
+pub fn wait_before(attempt: u32) -> Duration {
+    Duration::from_secs(1 << attempt.saturating_sub(1).min(5)).min(Duration::from_secs(30))
+}
+
+/// All waits between so many attempts after the first one.
+#[must_use]
+pub fn waits(retries: u32) -> Duration {
+    (1..=retries).map(wait_before).sum()
 }
 
 /// How a file is read.
@@ -298,8 +318,8 @@ impl Query {
                 json_path: maybe(json_path, with)?,
                 access: access.with_texts(with)?,
             },
-            Self::Webhook { url, body, access } => {
-                Self::Webhook { url: with(&url)?, body: with(&body)?, access: access.with_texts(with)? }
+            Self::Webhook { url, body, retries, access } => {
+                Self::Webhook { url: with(&url)?, body: with(&body)?, retries, access: access.with_texts(with)? }
             }
             Self::Command { command, env, json_path } => Self::Command {
                 command: command.iter().map(|part| with(part)).collect::<Result<_, _>>()?,

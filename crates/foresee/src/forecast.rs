@@ -263,6 +263,7 @@ fn in_words(deploy: &Deploy) -> Vec<String> {
     let checks = checks.iter().map(|check| {
         let what = match &check.look {
             Look::Http { url, .. } => format!("GET {url}"),
+            Look::Webhook { url, .. } => format!("POST {url}"),
             Look::Tcp { address } => format!("a connection to {address}"),
             Look::Command { command, .. } => command.join(" "),
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use evenkeel_core::gate::{Check, Look};
 use evenkeel_core::ports::{Answered, CheckedFor};
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -36,10 +36,20 @@ const LINE_CHARACTERS: usize = 200;
 pub(crate) async fn check(check: &Check, about: &CheckedFor) -> Answered {
     match &check.look {
         Look::Http { url, status, contains } => {
-            let asked = timeout(check.timeout, get(url)).await.unwrap_or(Err(Failure::Late(check.timeout)));
+            let asked = timeout(check.timeout, send(url, None)).await.unwrap_or(Err(Failure::Late(check.timeout)));
             match asked {
                 Ok(got) => judged(url, *status, contains.as_deref(), &got),
                 Err(failure) => bad(format!("GET {url}: {failure}")),
+            }
+        }
+        Look::Webhook { url, body } => {
+            let posted = timeout(check.timeout, send(url, Some(told_of(body, about))));
+            match posted.await.unwrap_or(Err(Failure::Late(check.timeout))) {
+                Ok(got) if (200..=202).contains(&got.status.as_u16()) => {
+                    good(format!("POST {url}: {}", status_line(got.status)))
+                }
+                Ok(got) => bad(format!("POST {url}: {}{}", status_line(got.status), said(&got.body))),
+                Err(failure) => bad(format!("POST {url}: {failure}")),
             }
         }
         Look::Tcp { address } => {
@@ -65,7 +75,26 @@ async fn connect(address: &str) -> Result<TcpStream, Failure> {
     TcpStream::connect(address).await.map_err(|error| from_io(&error))
 }
 
-async fn get(url: &str) -> Result<Got, Failure> {
+/// A text with what is known of a deploy in it.
+fn told_of(text: &str, about: &CheckedFor) -> String {
+    let known = [
+        ("{{service}}", about.service.service().to_owned()),
+        ("{{namespace}}", about.service.environment().to_owned()),
+        ("{{environment}}", about.service.environment().to_owned()),
+        ("{{version}}", about.version.clone()),
+        ("{{release}}", about.revision.to_string()),
+    ];
+    known.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value))
+}
+
+/// What an answer says beside its status, in one line.
+fn said(body: &[u8]) -> String {
+    let line = printable(&String::from_utf8_lossy(&body[..body.len().min(LINE_CHARACTERS)]));
+    if line.trim().is_empty() { String::new() } else { format!(": {}", line.trim()) }
+}
+
+/// `GET`, or `POST` of a JSON object.
+async fn send(url: &str, json: Option<String>) -> Result<Got, Failure> {
     let wrong = |what: &str| Failure::NoRequest(what.to_owned());
     let uri: Uri = url.parse().map_err(|_| wrong("this is no URL"))?;
     let authority = uri.authority().ok_or_else(|| wrong("the URL names no host"))?;
@@ -76,12 +105,16 @@ async fn get(url: &str) -> Result<Got, Failure> {
     let mut driver = JoinSet::new();
     driver.spawn(async move { drop(connection.await) });
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path)
+    let request = match json {
+        Some(_) => Request::post(path).header(header::CONTENT_TYPE, "application/json"),
+        None => Request::get(path),
+    };
+    let request = request
         .header(header::HOST, authority.as_str())
         .header(header::USER_AGENT, USER_AGENT)
         .header(header::ACCEPT, "*/*")
         .header(header::CONNECTION, "close")
-        .body(Empty::<bytes::Bytes>::new())
+        .body(Full::<bytes::Bytes>::from(json.unwrap_or_default()))
         .map_err(|error| Failure::NoRequest(error.to_string()))?;
     let (head, incoming) = sender.send_request(request).await.map_err(failure)?.into_parts();
     let mut got = Got { status: head.status, body: Vec::new(), complete: true };

@@ -7,7 +7,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use evenkeel_analysis::Value;
 use evenkeel_core::ids::Timestamp;
-use evenkeel_core::measure::{Access, FileFormat, Login, Measure, Query, Range, Secret, SourceError};
+use evenkeel_core::measure::{
+    Access, FileFormat, Login, Measure, Query, Range, Secret, SourceError, wait_before, waits,
+};
 use evenkeel_core::ports::{CheckedFor, Gauge};
 use evenkeel_core::span::span;
 use evenkeel_promql as promql;
@@ -84,11 +86,7 @@ impl<C: Commands> Sources<C> {
                 }
                 picked(&got.body, path.as_ref())
             }
-            Query::Webhook { url, body, access } => {
-                let got = self.http("POST", url, Some(body), access, limit).await?;
-                let is_accepted = (200..=202).contains(&got.status.as_u16());
-                if is_accepted { Ok(true.into()) } else { Err(failed(bad_status(&got))) }
-            }
+            Query::Webhook { url, body, retries, access } => self.webhook(url, body, *retries, access, limit).await,
             Query::Command { command, env, json_path } => {
                 let path = json_path.as_deref().map(path).transpose()?;
                 let ran = self.commands.run(command, env, about, limit).await.map_err(failed)?;
@@ -111,6 +109,25 @@ impl<C: Commands> Sources<C> {
             evaluated(&query, range.as_ref(), &*series, at).map_err(|error| failed(error.to_string()))
         })
         .await
+    }
+
+    /// Asks until there is an answer that is not about the server's own trouble, at most `retries` times more.
+    async fn webhook(&self, url: &str, body: &str, retries: u32, access: &Access, limit: Duration) -> Measured {
+        let each = limit.saturating_sub(waits(retries)) / (retries + 1);
+        let mut attempt = 0;
+        loop {
+            let got = self.http("POST", url, Some(body), access, each).await;
+            let is_theirs = match &got {
+                Ok(got) => got.status.is_server_error() || got.status.as_u16() == 429,
+                Err(_) => true,
+            };
+            if attempt < retries && is_theirs {
+                attempt += 1;
+                tokio::time::sleep(wait_before(attempt)).await;
+                continue;
+            }
+            return got.map(|got| (200..=202).contains(&got.status.as_u16()).into());
+        }
     }
 
     async fn http(

@@ -235,3 +235,38 @@ fn a_state_that_waits_says_for_what() {
     assert_eq!(checks.waiting().unwrap(), "check `c`: 1 of 5 measurements, one every 1 min (m)");
     assert_eq!(checks.next_at(), Some(seconds(71)));
 }
+
+#[test]
+fn checks_of_a_pool_share_their_limit_and_a_round_counts_once() {
+    let pooled = |name: &str| {
+        let mut check = check(|c| (c.rules, c.failure_limit, c.pool) = (Rules::Evenkeel, Some(2), Some("shop".into())));
+        check.name = name.to_owned();
+        check
+    };
+    let mut checks = Checks::default();
+    checks.begin(&[pooled("a"), pooled("b")], &[], 0, false, seconds(0));
+    let mut take = |run: u32, number: u32, phase| {
+        let at = seconds(60 * u64::from(number) + 60);
+        checks.take(&sighting(run, number, at, phase), at);
+        checks.sum() == Sum::Fine
+    };
+    // Both are bad in the first round, one of them in the second: two rounds.
+    assert!(take(0, 0, Said::Failed) && take(1, 0, Said::Failed));
+    assert!(take(0, 1, Said::Successful) && take(1, 1, Said::Failed));
+    // A source that fails is no bad round by our rules.
+    assert!(take(0, 2, Said::Error) && take(1, 2, Said::Successful));
+    assert!(!take(0, 3, Said::Failed));
+    let Sum::Failed { check, detail } = checks.sum() else { panic!() };
+    assert_eq!(check, "a");
+    assert!(detail.contains("more than 2 rounds of `shop` were bad"), "{detail}");
+}
+
+#[test]
+fn by_flagger_s_rules_what_cannot_be_measured_is_bad() {
+    let mut flagger = check(|c| c.rules = Rules::Flagger);
+    flagger.success = Some("result >= 1".into());
+    let said = |measured: Result<Value, SourceError>| flagger.judge(&measured).phase;
+    assert_eq!(said(Err(SourceError::Failed { what: "gone".into() })), Said::Failed);
+    assert_eq!(said(Ok(Value::Number(f64::NAN))), Said::Failed);
+    assert_eq!(said(Ok(Value::Number(1.0))), Said::Successful);
+}
