@@ -9,6 +9,7 @@ use evenkeel_controller::Deployed;
 use evenkeel_controller::status::{RolloutStatus, ServiceStatus};
 use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_core::spec::Spec;
+use evenkeel_manifest::Problems;
 use serde_json::json;
 
 use crate::args::{DeployArgs, UpArgs};
@@ -35,7 +36,7 @@ pub(crate) fn say(line: impl std::fmt::Display) {
 /// A spec file, read and checked.
 #[derive(Debug)]
 pub(crate) struct SpecFile {
-    /// Its text.
+    /// Its text, and that of what stands beside it.
     pub(crate) text: String,
     /// The folder it is in.
     pub(crate) folder: PathBuf,
@@ -51,14 +52,15 @@ pub(crate) fn read_spec(path: &Path) -> Result<SpecFile, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         Failure::Usage(format!("{}: {error}\n  next: write a spec there, or name one with --file", path.display()))
     })?;
-    let read = files::read(&path.display().to_string(), &text, folder_of(path));
+    let texts = files::Texts::of(&path.display().to_string(), &text, folder_of(path));
+    let read = files::read(&texts, folder_of(path));
     let (width, color) = (terminal_width(), std::io::stderr().is_terminal() && Paint::stdout().color);
     let read = read.map_err(|problems| Failure::Usage(problems.render(width, color).trim_end().to_owned()))?;
     if !read.warnings.is_empty() {
         complain(read.warnings.render(width, color).trim_end());
     }
     let folder = std::fs::canonicalize(path)?.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-    Ok(SpecFile { text, folder, specs: read.specs })
+    Ok(SpecFile { text: texts.joined(), folder, specs: read.specs })
 }
 
 /// The folder that relative paths in a file are below.
@@ -86,7 +88,7 @@ pub(crate) fn pick_service(file: &SpecFile, path: &Path, service: Option<&str>) 
 }
 
 /// The mistakes of a file, as they are shown on standard error.
-pub(crate) fn rendered(problems: &evenkeel_manifest::Problems) -> String {
+pub(crate) fn rendered(problems: &Problems) -> String {
     let color = std::io::stderr().is_terminal() && Paint::stdout().color;
     problems.render(terminal_width(), color).trim_end().to_owned()
 }
@@ -101,10 +103,22 @@ fn terminal_width() -> usize {
     crossterm::terminal::size().map_or(100, |(columns, _)| usize::from(columns).clamp(60, 140))
 }
 
-/// `evenkeel check`: every file is looked at, whatever is wrong with those before it.
+/// `evenkeel check`: every file is looked at, whatever is wrong with those before it. Files that hold nothing but documents
+/// of others are looked at together: they may need one another.
 pub(crate) fn check(files: &[PathBuf], resolved: bool, is_json: bool) -> Exit {
-    let goods = files.iter().filter(|path| check_one(path, resolved, is_json)).count();
-    if goods == files.len() { Exit::Done } else { Exit::Refused }
+    let texts: Vec<(&PathBuf, Option<String>)> =
+        files.iter().map(|path| (path, std::fs::read_to_string(path).ok())).collect();
+    let is_theirs = |text: &Option<String>| text.as_deref().is_some_and(evenkeel_manifest::is_theirs);
+    let theirs: Vec<(String, String)> = texts
+        .iter()
+        .filter(|(_, text)| is_theirs(text))
+        .filter_map(|(path, text)| Some((path.display().to_string(), text.clone()?)))
+        .collect();
+    let mut is_good = theirs.is_empty() || check_theirs(&theirs, resolved, is_json);
+    for (path, _) in texts.iter().filter(|(_, text)| !is_theirs(text)) {
+        is_good &= check_one(path, resolved, is_json);
+    }
+    if is_good { Exit::Done } else { Exit::Refused }
 }
 
 /// Says what is wrong with a file; tells whether it can be used.
@@ -121,30 +135,68 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
             return false;
         }
     };
-    if evenkeel_manifest::is_analysis(&text) {
-        return check_analysis(&name, &text, is_json);
-    }
     if evenkeel_manifest::is_rules(&text) {
         return check_rules(&name, &text, is_json);
     }
-    let (problems, documents) = match files::read(&name, &text, folder_of(path)) {
+    if evenkeel_manifest::is_alertmanager(&text) {
+        return check_alertmanager(&name, &text, is_json);
+    }
+    let (problems, documents) = match files::read(&files::Texts::of(&name, &text, folder_of(path)), folder_of(path)) {
         Ok(read) => {
             let names = read.specs.iter().map(|spec| spec.service.to_string());
             (read.warnings, names.zip(read.resolved).collect::<Vec<_>>())
         }
         Err(problems) => (problems, Vec::new()),
     };
-    let (errors, services) = (problems.errors(), documents.len());
+    let services = documents.len();
     if is_json {
-        let mut told = json!({"file": name, "errors": errors, "services": services, "problems": problems.to_json()});
+        let mut told =
+            json!({"file": name, "errors": problems.errors(), "services": services, "problems": problems.to_json()});
         if resolved {
-            let each = documents.iter().map(|(service, yaml)| json!({"service": service, "yaml": yaml}));
-            told["resolved"] = each.collect();
+            told["resolved"] = resolved_json(&documents);
         }
         say(told);
-        return errors == 0;
+        return problems.errors() == 0;
     }
-    if resolved && errors == 0 {
+    show_checked(&name, &problems, resolved.then_some(&documents), &format!("{services} service(s)"))
+}
+
+/// Says what is wrong with documents of others; tells whether they can be used.
+fn check_theirs(files: &[(String, String)], resolved: bool, is_json: bool) -> bool {
+    let names = files.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>().join(", ");
+    let (problems, documents, checks) = match evenkeel_manifest::read_theirs(files) {
+        Ok(read) => {
+            let services = read.specs.iter().map(|spec| spec.service.to_string());
+            (read.warnings, services.zip(read.resolved).collect::<Vec<_>>(), read.checks)
+        }
+        Err(problems) => (problems, Vec::new(), 0),
+    };
+    let services = documents.len();
+    if is_json {
+        let mut told = json!({"file": names, "errors": problems.errors(), "services": services, "checks": checks,
+                              "problems": problems.to_json()});
+        if resolved {
+            told["resolved"] = resolved_json(&documents);
+        }
+        say(told);
+        return problems.errors() == 0;
+    }
+    let what = match services {
+        0 => format!("{checks} check(s)"),
+        services => format!("{services} service(s), {checks} check(s)"),
+    };
+    show_checked(&names, &problems, resolved.then_some(&documents), &what)
+}
+
+/// Services with their YAML, for programs.
+fn resolved_json(documents: &[(String, String)]) -> serde_json::Value {
+    documents.iter().map(|(service, yaml)| json!({"service": service, "yaml": yaml})).collect()
+}
+
+/// What was found in a file, for people: the services as they are understood, or what is wrong. Tells whether it is good.
+fn show_checked(name: &str, problems: &Problems, resolved: Option<&Vec<(String, String)>>, what: &str) -> bool {
+    let (errors, paint) = (problems.errors(), Paint::stdout());
+    if let (Some(documents), 0) = (resolved, errors) {
         let each = documents.iter().map(|(service, yaml)| format!("# {service}\n{yaml}"));
         say(each.collect::<Vec<_>>().join("---\n").trim_end());
         return true;
@@ -154,29 +206,27 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
         say(problems.render(terminal_width(), paint.color).trim_end());
     }
     if errors == 0 {
-        say(paint.good(format!("{name}: good, {services} service(s)")));
+        say(paint.good(format!("{name}: good, {what}")));
     }
     errors == 0
 }
 
-/// Says what is wrong with analysis of Argo Rollouts or Flagger; tells whether it can be used.
-fn check_analysis(name: &str, text: &str, is_json: bool) -> bool {
-    let (problems, checks) = match evenkeel_manifest::read_analysis(name, text) {
-        Ok((checks, warnings)) => (warnings, checks),
-        Err(problems) => (problems, 0),
+/// Says what is wrong with a configuration of Alertmanager; tells whether alerts may reach evenkeel by it.
+fn check_alertmanager(name: &str, text: &str, is_json: bool) -> bool {
+    let (problems, receivers) = match evenkeel_manifest::read_alertmanager(name, text) {
+        Ok((receivers, warnings)) => (warnings, receivers),
+        Err(problems) => (problems, Vec::new()),
     };
-    let (errors, paint) = (problems.errors(), Paint::stdout());
     if is_json {
-        say(json!({"file": name, "errors": errors, "checks": checks, "problems": problems.to_json()}));
+        let errors = problems.errors();
+        say(json!({"file": name, "errors": errors, "receivers": receivers, "problems": problems.to_json()}));
         return errors == 0;
     }
-    if !problems.is_empty() {
-        say(problems.render(terminal_width(), paint.color).trim_end());
-    }
-    if errors == 0 {
-        say(paint.good(format!("{name}: good, {checks} check(s)")));
-    }
-    errors == 0
+    let what = match &receivers[..] {
+        [] => "no receiver of alerts with `action: rollback`".to_owned(),
+        receivers => format!("alerts with `action: rollback` go to {}", receivers.join(", ")),
+    };
+    show_checked(name, &problems, None, &what)
 }
 
 /// Says what is wrong with a file of Prometheus rules; tells whether it can be used.
@@ -185,18 +235,11 @@ fn check_rules(name: &str, text: &str, is_json: bool) -> bool {
         Ok(read) => (read.warnings, read.groups.iter().map(|group| group.rules.len()).sum::<usize>()),
         Err(problems) => (problems, 0),
     };
-    let (errors, paint) = (problems.errors(), Paint::stdout());
     if is_json {
-        say(json!({"file": name, "errors": errors, "rules": rules, "problems": problems.to_json()}));
-        return errors == 0;
+        say(json!({"file": name, "errors": problems.errors(), "rules": rules, "problems": problems.to_json()}));
+        return problems.errors() == 0;
     }
-    if !problems.is_empty() {
-        say(problems.render(terminal_width(), paint.color).trim_end());
-    }
-    if errors == 0 {
-        say(paint.good(format!("{name}: good, {rules} rule(s)")));
-    }
-    errors == 0
+    show_checked(name, &problems, None, &format!("{rules} rule(s)"))
 }
 
 /// `evenkeel up`

@@ -25,7 +25,9 @@ pub(crate) const PROMETHEUS_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most checks in one place.
 const CHECKS_MAX: usize = 50;
 const COUNT_MAX: u32 = 1_000_000;
-const SOURCES: &[&str] = &["metrics", "prometheus", "http", "command", "file"];
+const SOURCES: &[&str] = &["metrics", "prometheus", "http", "command", "file", "webhook"];
+/// Most attempts of one webhook after the first one.
+const RETRIES_MAX: u32 = 10;
 /// What evenkeel fills in when it measures.
 pub(crate) const KNOWN: &[&str] =
     &["service", "environment", "namespace", "deployment", "version", "release", "stable", "stableVersion"];
@@ -40,6 +42,7 @@ pub(crate) static CHECK: Section = Section {
         "http",
         "command",
         "file",
+        "webhook",
         "success",
         "failure",
         "interval",
@@ -54,6 +57,7 @@ pub(crate) static CHECK: Section = Section {
         "from",
         "compat",
         "secrets",
+        "pool",
     ],
     elsewhere: &[
         ("successCondition", "write `success`"),
@@ -62,7 +66,10 @@ pub(crate) static CHECK: Section = Section {
         ("query", "write it below `prometheus`, or as `metrics: \"…\"`"),
         ("web", "write `http`"),
         ("startingStep", "write `from: 1`, the number of the step it begins with"),
-        ("threshold", "write `failureLimit: 4`: one more bad measurement and it has failed"),
+        (
+            "threshold",
+            "write `failureLimit: 4`: one more bad measurement and it has failed; checks with the same `pool` share it",
+        ),
         ("tcp", "what is asked once, before anything is touched, is a check below `gates`"),
         ("retry", "what is asked once, before anything is touched, is a check below `gates`"),
     ],
@@ -73,13 +80,13 @@ pub(crate) static METRICS: Section =
 
 pub(crate) static PROMETHEUS: Section = Section {
     what: "the mapping `prometheus`",
-    keys: &["address", "query", "range", "headers", "bearer", "basic", "authorities", "insecure"],
+    keys: &["address", "query", "range", "headers", "bearer", "basic", "oauth2", "authorities", "insecure"],
     elsewhere: &[("url", "write `address`"), ("token", "write `bearer`"), ("rangeQuery", "write `range`")],
 };
 
 pub(crate) static HTTP: Section = Section {
     what: "the mapping `http`",
-    keys: &["url", "method", "body", "jsonPath", "headers", "bearer", "basic", "authorities", "insecure"],
+    keys: &["url", "method", "body", "jsonPath", "headers", "bearer", "basic", "oauth2", "authorities", "insecure"],
     elsewhere: &[("token", "write `bearer`"), ("jsonpath", "write `jsonPath`")],
 };
 
@@ -97,6 +104,18 @@ pub(crate) static RANGE: Section = Section {
 
 pub(crate) static BASIC: Section =
     Section { what: "the mapping `basic`", keys: &["user", "password"], elsewhere: &[("username", "write `user`")] };
+
+pub(crate) static OAUTH2: Section = Section {
+    what: "the mapping `oauth2`",
+    keys: &["tokenUrl", "clientId", "clientSecret", "scopes"],
+    elsewhere: &[("tokenURL", "write `tokenUrl`")],
+};
+
+pub(crate) static WEBHOOK: Section = Section {
+    what: "the mapping `webhook`",
+    keys: &["url", "name", "phase", "metadata", "retries", "insecure"],
+    elsewhere: &[("disableTLS", "write `insecure: true`"), ("timeout", "write it in the check, beside `webhook`")],
+};
 
 pub(crate) static SECRET: Section = Section {
     what: "a secret",
@@ -122,7 +141,7 @@ pub(crate) fn checks(value: &Value<'_>, is_step: bool, problems: &mut Problems) 
 
 fn check(value: &Value<'_>, is_step: bool, problems: &mut Problems) -> Option<Check> {
     let fields = Fields::open(value, &CHECK, problems)?;
-    let name = fields.required("name", "name: cache-hits", problems, name);
+    let name = fields.required("name", "name: cache-hits", problems, name_of);
     let secrets = fields.read("secrets", problems, secrets).unwrap_or_default();
     let (query, mut timeout) = source(&fields, &secrets, problems);
     fields.set("timeout", &mut timeout, problems, duration(TIMEOUT_BOUNDS));
@@ -132,11 +151,11 @@ fn check(value: &Value<'_>, is_step: bool, problems: &mut Problems) -> Option<Ch
     let dry_run = fields.read("dryRun", problems, truth).unwrap_or(false);
     let has_condition = ["success", "failure"].iter().any(|key| fields.key_at(key).is_some() || fields.advises(key));
     if !has_condition && !dry_run {
-        let mistake =
-            Mistake::new(Code::MissingKey, fields.at(), "this check has no condition: whatever it measures passes");
-        problems.add(
-            mistake.help("add `success: \"result[0] >= 0.95\"` or `failure: \"result[0] > 0.05\"`, or `dryRun: true`"),
-        );
+        tell_no_condition(&fields, problems);
+    }
+    if let Some(Query::Webhook { retries, .. }) = &query {
+        // What is written is how long one attempt may take.
+        timeout = timeout.saturating_mul(retries + 1).saturating_add(measure::waits(*retries));
     }
     let query = query.unwrap_or(Query::Metrics { query: String::new(), range: None });
     let mut check = Check {
@@ -153,6 +172,11 @@ fn check(value: &Value<'_>, is_step: bool, problems: &mut Problems) -> Option<Ch
     fields.set("consecutiveErrorLimit", &mut check.consecutive_error_limit, problems, count(0..=COUNT_MAX));
     fields.set("consecutiveSuccessLimit", &mut check.consecutive_success_limit, problems, count(1..=COUNT_MAX));
     fields.set("compat", &mut check.rules, problems, compat);
+    check.pool = fields.read("pool", problems, name_of);
+    if let (Some(_), None, Some(at)) = (&check.pool, check.failure_limit, fields.key_at("pool")) {
+        let mistake = Mistake::new(Code::Conflict, at, "checks of a pool share a `failureLimit`, and there is none");
+        problems.add(mistake.help("write a number, such as `failureLimit: 4`"));
+    }
     if let Some(from) = fields.read("from", problems, count(1..=100)) {
         check.from_step = from as usize - 1;
     }
@@ -162,6 +186,17 @@ fn check(value: &Value<'_>, is_step: bool, problems: &mut Problems) -> Option<Ch
     }
     fits(&check, is_step, &|key| fields.key_at(key).unwrap_or_else(|| fields.at()), problems);
     name.map(|_| check)
+}
+
+/// Tells of a check without a condition: by Argo's rules it passes, which is said; by ours it is a mistake.
+fn tell_no_condition(fields: &Fields<'_>, problems: &mut Problems) {
+    let mut hushed = Problems::none("", "");
+    let is_argo = fields.read("compat", &mut hushed, compat) == Some(Rules::Argo);
+    let code = if is_argo { Code::SaysNothing } else { Code::MissingKey };
+    let mistake = Mistake::new(code, fields.at(), "this check has no condition: whatever it measures passes");
+    problems.add(
+        mistake.help("add `success: \"result[0] >= 0.95\"` or `failure: \"result[0] > 0.05\"`, or `dryRun: true`"),
+    );
 }
 
 /// Tells what of a check does not fit together, by the rules of Argo's `ValidateMetric`; `at` is where a key stands.
@@ -194,7 +229,7 @@ pub(crate) fn fits(check: &Check, is_step: bool, at: &dyn Fn(&str) -> std::ops::
     }
 }
 
-fn name(value: &Value<'_>, problems: &mut Problems) -> Option<String> {
+fn name_of(value: &Value<'_>, problems: &mut Problems) -> Option<String> {
     let word = written(value, problems)?;
     if word.is_empty() || word.len() > 64 || word.contains(|c: char| !c.is_ascii_graphic()) {
         let help = "use 1 to 64 letters, digits and signs, without spaces";
@@ -222,10 +257,13 @@ fn failure_limit(value: &Value<'_>, problems: &mut Problems) -> Option<Option<u3
 }
 
 fn compat(value: &Value<'_>, problems: &mut Problems) -> Option<Rules> {
-    if value.scalar().is_some_and(|scalar| scalar.text == "argo") {
-        return Some(Rules::Argo);
+    match value.scalar().map(|scalar| scalar.text.as_str()) {
+        Some("argo") => return Some(Rules::Argo),
+        Some("flagger") => return Some(Rules::Flagger),
+        Some(_) | None => {}
     }
-    value.bad("`compat` takes `argo`", "write `compat: argo`, or leave it out for evenkeel's own rules", problems);
+    let help = "write `compat: argo`, or leave it out for evenkeel's own rules";
+    value.bad("`compat` takes `argo` or `flagger`", help, problems);
     None
 }
 
@@ -318,6 +356,7 @@ fn source(
         let command = command::words(value, KNOWN, problems)?;
         Some(Query::Command { command, env: BTreeMap::new(), json_path: None })
     });
+    let webhook = fields.read("webhook", problems, |value, problems| webhook(value, secrets, problems));
     let file = fields.read("file", problems, |value, problems| {
         let fields = Fields::open(value, &FILE, problems)?;
         fields.only_one_of(&["jsonPath", "column"], "the one is of JSON, the other of CSV", problems);
@@ -329,7 +368,58 @@ fn source(
         Some(Query::File { path: path?.into(), format, fresh })
     });
     let timeout = if prometheus.is_some() { PROMETHEUS_TIMEOUT } else { TIMEOUT };
-    (metrics.or(prometheus).or(http).or(command).or(file), timeout)
+    (metrics.or(prometheus).or(http).or(command).or(file).or(webhook), timeout)
+}
+
+/// Reads a webhook, in whole or as its URL alone.
+fn webhook(value: &Value<'_>, secrets: &BTreeMap<String, Secret>, problems: &mut Problems) -> Option<Query> {
+    let said = |value: &Value<'_>, problems: &mut Problems| said(value, secrets, problems);
+    if !matches!(value.node.kind, Kind::Map(_)) {
+        let url = said(value, problems)?;
+        let body = payload(None, "Progressing", &[]);
+        return Some(Query::Webhook { url, body, retries: 0, access: Access::default() });
+    }
+    let fields = Fields::open(value, &WEBHOOK, problems)?;
+    let url = fields.required("url", "url: \"http://127.0.0.1:9000/gate\"", problems, said);
+    check_address(url.as_deref(), &fields, "url", problems);
+    let body = webhook_body(&fields, problems);
+    let retries = fields.read("retries", problems, count(0..=RETRIES_MAX)).unwrap_or(0);
+    let insecure = fields.read("insecure", problems, truth).unwrap_or(false);
+    Some(Query::Webhook { url: url?, body, retries, access: Access { insecure, ..Access::default() } })
+}
+
+/// What a webhook is sent: name, namespace, phase, checksum and metadata, as Flagger has it.
+pub(crate) fn webhook_body(fields: &Fields<'_>, problems: &mut Problems) -> String {
+    let name = fields.read("name", problems, written);
+    let phase = fields.read("phase", problems, written).unwrap_or_else(|| "Progressing".to_owned());
+    let metadata = fields.read("metadata", problems, |value, problems| {
+        let Kind::Map(pairs) = &value.node.kind else {
+            value.wrong_type("a mapping of texts", "write `metadata: { cmd: smoke }`", problems);
+            return None;
+        };
+        let one = |(key, node): &(crate::yaml::Key, std::rc::Rc<crate::yaml::Node>)| {
+            let value = Value { name: format!("`{}`", short(&key.text)), node };
+            Some((key.text.clone(), written(&value, problems)?))
+        };
+        Some(pairs.iter().filter_map(one).collect::<Vec<_>>())
+    });
+    payload(name.as_deref(), &phase, &metadata.unwrap_or_default())
+}
+
+fn payload(name: Option<&str>, phase: &str, metadata: &[(String, String)]) -> String {
+    let metadata: serde_json::Map<String, serde_json::Value> =
+        metadata.iter().map(|(key, text)| (key.clone(), text.clone().into())).collect();
+    let mut payload = serde_json::json!({
+        "name": name.unwrap_or("{{service}}"),
+        "namespace": "{{namespace}}",
+        "phase": phase,
+        "checksum": "{{release}}",
+    });
+    // Left out where there is none.
+    if !metadata.is_empty() {
+        payload["metadata"] = metadata.into();
+    }
+    payload.to_string()
 }
 
 fn check_address(address: Option<&str>, fields: &Fields<'_>, key: &str, problems: &mut Problems) {
@@ -375,7 +465,7 @@ fn method(value: &Value<'_>, problems: &mut Problems) -> Option<String> {
 }
 
 fn access(fields: &Fields<'_>, secrets: &BTreeMap<String, Secret>, problems: &mut Problems) -> Access {
-    fields.only_one_of(&["bearer", "basic"], "a request has one `Authorization`", problems);
+    fields.only_one_of(&["bearer", "basic", "oauth2"], "a request has one `Authorization`", problems);
     let headers = fields.read("headers", problems, |value, problems| {
         let Kind::Map(pairs) = &value.node.kind else {
             value.wrong_type("a mapping", "write `headers: { X-Scope-OrgID: shop }`", problems);
@@ -397,12 +487,35 @@ fn access(fields: &Fields<'_>, secrets: &BTreeMap<String, Secret>, problems: &mu
         });
         Some(Login::Basic { user: user?, password: password? })
     });
+    let oauth2 = fields.read("oauth2", problems, |value, problems| client_credentials(value, secrets, problems));
     Access {
         headers: headers.unwrap_or_default(),
-        login: bearer.or(basic),
+        login: bearer.or(basic).or(oauth2),
         authorities: fields.read("authorities", problems, text).map(Into::into),
         insecure: fields.read("insecure", problems, truth).unwrap_or(false),
     }
+}
+
+/// A login by client credentials of OAuth 2.0.
+fn client_credentials(value: &Value<'_>, secrets: &BTreeMap<String, Secret>, problems: &mut Problems) -> Option<Login> {
+    let said = |value: &Value<'_>, problems: &mut Problems| said(value, secrets, problems);
+    let fields = Fields::open(value, &OAUTH2, problems)?;
+    let token_url = fields.required("tokenUrl", "tokenUrl: \"https://login.example.com/token\"", problems, said);
+    check_address(token_url.as_deref(), &fields, "tokenUrl", problems);
+    let client_id = fields.required("clientId", "clientId: evenkeel", problems, said);
+    let example = "clientSecret: \"{{secret.password}}\"";
+    let client_secret = fields.required("clientSecret", example, problems, said);
+    let scopes = fields.read("scopes", problems, |value, problems| {
+        let items = value.items("write a list: `[metrics.read]`", problems)?;
+        items.iter().map(|item| text(item, problems)).collect::<Option<Vec<_>>>()
+    });
+    let scopes = scopes.unwrap_or_default();
+    Some(Login::ClientCredentials {
+        token_url: token_url?,
+        client_id: client_id?,
+        client_secret: client_secret?,
+        scopes,
+    })
 }
 
 fn range(value: &Value<'_>, problems: &mut Problems) -> Option<Range> {

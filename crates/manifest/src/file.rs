@@ -12,7 +12,7 @@ use evenkeel_core::spec::Spec;
 
 use crate::alerts::RuleFile;
 use crate::environments;
-use crate::problem::{Code, Mistake, Problems};
+use crate::problem::{BETWEEN, Code, Mistake, Problems};
 use crate::service::{BEGINNING, Service, service};
 use crate::theirs;
 use crate::yaml::{self, Node};
@@ -38,8 +38,28 @@ pub struct Read {
 /// # Errors
 /// [`Problems`] with every mistake of the file (and the warnings) when there is at least one mistake.
 pub fn read(name: &str, text: &str) -> Result<Read, Problems> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut problems = Problems::none(name, text);
+    read_files(&[(name.to_owned(), text.to_owned())])
+}
+
+/// The text of several files as one: documents of their own.
+#[must_use]
+pub fn joined(files: &[(String, String)]) -> String {
+    let texts: Vec<&str> = files.iter().map(|(_, text)| text.strip_prefix('\u{feff}').unwrap_or(text)).collect();
+    texts.join(BETWEEN)
+}
+
+/// Files without the byte order marks that some begin with.
+pub(crate) fn without_marks(files: &[(String, String)]) -> Vec<(String, String)> {
+    let plain = |text: &str| text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
+    files.iter().map(|(name, text)| (name.clone(), plain(text))).collect()
+}
+
+/// As [`read`], of several files that are one, each with its name and text: a spec, and what stands beside it.
+///
+/// # Errors
+/// As [`read`]; each mistake in its own file.
+pub fn read_files(files: &[(String, String)]) -> Result<Read, Problems> {
+    let mut problems = Problems::of(&without_marks(files));
     let documents = theirs::expand(yaml::documents(&mut problems), &mut problems);
     if documents.is_empty() && problems.is_empty() {
         problems.add(Mistake::new(Code::NoService, 0..0, "this file describes no service").help(BEGINNING));

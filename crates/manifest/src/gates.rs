@@ -7,13 +7,14 @@ use std::time::Duration;
 use evenkeel_core::gate::calendar::{Calendar, Dates, Day, Outside, Window, is_time_zone};
 use evenkeel_core::gate::{Check, Gates, Look, Retry, Sign, Within, files};
 
+use crate::checks::webhook_body;
 use crate::command;
 use crate::fields::{Fields, Section, Value};
 use crate::placeholder::VERSION;
 use crate::problem::{Code, Mistake, Problems};
 use crate::service::env;
 use crate::values::{count, duration, short, text, written};
-use crate::yaml::Sort;
+use crate::yaml::{Kind, Node, Sort};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -30,7 +31,7 @@ const DATES_HELP: &str = "write a day or a span of them in quotes: `\"2026-12-24
 const ZONE_HELP: &str = "write its name in the IANA database, such as `Europe/Berlin` or `UTC`";
 const URL_HELP: &str = "write `http://host:port/path`; for https let a command ask: `command: [curl, -fsS, URL]`";
 const TCP_HELP: &str = "write `host:port`, such as `db.internal:5432`";
-const LOOKS: &[&str] = &["http", "tcp", "command"];
+const LOOKS: &[&str] = &["http", "tcp", "command", "webhook"];
 
 pub(crate) static GATES: Section = Section {
     what: "the mapping `gates`",
@@ -70,11 +71,21 @@ pub(crate) static WINDOW: Section = Section {
 
 pub(crate) static CHECK: Section = Section {
     what: "a check",
-    keys: &["name", "http", "status", "contains", "tcp", "command", "env", "timeout", "retry"],
+    keys: &["name", "http", "status", "contains", "tcp", "command", "env", "webhook", "timeout", "retry"],
     elsewhere: &[
         ("url", "write `http`"),
         ("shell", "no shell runs here: write `command: [program, argument]`"),
         ("run", "write `command: [program, argument]`"),
+    ],
+};
+
+pub(crate) static WEBHOOK: Section = Section {
+    what: "a webhook of a gate",
+    keys: &["url", "name", "phase", "metadata"],
+    elsewhere: &[
+        ("retries", "write `retry` in the check, beside `webhook`"),
+        ("insecure", URL_HELP),
+        ("timeout", "write it in the check, beside `webhook`"),
     ],
 };
 
@@ -276,7 +287,9 @@ fn check(value: &Value<'_>, problems: &mut Problems) -> Option<Check> {
     fields.only_one_of(LOOKS, "a check looks at one thing: make two of it", problems);
     if !fields.has_unknown() && LOOKS.iter().all(|key| fields.key_at(key).is_none()) {
         let mistake = Mistake::new(Code::MissingKey, fields.at(), "this check looks at nothing");
-        problems.add(mistake.help("add `http: URL`, `tcp: \"host:port\"` or `command: [program, argument]`"));
+        problems.add(
+            mistake.help("add `http: URL`, `tcp: \"host:port\"`, `webhook: URL` or `command: [program, argument]`"),
+        );
     }
     let status = fields.read("status", problems, count(100..=599)).and_then(|status| u16::try_from(status).ok());
     let contains = fields.read("contains", problems, text);
@@ -297,7 +310,22 @@ fn check(value: &Value<'_>, problems: &mut Problems) -> Option<Check> {
     let look = http.map(|url| Look::Http { url, status, contains });
     let look = look.or(tcp.map(|address| Look::Tcp { address }));
     let look = look.or(command.map(|command| Look::Command { command, env: own_env }));
+    let look = look.or(fields.read("webhook", problems, webhook));
     Some(Check { name: name?, look: look?, timeout, retry })
+}
+
+/// A webhook, in whole or as its URL alone.
+fn webhook(value: &Value<'_>, problems: &mut Problems) -> Option<Look> {
+    if !matches!(value.node.kind, Kind::Map(_)) {
+        let none = Node::mapping(value.at(), Vec::new());
+        let of = Value { name: value.name.clone(), node: &none };
+        let body = webhook_body(&Fields::open(&of, &WEBHOOK, problems)?, problems);
+        return Some(Look::Webhook { url: url(value, problems)?, body });
+    }
+    let fields = Fields::open(value, &WEBHOOK, problems)?;
+    let url = fields.required("url", "url: \"http://127.0.0.1:9000/gate\"", problems, url);
+    let body = webhook_body(&fields, problems);
+    Some(Look::Webhook { url: url?, body })
 }
 
 fn retry(value: &Value<'_>, problems: &mut Problems) -> Option<Retry> {

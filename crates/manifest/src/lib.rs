@@ -10,11 +10,12 @@
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
 //! - `checks`: what is measured again and again while a rollout goes.
-//! - `theirs`: analysis as people bring it from Argo Rollouts and Flagger; [`read_analysis`] reads it alone.
+//! - `theirs`: what people bring from Argo Rollouts, Flagger and Kubernetes; [`read_theirs`] reads it alone.
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
 //! - `condition`: conditions and measured values; [`read_condition`] and [`read_value`] read them alone.
+//! - `alertmanager`: whom Alertmanager tells; [`read_alertmanager`] reads its configuration.
 //! - `rules`: files of Prometheus rules; [`read_rules`] reads one.
 //! - `fields`: a mapping with known keys; unknown and missing ones are told.
 //! - `values`: durations, percentages, sizes, addresses, names.
@@ -22,6 +23,7 @@
 //! - `yaml`: the text as values that know where they stand.
 //! - `problem`: what is wrong, and how it is shown.
 
+mod alertmanager;
 mod alerts;
 mod checks;
 mod command;
@@ -45,10 +47,11 @@ mod theirs;
 mod values;
 mod yaml;
 
+pub use alertmanager::{is_alertmanager, read_alertmanager};
 pub use condition::{read_condition, read_value};
-pub use file::{Read, read};
+pub use file::{Read, joined, read, read_files};
 pub use problem::{Code, Problem, Problems};
 pub use rules::{ReadRules, is_rules, read_rules};
 pub use scenario::{parse_rate, read_scenario};
-pub use theirs::{is_analysis, read_analysis};
+pub use theirs::{ReadTheirs, is_theirs, manifests, read_theirs};
 pub use values::parse_duration;

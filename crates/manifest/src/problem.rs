@@ -14,6 +14,8 @@ use serde::Serialize;
 const KEPT_MAX: usize = 100;
 /// A place is shown with its lines unless they are longer than this, in bytes: a file may be one line of 1 MiB.
 const SHOWN_BYTES_MAX: usize = 4_000;
+/// What stands between two files that are read as one: documents of their own.
+pub(crate) const BETWEEN: &str = "\n---\n";
 
 /// What kind of problem it is; stable, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +60,8 @@ pub enum Code {
     NotUsed,
     /// Warning: something nobody said was filled in from what evenkeel knows.
     FilledIn,
+    /// Warning: something that is needed is not in this file; what stands for it lets the rest be looked at.
+    Elsewhere,
     /// Warning: no limit is set, so only probes can stop a bad release.
     NothingJudged,
     /// Warning: a rule's query cannot say what it was written for.
@@ -66,7 +70,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, for documentation and its tests.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Syntax,
         Self::TooLarge,
         Self::NoService,
@@ -87,6 +91,7 @@ impl Code {
         Self::NothingKept,
         Self::NotUsed,
         Self::FilledIn,
+        Self::Elsewhere,
         Self::NothingJudged,
         Self::SaysNothing,
     ];
@@ -115,6 +120,7 @@ impl Code {
             Self::NothingKept => "spec::nothing_kept",
             Self::NotUsed => "spec::not_used",
             Self::FilledIn => "spec::filled_in",
+            Self::Elsewhere => "spec::elsewhere",
             Self::NothingJudged => "spec::nothing_judged",
             Self::SaysNothing => "spec::says_nothing",
         }
@@ -129,6 +135,7 @@ impl Code {
                 | Self::NothingKept
                 | Self::NotUsed
                 | Self::FilledIn
+                | Self::Elsewhere
                 | Self::NothingJudged
                 | Self::SaysNothing
         )
@@ -273,10 +280,13 @@ impl Diagnostic for Problem {
     }
 }
 
-/// Everything that is wrong or odd in one file, in the order of the file.
+/// Everything that is wrong or odd in one file, or in several that are read as one, in their order.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    file: Arc<File>,
+    /// All of the text.
+    whole: Arc<File>,
+    /// The files that it is made of, each with where it begins; never empty.
+    parts: Vec<(usize, Arc<File>)>,
     list: Vec<Problem>,
     left_out: usize,
 }
@@ -297,23 +307,66 @@ impl Problems {
     /// No problems yet in this file.
     pub(crate) fn none(name: &str, text: &str) -> Self {
         let file = Arc::new(File { name: name.to_owned(), text: text.to_owned() });
-        Self { file, list: Vec::new(), left_out: 0 }
+        Self { whole: Arc::clone(&file), parts: vec![(0, file)], list: Vec::new(), left_out: 0 }
+    }
+
+    /// No problems yet in these files, each with its name and text, which are read as one. At least one.
+    pub(crate) fn of(files: &[(String, String)]) -> Self {
+        if let [(name, text)] = files {
+            return Self::none(name, text);
+        }
+        let name = files.first().map_or_else(String::new, |(name, _)| name.clone());
+        let mut whole = String::new();
+        let mut parts = Vec::with_capacity(files.len());
+        for (name, text) in files {
+            if !parts.is_empty() {
+                whole.push_str(BETWEEN);
+            }
+            parts.push((whole.len(), Arc::new(File { name: name.clone(), text: text.clone() })));
+            whole.push_str(text);
+        }
+        let whole = Arc::new(File { name, text: whole });
+        if parts.is_empty() {
+            parts.push((0, Arc::clone(&whole)));
+        }
+        Self { whole, parts, list: Vec::new(), left_out: 0 }
+    }
+
+    /// The part of the text that a place is in, and the place within it.
+    fn part_of(&self, at: &Range<usize>) -> (&Arc<File>, Range<usize>) {
+        let part = self.parts.iter().rev().find(|(start, _)| *start <= at.start).unwrap_or(&self.parts[0]);
+        let within = |place: usize| place.saturating_sub(part.0).min(part.1.text.len());
+        (&part.1, within(at.start)..within(at.end))
+    }
+
+    /// A mistake where it is in its own file.
+    fn placed(&self, mistake: Mistake) -> Problem {
+        let (file, at) = self.part_of(&mistake.at);
+        let file = Arc::clone(file);
+        // A second place in another file cannot be shown beside the first one.
+        let also = mistake.also.as_ref().and_then(|(at, label)| {
+            let (other, at) = self.part_of(at);
+            Arc::ptr_eq(other, &file).then_some((at, *label))
+        });
+        Problem { mistake: Mistake { at, also, ..mistake }, file }
     }
 
     /// The text of the file.
     pub(crate) fn text(&self) -> &str {
-        &self.file.text
+        &self.whole.text
     }
 
     /// Adds one; the same mistake met twice through an alias counts once.
     pub(crate) fn add(&mut self, mistake: Mistake) {
-        if self.list.iter().any(|known| known.mistake == mistake) {
+        let problem = self.placed(mistake);
+        let is_known = |known: &Problem| known.mistake == problem.mistake && Arc::ptr_eq(&known.file, &problem.file);
+        if self.list.iter().any(is_known) {
             return;
         }
-        if self.list.len() >= KEPT_MAX && !mistake.code.is_warning() {
+        if self.list.len() >= KEPT_MAX && !problem.mistake.code.is_warning() {
             self.left_out += 1;
         } else if self.list.len() < KEPT_MAX {
-            self.list.push(Problem { mistake, file: Arc::clone(&self.file) });
+            self.list.push(problem);
         }
     }
 
@@ -327,7 +380,9 @@ impl Problems {
 
     /// Puts them into the order of the file.
     pub(crate) fn sort(&mut self) {
-        self.list.sort_by_key(|problem| (problem.mistake.at.start, problem.mistake.at.end));
+        let parts = &self.parts;
+        let number = |problem: &Problem| parts.iter().position(|(_, file)| Arc::ptr_eq(file, &problem.file));
+        self.list.sort_by_key(|problem| (number(problem), problem.mistake.at.start, problem.mistake.at.end));
     }
 
     /// The problems, in the order of the file; at most the first 100 found.
@@ -366,7 +421,7 @@ impl Problems {
             }
             if !problem.can_be_shown() {
                 let (line, column) = problem.line_and_column();
-                out.push_str(&format!("  at {}:{line}:{column}\n", self.file.name));
+                out.push_str(&format!("  at {}:{line}:{column}\n", problem.file.name));
             }
             out.push('\n');
         }
@@ -384,7 +439,7 @@ impl Problems {
         let (line, column) = problem.line_and_column();
         let Mistake { code, message, help, .. } = &problem.mistake;
         let severity = if code.is_warning() { "warning" } else { "error" };
-        let row = Row { file: &self.file.name, line, column, code: code.as_str(), severity, message, help };
+        let row = Row { file: &problem.file.name, line, column, code: code.as_str(), severity, message, help };
         serde_json::to_value(row).expect("texts and numbers always fit into JSON")
     }
 }
@@ -392,7 +447,7 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-        write!(f, "{}: ", self.file.name)?;
+        write!(f, "{}: ", self.whole.name)?;
         match (self.errors(), self.warnings()) {
             (0, 0) => f.write_str("nothing to complain about")?,
             (errors, 0) => f.write_str(&count(errors, "mistake"))?,

@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, strategy};
+use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, strategy, theirs};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -31,7 +31,7 @@ fn places() -> Vec<Place> {
             ("checks: [{", "}]"),
             &[
                 ("name", "name: a"),
-                ("metrics prometheus http command file", "metrics: up"),
+                ("metrics prometheus http command file webhook", "metrics: up"),
                 ("success failure", "success: \"true\""),
                 ("interval", "interval: 1m"),
             ],
@@ -65,6 +65,25 @@ fn places() -> Vec<Place> {
             ),
             &[("user", "user: a"), ("password", "password: \"{{secret.p}}\"")],
         ),
+        place(
+            &checks::OAUTH2,
+            (
+                "checks: [{ name: a, success: \"true\", secrets: { p: { env: P }}, http: { url: \"http://a\", oauth2: {",
+                "}}}]",
+            ),
+            &[
+                ("tokenUrl", "tokenUrl: \"http://a\""),
+                ("clientId", "clientId: a"),
+                ("clientSecret", "clientSecret: \"{{secret.p}}\""),
+            ],
+        ),
+        place(
+            &checks::WEBHOOK,
+            ("checks: [{ name: a, success: \"result == true\", webhook: {", "}}]"),
+            &[("url", "url: \"http://a\"")],
+        ),
+        place(&gates::WEBHOOK, ("gates: { checks: [{ name: a, webhook: {", "}}]}"), &[("url", "url: \"http://a/\"")]),
+        place(&theirs::REFERENCE, ("strategy: { rollout: {", "}}"), &[("name", "name: web")]),
         place(&checks::SECRET, ("checks: [{ name: a, success: \"true\", metrics: up, secrets: { p: {", "}}}]"), NONE),
         place(&service::STOP, ("stop: {", "}"), NONE),
         place(&service::GROUP, ("group: {", "}"), &[("name", "name: shop")]),
@@ -83,7 +102,7 @@ fn places() -> Vec<Place> {
         place(
             &gates::CHECK,
             ("gates: { checks: [{", "}]}"),
-            &[("name", "name: a"), ("http tcp command env", "http: \"http://a/\"")],
+            &[("name", "name: a"), ("http tcp command env webhook", "http: \"http://a/\"")],
         ),
         place(
             &gates::RETRY,
@@ -156,7 +175,14 @@ fn whole(place: &Place, key: &str, example: &str) -> String {
             let listen = if key == "running" { "none" } else { "1" };
             let api = "---\n{ service: api, command: [bin/api], listen: 2, group: shop }\n";
             let fellow = if place.around.0.starts_with("group") { api } else { "" };
-            format!("{{ service: web, command: [bin/web], listen: {listen}, {inner} }}\n{fellow}")
+            let beside = if place.around.0.starts_with("strategy: { rollout") || key == "rollout" {
+                "---\n{ apiVersion: a, kind: Rollout, metadata: { name: web }, spec: { strategy: { canary: {} } } }\n"
+            } else if key == "flagger" {
+                "---\n{ apiVersion: a, kind: Canary, metadata: { name: web }, spec: { targetRef: { name: web } } }\n"
+            } else {
+                ""
+            };
+            format!("{{ service: web, command: [bin/web], listen: {listen}, {inner} }}\n{fellow}{beside}")
         }
     }
 }
@@ -212,6 +238,7 @@ fn every_section_of_the_reader_is_looked_at_here() {
         include_str!("routing.rs"),
         include_str!("service.rs"),
         include_str!("strategy.rs"),
+        include_str!("theirs/workload.rs"),
     ];
     let written: usize = sources.iter().map(|source| source.matches(": Section =").count()).sum();
     assert_eq!(places().len(), written);

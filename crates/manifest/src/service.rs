@@ -41,6 +41,7 @@ pub(crate) static SERVICE: Section = Section {
     what: "a service",
     keys: &[
         "service",
+        "manifests",
         "environment",
         "environments",
         "command",

@@ -23,7 +23,7 @@ const OBJECTIVES_HELP: &str = "write a list: `[\"error_rate < 1%\", \"latency.p9
 
 pub(crate) static STRATEGY: Section = Section {
     what: "the mapping `strategy`",
-    keys: &["canary", "blueGreen", "rolling", "recreate", "ab"],
+    keys: &["canary", "blueGreen", "rolling", "recreate", "ab", "rollout", "flagger"],
     elsewhere: &[
         ("rollingUpdate", "write `rolling: { maxSurge: 25%, maxUnavailable: 25% }`"),
         ("type", "write the strategy as a key with its settings below: `rolling: {}`"),
@@ -159,7 +159,9 @@ fn written_steps(
 
 /// Whether a step is the one before it once more, with nothing new but its time.
 fn is_longer(before: &CanaryStep, step: &CanaryStep) -> bool {
-    CanaryStep { hold: before.hold, ..step.clone() } == *before
+    // A time after people were asked is no longer hold.
+    let is_time = |hold: Hold| matches!(hold, Hold::For(_));
+    is_time(before.hold) == is_time(step.hold) && CanaryStep { hold: before.hold, ..step.clone() } == *before
 }
 
 /// One step, and its weight as it was written.

@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -457,7 +457,7 @@ fn values_of_the_wrong_type_are_told_with_what_they_are() {
         ports have no names here: write the number, or leave it out for the replica's own
     strategy: canary
       5:11 spec::wrong_type `strategy` takes a mapping, not text
-        the mapping `strategy` has these keys: canary, blueGreen, rolling, recreate, ab
+        the mapping `strategy` has these keys: canary, blueGreen, rolling, recreate, ab, rollout, flagger
     strategy: { blueGreen: }
       5:13 spec::wrong_type `blueGreen` has no value
         write a value, or write `blueGreen: {}` for its defaults
@@ -1032,7 +1032,7 @@ fn gates_say_what_is_wrong_with_them() {
         write `outside: wait`, the default
     gates: { checks: [{ name: a }] }
       5:19 spec::missing_key this check looks at nothing
-        add `http: URL`, `tcp: "host:port"` or `command: [program, argument]`
+        add `http: URL`, `tcp: "host:port"`, `webhook: URL` or `command: [program, argument]`
     gates: { checks: [{ name: a, http: "https://a/" }, { name: b, tcp: a }, { name: c, tcp: "a:1", status: 200 }] }
       5:36 spec::bad_value `http`: `https://a/` cannot be asked
         write `http://host:port/path`; for https let a command ask: `command: [curl, -fsS, URL]`
