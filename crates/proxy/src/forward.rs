@@ -386,6 +386,9 @@ impl Exchange {
         if let Some(newcomer) = self.choice.newcomer.take() {
             response.headers_mut().append(SET_COOKIE, newcomer.cookie());
         }
+        if let Some(mark) = self.choice.tally.mark() {
+            response.headers_mut().append(SET_COOKIE, mark);
+        }
         if switching {
             return self.switch(response);
         }

@@ -9,7 +9,7 @@
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
 //! - `routes`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
 //! - `trial`: what became of requests on trial, by the moment of their assignment
-//! - `pins`, `sticky`, `cookies`: which release, for what a request is
+//! - `pins`, `sticky`, `cookies`, `marks`: which release, for what a request is, and whom a trial has counted
 //! - `shield`: the stable release in another's place
 //! - `mirror`: copies that are answered for nobody
 //! - `streams`, `rewound`: a client's connection that speaks HTTP/2
@@ -40,6 +40,7 @@ mod grpc;
 mod headers;
 mod leftover;
 mod limits;
+mod marks;
 mod messages;
 mod mirror;
 mod outgoing;

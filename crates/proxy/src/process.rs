@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use crate::control::Control;
 use crate::limits::{REVEAL_ALONE, TERM_DRAIN};
-use crate::{server, worker};
+use crate::{marks, server, worker};
 
 /// Name of the control socket in the state directory.
 pub const SOCKET_NAME: &str = "proxy.sock";
@@ -21,7 +21,8 @@ pub const SOCKET_NAME: &str = "proxy.sock";
 /// Where a proxy keeps its state, and how many cores it may use.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Holds the control socket `proxy.sock` and the saved table `table.json`.
+    /// Holds the control socket `proxy.sock`, the saved table `table.json`, and `marks.key`, with which users' marks are
+    /// signed.
     pub state_directory: PathBuf,
     /// Worker threads, one per core; at least one is started.
     pub workers: usize,
@@ -36,6 +37,7 @@ pub struct Options {
 /// The control socket cannot be opened, or the machine gives no threads.
 pub fn run(options: Options) -> io::Result<()> {
     raise_descriptor_limit();
+    marks::take_key(&options.state_directory);
     let workers: Vec<worker::Handle> =
         (0..options.workers.max(1)).map(|index| worker::start(index, random_seed())).collect::<io::Result<_>>()?;
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();

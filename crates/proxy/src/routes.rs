@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::doors::Ciphers;
 use crate::headers::Sender;
 use crate::limits::FIRST_BYTE_TIME;
+use crate::marks::User;
 use crate::mirror::Mirror;
 use crate::outgoing::Keeping;
 use crate::pins::Pin;
@@ -51,8 +52,8 @@ pub(crate) struct Chosen {
     pub(crate) release: usize,
     /// Where its outcome is counted.
     pub(crate) audience: Audience,
-    /// The hash of the key that the request sticks to its release by.
-    pub(crate) user: Option<u64>,
+    /// Whose request it is, where that is what sticks it to its release.
+    pub(crate) user: Option<User>,
     pub(crate) newcomer: Option<Newcomer>,
 }
 
@@ -220,8 +221,11 @@ impl Routes {
         }
         let stuck = self.sticky.as_ref().and_then(|sticky| sticky.choose(request.headers(), sender, random));
         match stuck {
-            Some(Stuck { release, user, newcomer }) => {
-                Ok(Chosen { release, audience: Audience::Users, user: Some(user), newcomer })
+            Some(Stuck { release, user: hash, jar, newcomer }) => {
+                let marks = self.trial.as_ref().and_then(|trial| trial.marks());
+                let is_counted = jar.is_some() && marks.is_some_and(|marks| marks.is_on(request.headers(), hash));
+                let user = Some(User { hash, is_counted, jar });
+                Ok(Chosen { release, audience: Audience::Users, user, newcomer })
             }
             None => self.by_weight(random).map(|release| Chosen::by(Audience::Users, release)),
         }
@@ -232,7 +236,7 @@ impl Routes {
         &self,
         release: usize,
         audience: Audience,
-        user: Option<u64>,
+        user: Option<User>,
         now: Instant,
     ) -> Option<Assigned> {
         self.trial.as_ref()?.assign(self.releases[release].side?, audience, user, now)

@@ -15,6 +15,7 @@ use siphasher::sip::SipHasher24;
 
 use crate::cookies::Cookie;
 use crate::headers::{Sender, is_secure};
+use crate::marks::Jar;
 
 /// The cookie that tells visitors apart where nothing else does.
 const VISITOR: &str = "evenkeel-visitor";
@@ -43,6 +44,8 @@ pub(crate) struct Stuck {
     pub(crate) release: usize,
     /// The hash of the key: names the user.
     pub(crate) user: u64,
+    /// Whether they are asked for cookies, and how those are sent.
+    pub(crate) jar: Option<Jar>,
     pub(crate) newcomer: Option<Newcomer>,
 }
 
@@ -79,16 +82,23 @@ impl Sticky {
                 None => {
                     let name = format!("{:032x}", random.u128(..));
                     let newcomer = Some(Newcomer::new(&name, is_secure(headers, sender)));
-                    return Some(Stuck { newcomer, ..self.by_key(name.as_bytes()) });
+                    let jar = self.jar(headers, sender);
+                    return Some(Stuck { newcomer, jar, ..self.by_key(name.as_bytes()) });
                 }
             },
         };
-        Some(self.by_key(key))
+        Some(Stuck { jar: self.jar(headers, sender), ..self.by_key(key) })
+    }
+
+    /// Whoever is known by a cookie keeps others, too.
+    fn jar(&self, headers: &HeaderMap, sender: &Sender) -> Option<Jar> {
+        let has_cookies = matches!(self.by, Key::Cookie(_) | Key::Visitor(_));
+        has_cookies.then(|| Jar { is_secure: is_secure(headers, sender) })
     }
 
     fn by_key(&self, key: &[u8]) -> Stuck {
         let user = self.hasher.hash(key);
-        Stuck { release: self.by_bucket(bucket(user)), user, newcomer: None }
+        Stuck { release: self.by_bucket(bucket(user)), user, jar: None, newcomer: None }
     }
 
     fn by_bucket(&self, mut left: u32) -> usize {
@@ -225,7 +235,7 @@ mod tests {
         let (sticky, from) = (sticky(&StickyBy::Visitor, "web", &[(1, 5_000), (2, 5_000)]).unwrap(), sender("::1"));
         let mut met = [0; 2];
         for _ in 0..100 {
-            let Stuck { release, user, newcomer } = sticky.choose(&HeaderMap::new(), &from, &mut random).unwrap();
+            let Stuck { release, user, newcomer, .. } = sticky.choose(&HeaderMap::new(), &from, &mut random).unwrap();
             let cookie = newcomer.unwrap().cookie();
             let (name, rules) = cookie.to_str().unwrap().split_once("; ").unwrap();
             assert_eq!(rules, "Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax");

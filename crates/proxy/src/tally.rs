@@ -9,6 +9,7 @@ use evenkeel_analysis::slots::Ended;
 use evenkeel_analysis::{Answers, Counts, Histogram, Method, Outcome};
 use evenkeel_core::ids::{Revision, ServiceName};
 use evenkeel_wire::proxy::ReleaseReport;
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::limits::RELEASES_KEPT;
@@ -135,6 +136,13 @@ impl Tally {
                 assigned.settle(ended(outcome), now);
             }
         }
+    }
+
+    /// What `Set-Cookie` says to a user whose first failure this is.
+    pub(crate) fn mark(&self) -> Option<HeaderValue> {
+        let outcome = self.settled.get().map(ended)?;
+        let has_failed = matches!(outcome, Ended::Failed | Ended::Unanswered);
+        self.assigned.as_ref().filter(|_| has_failed)?.mark()
     }
 
     /// Takes note that the stable release has answered what the one that owes the outcome failed.

@@ -14,9 +14,11 @@ use evenkeel_analysis::slots::{Answers, Ended, Failure, Group, Reveal, SLOT_US, 
 use evenkeel_core::ids::{Generation, Revision, RolloutId, ServiceName};
 use evenkeel_core::table::{ServiceRoutes, Trial};
 use evenkeel_core::trial::{Heard, TrialReport};
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::limits::{FIRST_FAILURES_MAX, REVEALS_AT_ONCE, REVEALS_KEPT, TRIAL_REMEMBERED};
+use crate::marks::{Marks, User};
 use crate::tally::Audience;
 
 /// Where slots are counted from: the same moment for all threads of this process.
@@ -35,6 +37,8 @@ pub(crate) struct Trying {
     split: Split,
     origin: Instant,
     slots: RefCell<Slots>,
+    /// Of users who stick to their release.
+    marks: Option<Marks>,
     /// When another epoch took its place, or none, in microseconds.
     ended: Cell<Option<u64>>,
 }
@@ -45,7 +49,7 @@ pub(crate) struct Assigned {
     trying: Rc<Trying>,
     slot: u64,
     side: Side,
-    user: Option<u64>,
+    user: Option<User>,
     started: Instant,
 }
 
@@ -56,6 +60,11 @@ impl std::fmt::Debug for Assigned {
 }
 
 impl Trying {
+    /// How users show that they are counted.
+    pub(crate) fn marks(&self) -> Option<&Marks> {
+        self.marks.as_ref()
+    }
+
     /// The arm that a release is.
     pub(crate) fn side(&self, revision: Revision) -> Option<Side> {
         match revision {
@@ -66,12 +75,12 @@ impl Trying {
     }
 
     /// Counts a request that is given to a release now, where it is part of the trial: one that chance gave to it, or to
-    /// a candidate without a share any that reaches it. `user` is the hash of the key that it sticks by.
+    /// a candidate without a share any that reaches it.
     pub(crate) fn assign(
         self: &Rc<Self>,
         side: Side,
         audience: Audience,
-        user: Option<u64>,
+        user: Option<User>,
         now: Instant,
     ) -> Option<Assigned> {
         let is_part = match audience {
@@ -92,7 +101,18 @@ impl Assigned {
     /// Counts how the request has ended.
     pub(crate) fn settle(&self, ended: Ended, now: Instant) {
         let age_us = micros_since(self.started, now);
-        self.trying.slots.borrow_mut().settle(self.slot, self.side, ended, age_us, self.user);
+        self.trying.slots.borrow_mut().settle(self.slot, self.side, ended, age_us, self.fresh());
+    }
+
+    /// The user, unless they were counted already.
+    fn fresh(&self) -> Option<u64> {
+        self.user.filter(|user| !user.is_counted).map(|user| user.hash)
+    }
+
+    /// What `Set-Cookie` says to a user whose failure is counted now, where they bring cookies.
+    pub(crate) fn mark(&self) -> Option<HeaderValue> {
+        let (hash, jar) = (self.fresh()?, self.user?.jar?);
+        self.trying.marks.as_ref()?.cookie(hash, jar)
     }
 
     /// The same when its end is seen only now.
@@ -133,8 +153,9 @@ impl Trials {
         let now_us = micros_since(origin, now);
         epochs.iter().for_each(|epoch| epoch.end(now_us));
         let slots = RefCell::new(Slots::new(trial.inquiry.clone(), now_us));
+        let marks = (split == Split::Sticky).then(|| Marks::new(service.service.clone(), trial.rollout));
         let (trial, ended) = (trial.clone(), Cell::new(None));
-        let fresh = Rc::new(Trying { trial, epoch: generation.0, shares, split, origin, slots, ended });
+        let fresh = Rc::new(Trying { trial, epoch: generation.0, shares, split, origin, slots, marks, ended });
         epochs.push(fresh.clone());
         Some(fresh)
     }

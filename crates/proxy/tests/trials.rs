@@ -5,13 +5,14 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Proxy, Wire, get, refusing, saying, table, upstream, wait_for};
 use evenkeel_analysis::slots::{Answers, Bad, Inquiry, Part, Question, Reveal, Split};
 use evenkeel_core::choice::{Mirror, StickyBy};
-use evenkeel_core::ids::{BasisPoints, Revision, RolloutId};
+use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId};
 use evenkeel_core::table::{RoutingTable, Trial};
 use evenkeel_core::trial::Heard;
 use evenkeel_wire::proxy::{Answer, Ask, Report};
@@ -205,6 +206,38 @@ fn users_that_stick_are_counted_by_their_first_failure() {
     let firsts: u64 =
         groups().flat_map(|group| &group.answers).map(|answers| answers.firsts[0] + answers.firsts[1]).sum();
     assert_eq!(firsts, 20);
+}
+
+#[test]
+fn users_with_cookies_carry_that_they_are_counted_past_the_end_of_the_proxy() {
+    let (directory, socket) = (Arc::new(tempfile::tempdir().unwrap()), TcpListener::bind("127.0.0.1:0").unwrap());
+    let users = socket.local_addr().unwrap();
+    let mut releases = on_trial(table(1, users, &[(50, &[failing()]), (50, &[failing()])]), 0);
+    releases.services[0].sticky = Some(StickyBy::Cookie("session".into()));
+    let ask =
+        |cookies: &str| Wire::to(users).request(&format!("GET / HTTP/1.1\r\nhost: web\r\ncookie: {cookies}\r\n\r\n"));
+    let firsts = |all: &[Reveal]| {
+        let answers = all.iter().flat_map(|reveal| &reveal.groups).flat_map(|group| &group.answers);
+        answers.map(|answers| answers.firsts[0] + answers.firsts[1]).sum::<u64>()
+    };
+    let mut proxy = Proxy::start_in(directory.clone(), 1);
+    proxy.listen_on(&socket);
+    proxy.apply(releases.clone());
+    let first = ask("session=ada");
+    let mark = first.field("set-cookie").unwrap().split_once(';').unwrap().0.to_owned();
+    assert!(mark.starts_with("evenkeel-counted=7."), "{mark}");
+    assert_eq!(ask(&format!("session=ada; {mark}")).field("set-cookie"), None, "once is enough");
+    assert_eq!(firsts(&wait_until_told(&mut proxy, FAILED, 2)), 1);
+    proxy.stop(Duration::ZERO);
+
+    let mut proxy = Proxy::start_in(directory, 1);
+    proxy.listen_on(&socket);
+    releases.generation = Generation(2);
+    proxy.apply(releases);
+    ask(&format!("session=ada; {mark}"));
+    let stolen = ask(&format!("session=grace; {mark}"));
+    assert!(stolen.field("set-cookie").is_some(), "it is ada's");
+    assert_eq!(firsts(&wait_until_told(&mut proxy, FAILED, 2)), 1, "grace, and not ada again");
 }
 
 #[test]
