@@ -16,11 +16,17 @@ pub struct Case {
     pub candidate: String,
     /// What the release is called that it is compared with; `None`: there is none.
     pub stable: Option<String>,
-    /// The candidate's requests that were asked, and the bad ones.
+    /// The candidate's requests that were asked, and the bad ones: those that tell.
     pub seen: Seen,
     /// Those of the stable release in the same seconds; `None`: it had none.
     pub beside: Option<Seen>,
-    /// Of answer times: the candidate is most clearly over-represented beyond so many microseconds.
+    /// They are those of the last so many milliseconds, for most of the candidate's came before; `None`: they are all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_ms: Option<u64>,
+    /// Bad are users with their first failure, rather than requests: whoever came once keeps a release.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_user: bool,
+    /// Of answer times: bad are those that took longer than so many microseconds; `None`: longer than half of stable's.
     #[serde(default)]
     pub slower_than_us: Option<u64>,
     /// All evidence together comes up in fewer than one of so many harmless rollouts.
@@ -40,7 +46,7 @@ pub enum Subject {
     Errors,
     /// The same of requests that fail later than answers usually take.
     Late,
-    /// Is it slower? Bad are answers that took longer than half of stable's.
+    /// Is it slower?
     Latency,
     /// Does it break this limit?
     Objective(Objective),
@@ -89,45 +95,56 @@ impl Case {
 
     fn facts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { candidate, seen: Seen { requests, bad }, .. } = self;
-        let beside = |f: &mut fmt::Formatter<'_>, did: &str| match self.beside {
-            Some(Seen { requests, bad }) => {
-                write!(f, " while {} {did} {bad} of {requests} in the same seconds", self.stable())
-            }
-            None => Ok(()),
-        };
+        if let Some(ms) = self.last_ms {
+            write!(f, "in the last {} ", time(ms.saturating_mul(1_000)))?;
+        }
         match &self.subject {
+            Subject::Errors if self.by_user => {
+                write!(f, "{bad} users of {candidate} met a failure in {requests} requests")?;
+                self.users_beside(f)
+            }
+            Subject::Late if self.by_user => {
+                write!(f, "{bad} users of {candidate} waited in vain, or met a late failure, in {requests} requests")?;
+                self.users_beside(f)
+            }
             Subject::Errors => {
                 write!(f, "{candidate} failed {bad} of {requests} requests")?;
-                beside(f, "failed")
+                self.beside(f, "failed")
             }
             Subject::Late => {
                 write!(
                     f,
                     "{candidate} failed {bad} of {requests} requests later than answers take, or left them hanging,"
                 )?;
-                beside(f, "did so with")
+                self.beside(f, "did so with")
             }
             Subject::Latency => {
-                write!(
-                    f,
-                    "{candidate} is slower: {bad} of {requests} answers took longer than half of {}'s do",
-                    self.stable()
-                )?;
-                beside(f, "had")?;
+                write!(f, "{candidate} is slower: {bad} of {requests} answers took longer than ")?;
                 match self.slower_than_us {
-                    Some(us) => write!(f, ", most clearly beyond {}", time(us)),
-                    None => Ok(()),
+                    Some(us) => write!(f, "{}, beyond what is tolerated,", time(us))?,
+                    None => write!(f, "half of {}'s do", self.stable())?,
                 }
+                self.beside(f, "had")
             }
             Subject::Objective(objective) => {
                 write!(f, "{objective} is broken: {bad} of {requests} requests of {candidate} were bad")?;
-                beside(f, "had")
+                self.beside(f, "had")
             }
             Subject::Dead => {
                 write!(f, "{candidate} fails most of its requests: {bad} of {requests}")?;
-                beside(f, "failed")
+                self.beside(f, "failed")
             }
         }
+    }
+
+    fn beside(&self, f: &mut fmt::Formatter<'_>, did: &str) -> fmt::Result {
+        let Some(Seen { requests, bad }) = self.beside else { return Ok(()) };
+        write!(f, " while {} {did} {bad} of {requests} in the same seconds", self.stable())
+    }
+
+    fn users_beside(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Seen { requests, bad }) = self.beside else { return Ok(()) };
+        write!(f, " while {bad} of {} did in {requests} in the same seconds", self.stable())
     }
 }
 
@@ -135,7 +152,9 @@ fn time(us: u64) -> String {
     match us {
         0..10_000 => format!("{:.1} ms", us as f64 / 1_000.0),
         10_000..1_000_000 => format!("{} ms", us / 1_000),
-        _ => format!("{:.1} s", us as f64 / 1e6),
+        1_000_000..20_000_000 => format!("{:.1} s", us as f64 / 1e6),
+        20_000_000..180_000_000 => format!("{} s", us / 1_000_000),
+        _ => format!("{} min", us / 60_000_000),
     }
 }
 
@@ -150,6 +169,8 @@ mod tests {
             stable: Some("v2".into()),
             seen: Seen::new(17, 3),
             beside: Some(Seen::new(312, 0)),
+            last_ms: None,
+            by_user: false,
             slower_than_us: None,
             one_in: 212,
             limit: 100,
@@ -165,10 +186,27 @@ mod tests {
         let alone = Case { stable: None, beside: None, ..case(Subject::Objective("error_rate < 1%".parse().unwrap())) };
         assert_eq!(alone.counted(), "error_rate < 1 % is broken: 3 of 17 requests of v3 were bad");
         let slow = Case { slower_than_us: Some(340_000), ..case(Subject::Latency) };
-        let told = "v3 is slower: 3 of 17 answers took longer than half of v2's do while v2 had 0 of 312 in the same \
-                    seconds, most clearly beyond 340 ms";
+        let told = "v3 is slower: 3 of 17 answers took longer than 340 ms, beyond what is tolerated, while v2 had 0 of 312 \
+                    in the same seconds";
         assert_eq!(slow.counted(), told);
+        let told =
+            "v3 is slower: 3 of 17 answers took longer than half of v2's do while v2 had 0 of 312 in the same seconds";
+        assert_eq!(case(Subject::Latency).counted(), told);
         let shared = Case { doubt: Some(Doubt::StableToo), ..case(Subject::Dead) };
         assert!(shared.to_string().ends_with("; v2 breaks it too: going back would not help"));
+    }
+
+    #[test]
+    fn what_began_late_is_told_of_the_time_since() {
+        let late = Case { last_ms: Some(40_300), ..case(Subject::Errors) };
+        let told = "in the last 40 s v3 failed 3 of 17 requests while v2 failed 0 of 312 in the same seconds";
+        assert_eq!(late.counted(), told);
+    }
+
+    #[test]
+    fn of_those_who_keep_their_release_users_are_told() {
+        let case = Case { by_user: true, ..case(Subject::Errors) };
+        let told = "3 users of v3 met a failure in 17 requests while 0 of v2 did in 312 in the same seconds";
+        assert_eq!(case.counted(), told);
     }
 }

@@ -51,7 +51,7 @@ pub mod watch;
 pub use bet::{Factors, Group, Margin, Seen};
 pub use design::{Compared, Design, History, Settings, Shares, Unit};
 pub use engine::{
-    Decision, Doubt, Engine, Gate, Leading, MetricState, Name, Question, Shown, ShownLatency, Split, State, Unrevealed,
-    Verdict, Wait, merge, one_in,
+    Decision, Doubt, Engine, Gate, Leading, MetricState, Mode, Name, Question, Run, Shown, ShownLatency, Split, State,
+    Unrevealed, Verdict, Wait, merge, one_in,
 };
-pub use power::{Needed, Traffic};
+pub use power::{AnswerTimes, Needed, Tolerated, Traffic};

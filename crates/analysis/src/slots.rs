@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::Tolerated;
+
 /// The length of a slot in microseconds.
 pub const SLOT_US: u64 = 100_000;
 /// Questions that are answered at a greater age, in microseconds, are revealed in whole seconds.
@@ -32,6 +34,9 @@ const STEPS: [u64; 7] =
 /// has fewer connections that rest and less in its caches; of an answer in a millisecond that is a good part.
 const TOLERATED: (u64, u64) = (11, 10);
 const TOLERATED_US: u64 = 5_000;
+/// The same for whoever computes with it.
+pub const TOLERATES: Tolerated =
+    Tolerated { seconds: TOLERATED_US as f64 / 1e6, factor: TOLERATED.0 as f64 / TOLERATED.1 as f64 };
 
 /// Which release a request was given to by chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,7 +60,7 @@ fn a_gate_opens_as_soon_as_foretold_and_rarely_for_what_is_not_acceptable() {
     let case = Case { stable: 0.001, candidate: 0.001, weight: 0.1 };
     let mut chance = Chance::new(4);
     let good = case.pass(&mut chance, 100, 40_000);
-    let preview = Settings::default().to_pass(case.traffic(10.0), 1.0).unwrap().candidate_requests;
+    let preview = Settings::default().to_pass(case.traffic(10.0), 1.0, false).unwrap().candidate_requests;
     assert!(good.found == 1.0 && (0.6..1.6).contains(&(preview / good.mean)), "{preview} {good:?}");
     let bad = Case { candidate: 1.5 * 0.001 + 0.005, ..case }.pass(&mut chance, 100, 4_000);
     assert!(bad.found <= 0.12, "{bad:?}");

@@ -341,6 +341,9 @@ pub(crate) async fn deploy(named: Option<&Path>, args: &DeployArgs, is_json: boo
         start_at_us,
         skip_gates: args.skip_gates.clone(),
     };
+    if !is_json && !args.detach {
+        crate::plan::warn(&client, &service, &body).await;
+    }
     let Deployed { revision, rollout, version, gated } = client.deploy(&service, &body).await?;
     let Some(rollout) = rollout else {
         if is_json {

@@ -3,20 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use evenkeel_analysis::Counts;
 use evenkeel_api::routes::DeployBody;
 use evenkeel_controller::Foreseen;
 use evenkeel_core::gate::Passage;
 use evenkeel_core::ids::Timestamp;
 use evenkeel_core::release::Deploy;
 use evenkeel_core::spec::Spec;
-use evenkeel_foresee::Forecast;
 use evenkeel_foresee::forecast::{Ahead, Change};
+use evenkeel_foresee::power::{Found, Power};
 use evenkeel_foresee::run::running;
+use evenkeel_foresee::{Forecast, Traffic};
 use serde_json::json;
 
 use crate::args::PlanArgs;
 use crate::client::Client;
-use crate::commands::{pick_service, read_spec, say};
+use crate::commands::{complain, pick_service, read_spec, say};
 use crate::exit::{Exit, Failure};
 use crate::paint::Paint;
 use crate::place::Place;
@@ -48,16 +50,32 @@ pub(crate) async fn run(named: Option<&Path>, args: &PlanArgs, is_json: bool) ->
         Err(failure) => return Err(failure),
     };
     let is_known = found.is_some();
-    let Foreseen { at, service, deploy, requests_per_second } = found.unwrap_or_else(|| assumed(&spec, &args.version));
+    let Foreseen { at, service, deploy, requests_per_second, stable } =
+        found.unwrap_or_else(|| assumed(&spec, &args.version));
     let rate = rate.or(is_known.then_some(requests_per_second));
-    let forecast = Forecast::of(&service, &deploy, rate, at).map_err(|refused| Failure::Usage(refused.to_string()))?;
+    let traffic = Traffic::beside(rate, &stable);
+    let forecast =
+        Forecast::of(&service, &deploy, &traffic, at).map_err(|refused| Failure::Usage(refused.to_string()))?;
     if is_json {
         say(json!({"event": "planned", "service": spec.service, "is_known": is_known, "plan": forecast}));
         return Ok(Exit::Done);
     }
     let is_asked = args.rate.is_some();
-    Screen::new().print(&told(&spec, &forecast, is_known, is_asked, Paint::stdout()));
+    Screen::new().print(&told(&spec, &forecast, &traffic, is_known, is_asked, Paint::stdout()));
     Ok(Exit::Done)
+}
+
+/// Says what `plan` would say of the traffic, before a deploy that is followed: that it is too little to judge by.
+pub(crate) async fn warn(client: &Client, service: &str, body: &DeployBody) {
+    let Ok(Foreseen { at, service, deploy, requests_per_second, stable }) = client.foresee(service, body).await else {
+        // The deploy itself says what is wrong.
+        return;
+    };
+    let traffic = Traffic::beside(Some(requests_per_second), &stable);
+    let forecast = Forecast::of(&service, &deploy, &traffic, at);
+    if let Some(too_little) = forecast.ok().and_then(|forecast| forecast.too_little) {
+        complain(format_args!("warning: {too_little} (`evenkeel plan` has the whole of it)"));
+    }
 }
 
 fn parse_rate(text: &str) -> Result<f64, Failure> {
@@ -80,10 +98,17 @@ fn assumed(spec: &Spec, version: &str) -> Foreseen {
     };
     // Another version than any that is planned: the two must differ.
     let service = Box::new(running(spec, &format!("before {version}"), at));
-    Foreseen { at, service, deploy: Box::new(deploy), requests_per_second: 0.0 }
+    Foreseen { at, service, deploy: Box::new(deploy), requests_per_second: 0.0, stable: Counts::default() }
 }
 
-fn told(spec: &Spec, forecast: &Forecast, is_known: bool, is_asked: bool, paint: Paint) -> Vec<String> {
+fn told(
+    spec: &Spec,
+    forecast: &Forecast,
+    known: &Traffic,
+    is_known: bool,
+    is_asked: bool,
+    paint: Paint,
+) -> Vec<String> {
     let mut lines = vec![paint.bold(headline(spec, forecast))];
     if !is_known {
         let service = &spec.service;
@@ -102,6 +127,7 @@ fn told(spec: &Spec, forecast: &Forecast, is_known: bool, is_asked: bool, paint:
     };
     if spec.listen.is_some() {
         lines.push(format!("traffic   {traffic}"));
+        lines.push(format!("stable    {}", stable(known)));
     }
     lines.extend(forecast.after.iter().map(|after| format!("first     {after}")));
     lines.extend(forecast.gates.iter().map(|gate| format!("gate      {gate}")));
@@ -117,6 +143,12 @@ fn told(spec: &Spec, forecast: &Forecast, is_known: bool, is_asked: bool, paint:
         None => "then as long as people take".to_owned(),
     };
     lines.push(format!("in all    {} at least, and what replicas take to start; {at_most}", ms(forecast.at_least_ms)));
+    if let Some(healthy) = forecast.healthy_ms {
+        lines.push(format!(
+            "healthy   about {}: a step ends once the next share is shown to be safe (`early`)",
+            ms(healthy)
+        ));
+    }
     let hours = forecast.extra_replica_hours;
     lines.push(format!(
         "cost      {} replica-hours beyond the {} replica(s) that run anyway",
@@ -169,8 +201,47 @@ fn step_lines(n: usize, step: &Ahead, forecast: &Forecast, paint: Paint) -> Vec<
         };
         more.push(format!("{} requests, {time}", step.minimum_requests));
     }
+    more.extend(step.power.as_ref().map(found));
+    more.extend(step.power.as_ref().and_then(|power| power.twice_as_slow.as_ref()).map(|slow| match slow.after_ms {
+        Some(_) => format!("finds twice the answer time {}", after(slow)),
+        None => "finds not even twice the answer time: answers are too quick to tell".to_owned(),
+    }));
     lines.extend(more.into_iter().map(|text| format!("{indent}{}", paint.dim(text))));
     lines
+}
+
+/// What forecasts of the evidence rest on.
+fn stable(known: &Traffic) -> String {
+    let failing = match known.failing {
+        Some(failing) => format!("failing {} %", short(failing * 100.0)),
+        None => "taken to fail 0.1 %, since nobody knows".to_owned(),
+    };
+    let times = known.times.map(|(p50, p99)| {
+        let ms = |time: Duration| short((time.as_secs_f64() * 1e4).round() / 10.0);
+        format!(", answering half in {} ms and 99 % in {} ms", ms(p50), ms(p99))
+    });
+    failing + &times.unwrap_or_default()
+}
+
+/// `finds failures of 100 % after 3 s (3 requests), of 20 % after 16 s (15)`
+fn found(power: &Power) -> String {
+    let found = power.found.iter().map(|found| {
+        let failing = short(found.failing * 100.0);
+        match found.after_ms {
+            Some(_) => format!("{failing} % {}", after(found)),
+            None => format!("{failing} % never"),
+        }
+    });
+    format!("finds failures of {}", found.collect::<Vec<_>>().join(", "))
+}
+
+fn after(found: &Found) -> String {
+    let time = found.after_ms.map_or_else(String::new, |after| {
+        // As precise as a forecast is.
+        let whole = if after < 10_000 { after.div_ceil(100) * 100 } else { after.div_ceil(1_000) * 1_000 };
+        ms(whole)
+    });
+    format!("after {time} ({} requests)", found.requests.unwrap_or_default())
 }
 
 fn ms(millis: u64) -> String {

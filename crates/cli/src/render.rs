@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_analysis::{Counts, Verdict};
 use evenkeel_controller::status::{AlertStatus, GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus, StepStatus};
 use evenkeel_core::Outcome;
+use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::GateStatus;
 use evenkeel_core::ids::{BasisPoints, Timestamp};
 use evenkeel_core::release::Standing;
@@ -142,6 +143,10 @@ fn rollout_lines(rollout: &RolloutStatus, has_users: bool, now: Timestamp, paint
     if rollout.outcome.is_none() {
         lines.push(format!("  {}", steps(rollout, has_users, paint)));
         lines.extend(rollout.sticky.as_ref().map(|by| paint.dim(format!("  users stick to their release by {by}"))));
+        lines.extend(rollout.judging.iter().map(|judging| {
+            let Judging { metrics, how, .. } = judging;
+            paint.dim(format!("  judged    {}: {how}", metrics.join(", ")))
+        }));
     }
     let hidden = rollout.moments.len().saturating_sub(MOMENTS_SHOWN);
     lines.extend(rollout.moments.iter().skip(hidden).map(|moment| {

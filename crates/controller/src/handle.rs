@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use evenkeel_analysis::Counts;
 use evenkeel_core::alert::Alert;
 use evenkeel_core::evidence::BadTick;
 use evenkeel_core::gate::{Passage, files};
@@ -200,6 +201,9 @@ pub struct Foreseen {
     pub deploy: Box<Deploy>,
     /// Requests of users per second, in the mean of the last ten.
     pub requests_per_second: f64,
+    /// What its stable release has answered in the last minutes.
+    #[serde(default)]
+    pub stable: Counts,
 }
 
 /// What a deploy led to.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, LazyLock};
 
-use evenkeel_analysis::Verdict;
+use evenkeel_analysis::{Counts, Verdict};
 use evenkeel_core::edge::Edge;
 use evenkeel_core::evidence::History;
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
@@ -491,7 +491,7 @@ impl Keeper {
             let reveals = self.hearing.record(rollout.id, sequence);
             let is_first = !reveals.is_empty() && self.history_of != Some(rollout.id);
             let stable = rollout.stable.filter(|_| is_first);
-            let history = stable.map(|stable| History::of(&self.meter.history(stable)));
+            let history = stable.map(|stable| History::of(&self.meter.history(stable), self.meter.clustered(stable)));
             if is_first {
                 self.history_of = Some(rollout.id);
             }
@@ -502,6 +502,11 @@ impl Keeper {
         self.evidence.look(now);
         let (verdict, is_proven) = (self.evidence.verdict(rollout), self.evidence.is_proven(rollout));
         Some(Observation { verdict, is_proven, ..seen })
+    }
+
+    /// What the stable release has answered in the last minutes.
+    pub(crate) fn stable_lately(&self) -> Counts {
+        self.service.stable.map_or_else(Counts::default, |stable| self.meter.history(stable))
     }
 
     /// The same with the evidence in numbers, which whoever decides on it keeps.
@@ -654,7 +659,10 @@ impl Keeper {
             releases: releases.collect(),
             queued: service.next.as_ref().map(|next| next.id),
             gated: service.gated.as_ref().map(|gated| GatedStatus::of(gated, version(gated.revision), now)),
-            rollout: rollout.map(|r| RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))),
+            rollout: rollout.map(|r| RolloutStatus {
+                judging: self.evidence.judging(r),
+                ..RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))
+            }),
             history: Vec::new(),
             alerts: firing.take(ALERTS_SHOWN).map(|heard| AlertStatus::of(heard, Some(&service.name))).collect(),
         }

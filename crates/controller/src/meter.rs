@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use evenkeel_analysis::evidence::Seen;
+use evenkeel_analysis::evidence::watch::Dispersion;
+use evenkeel_analysis::slots::SLOT_US;
 use evenkeel_analysis::{Answers, Counts, Window};
 use evenkeel_core::evidence::Tally;
 use evenkeel_core::ids::{Revision, Timestamp};
@@ -41,6 +44,8 @@ struct Dial {
     answers: (Answers, Answers),
     /// Requests of users in the last minutes: of these five, and of the five before.
     history: [Counts; 2],
+    /// How clustered failures were in them.
+    clustered: [Dispersion; 2],
     turned: Timestamp,
     /// Copies that were not sent: as last reported, and since the controller started.
     dropped: (u64, u64),
@@ -113,6 +118,12 @@ impl Meter {
         history
     }
 
+    /// How clustered a release's failures were in these minutes; `None` where there were too few to tell.
+    pub(crate) fn clustered(&self, revision: Revision) -> Option<f64> {
+        let [newest, before] = &self.releases.get(&revision)?.clustered;
+        newest.ratio().or_else(|| before.ratio())
+    }
+
     /// The 99th percentile of a release's answer times in these minutes; `None` before enough answers.
     pub(crate) fn p99(&self, revision: Revision) -> Option<Duration> {
         let times = self.history(revision).latency;
@@ -153,8 +164,8 @@ impl Dial {
     fn new() -> Self {
         let [reported, total] = std::array::from_fn(|_| Tally::default());
         let answers = (Answers::default(), Answers::default());
-        let (history, turned) = (Default::default(), Timestamp(0));
-        Self { reported, total, recent: Window::new(SHOWN), history, turned, answers, dropped: (0, 0) }
+        let (history, clustered, turned) = (Default::default(), Default::default(), Timestamp(0));
+        Self { reported, total, recent: Window::new(SHOWN), history, clustered, turned, answers, dropped: (0, 0) }
     }
 
     fn remember(&mut self, new: &Counts, now: Timestamp) {
@@ -162,8 +173,11 @@ impl Dial {
             let is_old = now.since(self.turned) >= 2 * HISTORY;
             let last = std::mem::take(&mut self.history[0]);
             (self.history[1], self.turned) = (if is_old { Counts::default() } else { last }, now);
+            let last = std::mem::take(&mut self.clustered[0]);
+            self.clustered[1] = if is_old { Dispersion::default() } else { last };
         }
         self.history[0].merge(new);
+        self.clustered[0].slot(now.0 / SLOT_US, Seen::new(new.requests(), new.errors()));
     }
 
     /// A proxy that started anew counts from zero.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use evenkeel_analysis::Counts;
 use evenkeel_core::alert::{Alert, Place, place};
 use evenkeel_core::check::Sighting;
 use evenkeel_core::fleet::Action;
@@ -952,6 +953,7 @@ where
             service: Box::new(keeper.map_or_else(|| Service::new(name), |keeper| keeper.service.clone())),
             deploy: Box::new(deploy),
             requests_per_second: keeper.map_or(0.0, |keeper| keeper.meter.per_second()),
+            stable: keeper.map_or_else(Counts::default, Keeper::stable_lately),
         })
     }
 

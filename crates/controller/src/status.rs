@@ -8,6 +8,7 @@ use std::sync::Arc;
 use evenkeel_analysis::{Answers, Counts, Verdict};
 use evenkeel_core::alert::{Action, Heard};
 use evenkeel_core::choice::StickyBy;
+use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::release::Standing;
@@ -212,6 +213,9 @@ pub struct RolloutStatus {
     pub waiting: Option<Waiting>,
     /// What the counts of the step say right now; `None` when it is over.
     pub verdict: Option<Verdict>,
+    /// How each metric is judged right now, and why so; empty when it is over, and before there is anything to judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub judging: Vec<Judging>,
     /// What it did, oldest first.
     pub moments: Vec<Moment>,
     /// Why its gates were passed by; `None`: they were not.
@@ -360,6 +364,7 @@ impl RolloutStatus {
             manual_intervention: matches!(rollout.phase, Phase::Stuck { .. }),
             waiting: rollout.waiting(),
             verdict: verdict.filter(|_| !rollout.is_done()),
+            judging: Vec::new(),
             moments: rollout.moments.clone(),
             skipped_gates: rollout.skipped_gates.clone(),
         }

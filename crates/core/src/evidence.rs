@@ -9,19 +9,21 @@ use std::time::Duration;
 
 use evenkeel_analysis::evidence::{Decision, State};
 use evenkeel_analysis::judge::judge;
-use evenkeel_analysis::{Counts, Verdict};
+use evenkeel_analysis::{Counts, Objective, Verdict};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BasisPoints, Revision, RolloutId, Timestamp};
-use crate::plan::Step;
+use crate::plan::{Plan, Step};
 use crate::rollout::{Phase, Rollout};
 use crate::service::Service;
 
 mod assessment;
+mod judging;
 mod tick;
 
 use assessment::{Assessment, Names};
 
+pub use judging::Judging;
 pub use tick::{BadTick, History, Tally, Tick};
 
 /// A tick that began longer than this before a step belongs to the step before: most of its requests came under another
@@ -189,6 +191,13 @@ impl Evidence {
         next.zip(trial).is_some_and(|(next, trial)| trial.opens(next.as_share()))
     }
 
+    /// How each metric is judged at the moment; nothing before the first requests were old enough.
+    #[must_use]
+    pub fn judging(&self, rollout: &Rollout) -> Vec<Judging> {
+        let trial = self.trial.as_ref().filter(|_| self.rollout == Some(rollout.id));
+        trial.and_then(|trial| trial.state()).map_or_else(Vec::new, |state| Judging::of(rollout, &state))
+    }
+
     /// The same in numbers, for both releases.
     #[must_use]
     pub fn measured(&self, rollout: &Rollout) -> Measured {
@@ -214,6 +223,12 @@ impl Judged {
         let (candidate, stable) = (counts(Some(rollout.candidate)), counts(rollout.stable));
         judge(&step.objectives, candidate.as_deref().unwrap_or(&nothing), stable.as_deref(), step.minimum_requests)
     }
+}
+
+/// The limits that a plan sets on shares of requests, and into how many parts what limits have of the wealth is divided.
+#[must_use]
+pub fn limits(plan: &Plan) -> (Vec<(Objective, f64)>, usize) {
+    assessment::limits(plan)
 }
 
 /// What people call the releases of a rollout.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use evenkeel_analysis::Objective;
+use evenkeel_analysis::evidence::{Margin, Settings};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Alerts;
@@ -121,6 +122,16 @@ pub struct Analysis {
 impl Default for Analysis {
     fn default() -> Self {
         Self { false_rollbacks: 0.01, tolerate: 0.001, warm_up: Duration::from_secs(10), early: false, harm: 0.005 }
+    }
+}
+
+impl Analysis {
+    /// The engine's settings that follow from it.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let Self { false_rollbacks, tolerate, harm, .. } = *self;
+        let margin = Margin { extra: tolerate, ..Settings::default().margin };
+        Settings { alpha: false_rollbacks, margin, harm, ..Settings::default() }
     }
 }
 

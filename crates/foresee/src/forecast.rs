@@ -16,6 +16,8 @@ use evenkeel_core::spec::{Hold, NotEnough, Spec};
 use evenkeel_core::{Event, Service};
 use serde::Serialize;
 
+use crate::power::{self, Power, Traffic};
+
 /// What a deploy would do.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Forecast {
@@ -37,6 +39,8 @@ pub struct Forecast {
     pub steps: Vec<Ahead>,
     /// The time that all steps take at least, without that which replicas take to start.
     pub at_least_ms: u64,
+    /// How long a healthy release takes where its steps end early, as far as is known; `None`: as long as at least.
+    pub healthy_ms: Option<u64>,
     /// The longest they may take by their limits; `None`: as long as people take.
     pub at_most_ms: Option<u64>,
     /// Replicas beyond the wanted number, times the hours they run, when it takes as long as at least.
@@ -45,6 +49,8 @@ pub struct Forecast {
     pub back: String,
     /// What should be known or changed before, in words.
     pub warnings: Vec<String>,
+    /// That of them which says that the traffic is too little for the judgement.
+    pub too_little: Option<String>,
 }
 
 /// What kind of change a deploy is.
@@ -98,19 +104,17 @@ pub struct Ahead {
     pub judged_by: String,
     /// Requests that reach the new release beside its share, in words; empty without any.
     pub beside: String,
+    /// What the evidence would find, and when; `None` where there is none to come, or nobody knows the traffic.
+    pub power: Option<Power>,
 }
 
 impl Forecast {
-    /// What this deploy would do to this service at `now`, under so many requests a second.
+    /// What this deploy would do to this service at `now`, under this traffic.
     ///
     /// # Errors
     /// The refusal that the deploy itself would meet.
-    pub fn of(
-        service: &Service,
-        deploy: &Deploy,
-        requests_per_second: Option<f64>,
-        now: Timestamp,
-    ) -> Result<Self, Refused> {
+    pub fn of(service: &Service, deploy: &Deploy, traffic: &Traffic, now: Timestamp) -> Result<Self, Refused> {
+        let requests_per_second = traffic.per_second;
         let (mut change, mut gates) = (None, Vec::new());
         let mut next = match service.step(&Event::Deploy(Box::new(deploy.clone())), now) {
             Err(Refused::NothingToDo { what }) => {
@@ -139,7 +143,13 @@ impl Forecast {
             (_, Kind::Deploy) => Change::Update,
         };
         let stable_replicas = service.stable.map_or(0, |stable| service.full_replicas(stable));
-        let steps = ahead(&plan, service.stable.is_some(), stable_replicas, requests_per_second, deploy);
+        // Who goes back to what was good is not judged, nor is the first release while nobody could be told from it.
+        let has_users = deploy.spec.listen.is_some() && kind == Kind::Deploy;
+        let steps = ahead(&plan, service.stable, stable_replicas, requests_per_second, deploy);
+        let powers = if has_users { power::of(&plan, service.stable.is_some(), traffic) } else { Vec::new() };
+        let too_little = power::warning(&plan, &powers);
+        let powers = powers.into_iter().chain(std::iter::repeat(None));
+        let steps: Vec<Ahead> = steps.into_iter().zip(powers).map(|(step, power)| Ahead { power, ..step }).collect();
         let extra = |ahead: &Ahead| {
             let extra = (ahead.replicas + ahead.stable_replicas).saturating_sub(deploy.spec.replicas);
             f64::from(extra) * ahead.at_least_ms as f64 / 3.6e6
@@ -156,6 +166,9 @@ impl Forecast {
             ..Self::without_rollout(change, service, deploy, requests_per_second)
         };
         forecast.warnings = forecast.warn(&plan, deploy);
+        forecast.warnings.extend(too_little.clone());
+        forecast.too_little = too_little;
+        forecast.healthy_ms = forecast.healthy();
         Ok(forecast)
     }
 
@@ -170,10 +183,12 @@ impl Forecast {
             requests_per_second: rate,
             steps: Vec::new(),
             at_least_ms: 0,
+            healthy_ms: None,
             at_most_ms: Some(0),
             extra_replica_hours: 0.0,
             back: String::new(),
             warnings: Vec::new(),
+            too_little: None,
         }
     }
 
@@ -183,11 +198,23 @@ impl Forecast {
         !self.steps.is_empty()
     }
 
+    /// The time of a healthy release, where some step ends early.
+    fn healthy(&self) -> Option<u64> {
+        let early = |step: &Ahead| step.power.as_ref().and_then(|power| power.passes_after_ms);
+        let is_any = self.steps.iter().any(|step| early(step).is_some());
+        is_any.then(|| {
+            self.steps.iter().map(|step| early(step).map_or(step.at_least_ms, |ms| ms.min(step.at_least_ms))).sum()
+        })
+    }
+
     fn warn(&self, plan: &Plan, deploy: &Deploy) -> Vec<String> {
         let mut warnings = Vec::new();
         let users = deploy.spec.listen.is_some();
         if users && self.change == Change::Update && plan.steps.iter().all(|step| step.objectives.is_empty()) {
-            warnings.push("no objectives: only probes and exits can stop a bad release".to_owned());
+            let is_compared = plan.steps.iter().any(|step| is_beside(step.weight)) && self.stable.is_some();
+            let what =
+                if is_compared { "no limits: where there is nothing to compare with, " } else { "no objectives: " };
+            warnings.push(format!("{what}only probes and exits can stop a bad release, and one that is dead is found"));
         }
         for (n, (step, ahead)) in plan.steps.iter().zip(&self.steps).enumerate() {
             warnings.extend(too_few(n, step, ahead, plan.not_enough, self.requests_per_second));
@@ -273,7 +300,7 @@ fn in_words(deploy: &Deploy) -> Vec<String> {
     signs.chain(start).chain(calendar).chain(checks).collect()
 }
 
-fn ahead(plan: &Plan, has_stable: bool, stable: u32, rate: Option<f64>, deploy: &Deploy) -> Vec<Ahead> {
+fn ahead(plan: &Plan, old: Option<Revision>, stable: u32, rate: Option<f64>, deploy: &Deploy) -> Vec<Ahead> {
     let mut from = Duration::ZERO;
     let step = |step: &Step| {
         let hold = match step.hold {
@@ -304,8 +331,9 @@ fn ahead(plan: &Plan, has_stable: bool, stable: u32, rate: Option<f64>, deploy: 
             objectives: step.objectives.iter().map(ToString::to_string).collect(),
             minimum_requests: step.minimum_requests,
             enough_after_ms: enough_after.map(millis),
-            judged_by: judged_by(step, has_stable, deploy),
+            judged_by: judged_by(step, old, deploy),
             beside: beside(step),
+            power: None,
         };
         from += at_least;
         ahead
@@ -326,26 +354,32 @@ fn enough_after(step: &Step, rate: Option<f64>) -> Option<Duration> {
     seconds.is_finite().then(|| Duration::try_from_secs_f64(seconds).ok()).flatten()
 }
 
-fn judged_by(step: &Step, has_stable: bool, deploy: &Deploy) -> String {
+fn judged_by(step: &Step, old: Option<Revision>, deploy: &Deploy) -> String {
     let names = step.checks.iter().chain(&deploy.spec.checks).map(|check| format!("`{}`", check.name));
     let names: Vec<String> = names.collect();
-    let others = judged_besides(step, has_stable, deploy);
+    let others = judged_besides(step, old, deploy);
     if names.is_empty() { others } else { format!("{others}; checks: {}", names.join(", ")) }
 }
 
+/// Whether both releases have a part of the requests.
+fn is_beside(weight: BasisPoints) -> bool {
+    weight > BasisPoints::NONE && weight < BasisPoints::ALL
+}
+
 /// What judges a step, besides checks.
-fn judged_besides(step: &Step, has_stable: bool, deploy: &Deploy) -> String {
-    let objectives = !step.objectives.is_empty() && step.minimum_requests > 0;
-    match (step.weight, objectives) {
+fn judged_besides(step: &Step, old: Option<Revision>, deploy: &Deploy) -> String {
+    let is_limited = !step.objectives.is_empty() && step.minimum_requests > 0;
+    let limits = if is_limited { " and objectives" } else { "" };
+    match (step.weight, old) {
         _ if deploy.spec.listen.is_none() => "probes and exits: it has no requests".to_owned(),
-        (_, false) if step.minimum_requests > 0 => "probes and exits; nothing is asked of its answers".to_owned(),
-        (BasisPoints::NONE, false) if step.smoke.is_empty() => "probes and exits: no users reach it".to_owned(),
-        (_, false) if !step.smoke.is_empty() => "smoke checks, probes and exits".to_owned(),
-        (_, false) => "probes and exits".to_owned(),
-        (BasisPoints::ALL, true) => "objectives alone: the old release has no requests to compare with".to_owned(),
-        (BasisPoints::NONE, true) => "objectives, by matching requests and copies".to_owned(),
-        (_, true) if has_stable => "objectives, beside the old release in the same seconds".to_owned(),
-        (_, true) => "objectives alone: there is no old release".to_owned(),
+        (weight, Some(old)) if is_beside(weight) => format!("comparison with {old} in the same seconds{limits}"),
+        (BasisPoints::NONE, _) if is_limited => "objectives, by matching requests and copies".to_owned(),
+        (BasisPoints::NONE, _) if step.smoke.is_empty() => "probes and exits: no users reach it".to_owned(),
+        (BasisPoints::NONE, _) => "smoke checks, probes and exits".to_owned(),
+        (_, None) if is_limited => "objectives alone: there is no old release".to_owned(),
+        (_, Some(old)) if is_limited => format!("objectives alone: {old} has no requests to compare with"),
+        (_, Some(old)) => format!("probes and exits: {old} has no requests to compare with, and no limits are set"),
+        (_, None) => "probes and exits: there is no old release, and no limits are set".to_owned(),
     }
 }
 

@@ -6,6 +6,7 @@
 //! seed. Modules, in reading order:
 //!
 //! - [`forecast`]: what a deploy would do, how long it takes, what it costs, and whether the traffic is enough for it.
+//! - [`power`]: what the evidence would find, and when.
 //! - [`scenario`]: what users and releases do, and what goes wrong.
 //! - [`run`]: one rollout in virtual time.
 //! - `trial`: what the proxy tells of the requests on trial.
@@ -17,6 +18,7 @@
 pub mod forecast;
 pub mod many;
 pub mod picture;
+pub mod power;
 pub mod run;
 pub mod scenario;
 
@@ -26,5 +28,6 @@ mod world;
 
 pub use forecast::Forecast;
 pub use many::Many;
+pub use power::Traffic;
 pub use run::{Story, simulate};
 pub use scenario::Scenario;

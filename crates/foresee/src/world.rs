@@ -243,7 +243,7 @@ impl<'a> Traffic<'a> {
         let mut counts = Counts::default();
         dice.answers(&mut counts, 2, good, &self.times[times].1);
         counts.classes[4] = bad;
-        Some(History::of(&counts))
+        Some(History::of(&counts, None))
     }
 
     /// The requests of a stretch, per release, and what their users saw.

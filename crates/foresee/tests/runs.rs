@@ -1,19 +1,21 @@
 //! Rollouts in virtual time, told as their operators see them.
 
-#![allow(clippy::unwrap_used, reason = "all of it is test code")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "all of it is test code")]
 
 use std::time::Duration;
 
-use evenkeel_core::ids::{BasisPoints, ServiceName};
+use evenkeel_core::gate::Passage;
+use evenkeel_core::ids::{BasisPoints, ServiceName, Timestamp};
+use evenkeel_core::release::Deploy;
 use evenkeel_core::service::Verb;
 use evenkeel_core::spec::{
     Afterwards, Amount, Analysis, CanaryStep, Hold, NotEnough, Shield, SmokeCheck, Spec, Strategy,
 };
 use evenkeel_core::table::StickyBy;
 use evenkeel_foresee::many::{Run, seed_of};
-use evenkeel_foresee::run::{End, Question, Story, simulate};
+use evenkeel_foresee::run::{End, Question, Story, running, simulate};
 use evenkeel_foresee::scenario::{Arm, Behaviour, Fault, Latency, Scenario, Trouble};
-use evenkeel_foresee::{Many, picture};
+use evenkeel_foresee::{Forecast, Many, Traffic, picture};
 
 const LATENCY: Latency = Latency { p50: Duration::from_millis(20), p99: Duration::from_millis(120) };
 
@@ -83,12 +85,63 @@ fn a_good_release_is_promoted_step_by_step() {
 fn a_release_that_turns_bad_is_taken_back_within_seconds_and_its_users_are_spared() {
     let story = story(&spec(), &bad_from(30, 0.3));
     assert_eq!(story.end, End::RolledBack);
-    assert!(story.reason.starts_with("rolled back: v2 failed "), "{}", story.reason);
+    assert!(
+        story.reason.starts_with("rolled back: in the last ") && story.reason.contains(" s v2 failed "),
+        "{}",
+        story.reason
+    );
     let detected = story.detected_after_us.unwrap();
     assert!((100_000..3_000_000).contains(&detected), "{detected}");
     let users = story.users;
     assert!(users.spared > 5 && users.hurt_by_candidate == 0, "{users:?}");
     assert_eq!(users.spared + users.hurt_by_candidate, users.failed_by_candidate);
+}
+
+#[test]
+fn what_is_forecast_of_finding_a_bad_release_is_what_simulated_rollouts_show() {
+    let spec = spec();
+    let traffic = Traffic { per_second: Some(200.0), failing: Some(0.001), times: Some((LATENCY.p50, LATENCY.p99)) };
+    let deploy = Deploy {
+        version: "v2".into(),
+        spec: Box::new(spec.clone()),
+        artefact: None,
+        directory: String::new(),
+        by: "you".into(),
+        again: false,
+        how: Passage::default(),
+        group: None,
+    };
+    let forecast = Forecast::of(&running(&spec, "v1", Timestamp(0)), &deploy, &traffic, Timestamp(0)).unwrap();
+    let power = forecast.steps[0].power.as_ref().unwrap();
+    let shown = |candidate: Behaviour| {
+        let scenario = Scenario { candidate: vec![candidate], ..calm() };
+        let found =
+            |seed| simulate(&Question { spec: &spec, version: "v2", scenario: &scenario, seed, keeps_points: false });
+        let found: Vec<f64> =
+            (0..24).filter_map(|seed| found(seed).detected_after_us).map(|us| us as f64 / 1e6).collect();
+        assert_eq!(found.len(), 24, "all of them are found");
+        found.iter().sum::<f64>() / found.len() as f64
+    };
+    for found in &power.found[..3] {
+        let forecast_s = found.after_ms.unwrap() as f64 / 1e3;
+        let shown_s = shown(Behaviour { from: Duration::ZERO, errors: found.failing, latency: LATENCY });
+        println!("failing {}: forecast {forecast_s:.1} s, simulated {shown_s:.1} s", found.failing);
+        // The mean of 24 is known to about a sixth.
+        assert!(
+            (0.5..2.0).contains(&(shown_s / forecast_s)),
+            "{}: {forecast_s} s, and it was {shown_s} s",
+            found.failing
+        );
+    }
+    let forecast_s = power.twice_as_slow.as_ref().unwrap().after_ms.unwrap() as f64 / 1e3;
+    let latency = Latency { p50: LATENCY.p50 * 2, p99: LATENCY.p99 * 2 };
+    let shown_s = shown(Behaviour { from: Duration::ZERO, errors: 0.001, latency });
+    println!("twice as slow: forecast {forecast_s:.1} s, simulated {shown_s:.1} s");
+    assert!((0.5..2.0).contains(&(shown_s / forecast_s)), "{forecast_s} s, and it was {shown_s} s");
+    assert!(forecast.too_little.is_none());
+    let few = Traffic { per_second: Some(0.2), ..traffic };
+    let few = Forecast::of(&running(&spec, "v1", Timestamp(0)), &deploy, &few, Timestamp(0)).unwrap();
+    assert!(few.too_little.unwrap().starts_with("a release that fails 20 % of its requests is not found"));
 }
 
 #[test]

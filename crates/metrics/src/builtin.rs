@@ -162,6 +162,7 @@ mod tests {
             manual_intervention: false,
             waiting: None,
             verdict: None,
+            judging: Vec::new(),
             moments: Vec::new(),
             skipped_gates: None,
         };

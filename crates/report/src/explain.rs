@@ -34,6 +34,7 @@ pub fn lines(story: &Story) -> Vec<(Tone, String)> {
         lines.extend(decided(story, decision));
     }
     lines.push((Tone::Plain, String::new()));
+    lines.extend(judging(story));
     lines.push((Tone::Strong, "how long each phase took".into()));
     lines.extend(story.phases.iter().map(|span| (Tone::Plain, phase(story, span))));
     if !story.budgets.is_empty() {
@@ -52,6 +53,23 @@ pub fn lines(story: &Story) -> Vec<(Tone, String)> {
     for gap in &story.gaps {
         lines.push((Tone::Warn, format!("not known: {gap}")));
     }
+    lines
+}
+
+/// How metrics were judged, with an empty line behind; nothing where no decision rests on evidence.
+pub(crate) fn judging(story: &Story) -> Vec<(Tone, String)> {
+    let Some(first) = story.judging.first() else { return Vec::new() };
+    let mut lines = vec![(Tone::Strong, "how it was judged".to_owned())];
+    for judged in &story.judging {
+        let from = if judged.at == first.at {
+            String::new()
+        } else {
+            format!("from {} on ", words::after(story.started, judged.at).trim())
+        };
+        lines.push((Tone::Plain, format!("  {from}{}", judged.judging.metrics.join(", "))));
+        lines.push((Tone::Faint, format!("    {}", judged.judging.how)));
+    }
+    lines.push((Tone::Plain, String::new()));
     lines
 }
 

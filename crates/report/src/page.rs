@@ -5,7 +5,7 @@ use evenkeel_core::ids::{BasisPoints, Timestamp};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::explain::{place, verdict_words};
-use crate::story::{Arm, Comparison, Decision, Point, Span, Story};
+use crate::story::{Arm, Comparison, Decision, Judged, Point, Span, Story};
 use crate::text::DESCRIPTION;
 use crate::words;
 
@@ -31,6 +31,7 @@ pub fn page(story: &Story, clock: impl Fn(Timestamp) -> String) -> String {
                     (timeline(story))
                     @if let Some(comparison) = &story.comparison { (compared(comparison)) }
                     (phases(story))
+                    (judging(story))
                     (decisions(story))
                     @if !story.budgets.is_empty() { (budgets(story)) }
                     @if !story.gaps.is_empty() {
@@ -345,6 +346,25 @@ fn phases(story: &Story) -> Markup {
                                     @if let Some(arm) = span.arms.get(n) { (row(span, arm)) }
                                 }
                             }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn judging(story: &Story) -> Markup {
+    html! {
+        @if !story.judging.is_empty() {
+            section {
+                h2 { "How it was judged" }
+                ul {
+                    @for Judged { at, judging } in &story.judging {
+                        li {
+                            strong { (judging.metrics.join(", ")) }
+                            @if *at != story.judging[0].at { " from " (words::after(story.started, *at)) " on" }
+                            br; span class="note" { (judging.how) }
                         }
                     }
                 }

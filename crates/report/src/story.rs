@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use evenkeel_analysis::interval::{Interval, difference};
 use evenkeel_analysis::{Counts, Verdict};
-use evenkeel_core::evidence::{Measured, Tally};
+use evenkeel_core::evidence::{Judging, Measured, Tally};
 use evenkeel_core::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::record::What;
 use evenkeel_core::replay::Recording;
@@ -56,6 +56,8 @@ pub struct Story {
     pub phases: Vec<Span>,
     /// Its decisions, in order.
     pub decisions: Vec<Decision>,
+    /// How each metric was judged, as the decisions knew it, each with the first of them.
+    pub judging: Vec<Judged>,
     /// How long each part of a way back took; empty where it did not go back.
     pub budgets: Vec<Budget>,
     /// Both releases over the whole of it.
@@ -150,6 +152,16 @@ pub struct Decision {
     pub otherwise: Vec<String>,
 }
 
+/// How some metrics were judged from a decision on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Judged {
+    /// When the decision was made.
+    pub at: Timestamp,
+    /// Which, how, and why so.
+    #[serde(flatten)]
+    pub judging: Judging,
+}
+
 /// Both releases side by side while both had a share, for description only.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
@@ -229,12 +241,27 @@ impl Story {
             budgets: budgets::of(rollout, &phases, &run.decisions, recording, until),
             whole: counted.arms(&releases, Timestamp(0), Timestamp(u64::MAX)),
             comparison: counted.comparison(&releases, &phases, until, is_ab),
+            judging: judged(rollout, &run.decisions),
             decisions: run.decisions,
             phases,
             points,
             gaps: gaps(recording),
         })
     }
+}
+
+/// How metrics were judged by the decisions that rest on evidence, where that is not as it was before.
+fn judged(rollout: &Rollout, decisions: &[Decision]) -> Vec<Judged> {
+    let mut all: Vec<Judged> = Vec::new();
+    let mut last: Vec<Judging> = Vec::new();
+    for decision in decisions {
+        let Some(state) = decision.measured.as_ref().and_then(|measured| measured.evidence.as_ref()) else { continue };
+        let judging = Judging::of(rollout, state);
+        let fresh = judging.iter().filter(|judging| !last.contains(judging));
+        all.extend(fresh.map(|judging| Judged { at: decision.at, judging: judging.clone() }));
+        last = judging;
+    }
+    all
 }
 
 /// A strategy as specs name it.

@@ -1,6 +1,6 @@
 //! The report as text.
 
-use crate::explain::{Tone, place};
+use crate::explain::{Tone, judging, place};
 use crate::story::{Arm, Comparison, Story};
 use crate::words;
 
@@ -43,6 +43,7 @@ pub fn lines(story: &Story, clock: impl Fn(evenkeel_core::ids::Timestamp) -> Str
         lines.extend(compared(comparison));
     }
     lines.push((Tone::Plain, String::new()));
+    lines.extend(judging(story));
     lines.push((Tone::Strong, "decisions".into()));
     for decision in &story.decisions {
         let by = decision.by.as_ref().map_or_else(String::new, |by| format!("  (asked for by {by})"));

@@ -137,7 +137,8 @@ fn gates(broken: &mut Broken) {
         let case = Case { stable, candidate: stable, weight };
         let good = case.pass(&mut chance, 400, 40_000);
         let bad = Case { candidate: 1.5 * stable + 0.005, ..case }.pass(&mut chance, 400, 20_000);
-        let preview = Settings::default().to_pass(case.traffic(1.0), 1.0).map_or(f64::NAN, |n| n.candidate_requests);
+        let preview =
+            Settings::default().to_pass(case.traffic(1.0), 1.0, false).map_or(f64::NAN, |n| n.candidate_requests);
         println!(
             "{:>5} % {:>5} % {:>8.0} {:>8.0} {:>8.0} {:>13.2} {:>10.2} %",
             stable * 100.0,

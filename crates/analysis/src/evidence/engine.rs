@@ -14,15 +14,19 @@ use super::watch::{Control, Dispersion, SplitMonitor, boldness};
 mod ahead;
 mod gate;
 mod metric;
+mod run;
 mod state;
 
 pub use ahead::Unrevealed;
 pub use gate::{Gate, Wait};
-pub use state::{Decision, Doubt, Leading, MetricState, Name, State, Verdict, one_in};
+pub use run::Run;
+pub use state::{Decision, Doubt, Leading, MetricState, Mode, Name, State, Verdict, one_in};
 
 use gate::Gates;
+pub(crate) use gate::{CUTS, EXTRA_MAX};
 use metric::{Arms, Clock, Guard};
 pub(crate) use metric::{EACH_MINUTE, MINUTE};
+use run::Runs;
 
 /// A dead candidate breaks this limit.
 const DEAD: f64 = 0.5;
@@ -50,6 +54,8 @@ pub struct Engine {
     split: SplitMonitor,
     control: Control,
     dispersion: Dispersion,
+    /// How the requests of the newest epoch were split.
+    way: Option<(u32, Split)>,
     /// The newest slot of any question.
     slot: u64,
     decision: Decision,
@@ -129,6 +135,7 @@ struct Compare {
     clock: Clock,
     guard: Guard,
     arms: Arms,
+    runs: Runs,
 }
 
 /// The comparison of latencies.
@@ -138,6 +145,7 @@ struct CompareLatency {
     clock: Clock,
     guard: Guard,
     arms: Arms,
+    runs: Runs,
     /// Stable has shown enough for cuts.
     is_ready: bool,
 }
@@ -150,6 +158,7 @@ struct Limit {
     clock: Clock,
     guard: Guard,
     arms: Arms,
+    runs: Runs,
 }
 
 impl Engine {
@@ -173,6 +182,7 @@ impl Engine {
             split: SplitMonitor::default(),
             control,
             dispersion: Dispersion::default(),
+            way: None,
             slot: 0,
             decision: Decision::Continue,
             most: f64::NEG_INFINITY,
@@ -202,6 +212,8 @@ impl Engine {
     }
 
     fn reveal_errors(&mut self, slot: u64, shown: &[Shown]) {
+        let newest = shown.last().map(|shown| (shown.epoch, shown.split));
+        self.way = newest.filter(|(epoch, _)| self.way.is_none_or(|(known, _)| *epoch >= known)).or(self.way);
         self.dead.tick(slot, shown.iter());
         for of in shown.iter().filter(|of| of.split == Split::Coin && self.design.unit == Unit::Requests) {
             self.split.tick(of.weight, of.candidate.requests, of.stable.requests);
@@ -324,15 +336,18 @@ impl Compare {
             Unit::Requests => Comparison::Requests(TwoArm::new(margin, lifts, rate, settings.stake)),
             Unit::Sessions => Comparison::Sessions(FailureOwner::new(margin, lifts, rate, settings.stake)),
         };
-        Self { test, clock: Clock::default(), guard: Guard::default(), arms: Arms::default() }
+        Self { test, clock: Clock::default(), guard: Guard::default(), arms: Arms::default(), runs: Runs::default() }
     }
 
     fn tick(&mut self, slot: u64, epoch: u32, groups: &[Group], eta: f64) {
         let (dt_s, rho) = self.clock.step(slot, epoch);
         self.test.set_eta(eta);
         self.test.tick(groups, dt_s, rho);
-        groups.iter().for_each(|group| self.arms.add(group.candidate, group.stable));
-        self.guard.count(slot, groups.iter().map(|group| group.candidate.bad).sum());
+        let mut now = Arms::default();
+        groups.iter().for_each(|group| now.add(group.candidate, group.stable));
+        self.runs.count(slot, self.test.pot_mut(), |_| now);
+        self.guard.count(slot, now.candidate.bad);
+        self.arms.add(now.candidate, now.stable);
     }
 }
 
@@ -349,7 +364,14 @@ impl CompareLatency {
         };
         let test = Latency::new(history, setting);
         let is_ready = history.iter().sum::<u64>() as f64 >= LATENCIES_MIN;
-        Self { test, clock: Clock::default(), guard: Guard::default(), arms: Arms::default(), is_ready }
+        Self {
+            test,
+            clock: Clock::default(),
+            guard: Guard::default(),
+            arms: Arms::default(),
+            runs: Runs::default(),
+            is_ready,
+        }
     }
 
     fn tick(&mut self, slot: u64, epoch: u32, groups: &[LatencyGroup<'_>]) {
@@ -367,12 +389,14 @@ impl CompareLatency {
         if is_new_epoch {
             self.test.refit();
         }
-        let median = self.test.first_cut();
         self.test.tick(groups, dt_s, rho);
-        let beyond = |counts: &[u64]| counts[median + 1..].iter().sum::<u64>();
-        let seen = |counts: &[u64]| Seen::new(counts.iter().sum(), beyond(counts));
-        groups.iter().for_each(|group| self.arms.add(seen(group.candidate), seen(group.stable)));
-        self.guard.count(slot, groups.iter().map(|group| beyond(group.candidate)).sum());
+        let shown = self.test.beyond_cuts(groups).map(|(candidate, stable)| Arms { candidate, stable });
+        let (test, runs) = (&mut self.test, &mut self.runs);
+        let lifts = test.lifts();
+        // The one that learns the shape has no cut: it is told as the first, which is about stable's median.
+        runs.count(slot, test.pot_mut(), |expert| *shown.get(expert / lifts).unwrap_or(&shown[0]));
+        self.arms.add(shown[0].candidate, shown[0].stable);
+        self.guard.count(slot, shown[0].candidate.bad);
     }
 }
 
@@ -380,7 +404,14 @@ impl Limit {
     fn new(share: f64, stake: f64) -> Self {
         let test = || OneArm::new(share.clamp(1e-6, 0.999), default_lifts(), stake, 1.0);
         let (candidate, stable) = (test(), test());
-        Self { candidate, stable, clock: Clock::default(), guard: Guard::default(), arms: Arms::default() }
+        Self {
+            candidate,
+            stable,
+            clock: Clock::default(),
+            guard: Guard::default(),
+            arms: Arms::default(),
+            runs: Runs::default(),
+        }
     }
 
     fn tick<'a>(&mut self, slot: u64, shown: impl Iterator<Item = &'a Shown> + Clone) {
@@ -390,6 +421,7 @@ impl Limit {
         shown.for_each(|shown| now.add(shown.candidate, shown.stable));
         self.candidate.tick(now.candidate, rho);
         self.stable.tick(now.stable, rho);
+        self.runs.count(slot, self.candidate.pot_mut(), |_| now);
         self.guard.count(slot, now.candidate.bad);
         self.arms.add(now.candidate, now.stable);
     }

@@ -278,9 +278,22 @@ impl Latency {
         self.keep(groups, dt_s);
     }
 
-    /// The last bucket below the first cut, which is about stable's median.
-    pub(crate) fn first_cut(&self) -> usize {
-        self.cuts[0].bucket
+    /// How many bets there are on every cut.
+    pub(crate) fn lifts(&self) -> usize {
+        self.lifts.len()
+    }
+
+    /// The candidate's answers and stable's, per cut with those beyond it as bad. The first cut is about stable's median.
+    pub(crate) fn beyond_cuts(&self, groups: &[LatencyGroup<'_>]) -> [(Seen, Seen); CUTS] {
+        self.cuts.map(|cut| {
+            let seen = |counts: &[u64]| Seen::new(counts.iter().sum(), counts[cut.bucket + 1..].iter().sum());
+            let mut sums = (Seen::default(), Seen::default());
+            for group in groups {
+                sums.0.add(seen(group.candidate));
+                sums.1.add(seen(group.stable));
+            }
+            sums
+        })
     }
 
     fn keep(&mut self, groups: &[LatencyGroup<'_>], dt_s: f64) {
@@ -297,6 +310,10 @@ impl Latency {
     #[must_use]
     pub fn pot(&self) -> &Pot {
         &self.pot
+    }
+
+    pub(crate) fn pot_mut(&mut self) -> &mut Pot {
+        &mut self.pot
     }
 
     /// What stable showed lately, per bucket.

@@ -55,6 +55,10 @@ impl OneArm {
         &self.pot
     }
 
+    pub(crate) fn pot_mut(&mut self) -> &mut Pot {
+        &mut self.pot
+    }
+
     /// The limit, a share.
     #[must_use]
     pub fn limit(&self) -> f64 {

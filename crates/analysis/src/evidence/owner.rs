@@ -124,10 +124,17 @@ impl Comparison {
         test.tick(&owned, groups.iter().map(|group| group.stable.requests).sum(), dt_s, rho)
     }
 
-    pub(crate) fn ln_e(&self) -> f64 {
+    pub(crate) fn pot(&self) -> &Pot {
         match self {
-            Self::Requests(test) => test.pot().ln_e(),
-            Self::Sessions(test) => test.pot().ln_e(),
+            Self::Requests(test) => test.pot(),
+            Self::Sessions(test) => test.pot(),
+        }
+    }
+
+    pub(crate) fn pot_mut(&mut self) -> &mut Pot {
+        match self {
+            Self::Requests(test) => test.pot_mut(),
+            Self::Sessions(test) => &mut test.pot,
         }
     }
 

@@ -11,6 +11,8 @@ pub struct Pot {
     ln_prior: Vec<f64>,
     cash: f64,
     accounts: Vec<f64>,
+    /// What the bets of each expert have won since they stood lowest, as a log; 0 or more between ticks.
+    ahead: Vec<f64>,
 }
 
 impl Pot {
@@ -19,7 +21,8 @@ impl Pot {
     pub fn new(prior: impl IntoIterator<Item = f64>) -> Self {
         let ln_prior: Vec<f64> = prior.into_iter().map(ln).collect();
         let accounts = vec![f64::NEG_INFINITY; ln_prior.len()];
-        Self { ln_prior, cash: 0.0, accounts }
+        let ahead = vec![0.0; ln_prior.len()];
+        Self { ln_prior, cash: 0.0, accounts, ahead }
     }
 
     /// One expert is as good as another.
@@ -43,6 +46,19 @@ impl Pot {
     /// Adds to the log of an expert's account.
     pub(crate) fn gain(&mut self, expert: usize, by: f64) {
         self.accounts[expert] += by;
+        self.ahead[expert] += by;
+    }
+
+    /// Tells for each expert whether its bets have won since they stood lowest, what is handed out aside. One whose bets
+    /// stand as low as never before starts anew with this.
+    pub(crate) fn is_ahead(&mut self) -> impl Iterator<Item = bool> + '_ {
+        self.ahead.iter_mut().map(|ahead| {
+            let is_ahead = *ahead > 0.0;
+            if !is_ahead {
+                *ahead = 0.0;
+            }
+            is_ahead
+        })
     }
 
     /// ln E: the log of the whole wealth.
@@ -95,6 +111,21 @@ mod tests {
         assert_eq!(pot.cash(), f64::NEG_INFINITY);
         pot.inject(0.5);
         assert!(pot.ln_e().abs() < 1e-14);
+    }
+
+    #[test]
+    fn an_expert_is_ahead_of_where_its_bets_stood_lowest() {
+        let mut pot = Pot::even(2);
+        pot.inject(1.0);
+        let mut after = |by: [f64; 2]| {
+            pot.gain(0, by[0]);
+            pot.gain(1, by[1]);
+            pot.is_ahead().collect::<Vec<_>>()
+        };
+        assert_eq!(after([-3.0, 1.0]), [false, true]);
+        assert_eq!(after([2.0, -0.5]), [true, true], "not where it began, but where it was lowest");
+        assert_eq!(after([-1.0, -0.5]), [true, false]);
+        assert_eq!(after([-1.0, f64::NEG_INFINITY]), [false, false]);
     }
 
     #[test]

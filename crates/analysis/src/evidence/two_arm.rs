@@ -73,6 +73,10 @@ impl TwoArm {
         &self.pot
     }
 
+    pub(crate) fn pot_mut(&mut self) -> &mut Pot {
+        &mut self.pot
+    }
+
     /// Stable's rate, as the next tick will believe it.
     #[must_use]
     pub fn rate(&self) -> &BaseRate {

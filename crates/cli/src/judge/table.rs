@@ -173,14 +173,15 @@ impl Columns {
         }
         let mut count = |at: usize| {
             let count = u64::from_str(text(at)).ok().filter(|count| *count < 1 << 53);
-            count.unwrap_or_else(|| {
+            if count.is_none() {
                 wrong(at, "write a whole number, 0 or more");
-                0
-            })
+            }
+            count
         };
-        let (requests, errors) = (count(self.requests), count(self.errors));
-        let mut at_most: Vec<u64> = self.latencies.iter().map(|(at, _)| count(*at)).collect();
-        if errors > requests {
+        let (known_requests, known_errors) = (count(self.requests), count(self.errors));
+        let (requests, errors) = (known_requests.unwrap_or(0), known_errors.unwrap_or(0));
+        let mut at_most: Vec<u64> = self.latencies.iter().map(|(at, _)| count(*at).unwrap_or(0)).collect();
+        if known_requests.is_some() && errors > requests {
             wrong(self.errors, &format!("no more than the {requests} requests can fail"));
         }
         if at_most.windows(2).any(|pair| pair[0] > pair[1]) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use evenkeel_analysis::evidence::latency::BUCKETS;
+use evenkeel_analysis::evidence::latency::{BUCKETS, Scale};
 use evenkeel_analysis::evidence::{
     Compared, Decision, Design, Engine, History, MetricState, Name, Question, Seen, Settings, Shown, ShownLatency,
     Split, State, one_in,
@@ -20,6 +20,8 @@ use crate::paint::Paint;
 const ROW_S_MAX: f64 = 10.0;
 /// So much of what stable showed before counts.
 const HISTORY_S: f64 = 600.0;
+/// Evidence beyond one in so many is told as that much.
+const SHOWN_MOST: f64 = 1e9;
 /// Slots in a second.
 const SLOTS: f64 = 10.0;
 
@@ -116,14 +118,23 @@ impl Judged {
     fn state(&self) -> State {
         let mut state = self.engine.verdict().map_or_else(|| self.engine.state(), |verdict| verdict.state.clone());
         // The buckets are the table's own.
-        state.metrics.iter_mut().filter_map(|m| m.leading.as_mut()).for_each(|leading| leading.slower_than_us = None);
+        for leading in state.metrics.iter_mut().filter_map(|metric| metric.leading.as_mut()) {
+            leading.slower_than_us = leading.slower_than_us.and_then(|us| self.limit_us(us));
+        }
         state
+    }
+
+    /// The table's own limit for the end of a bucket of the engine's.
+    fn limit_us(&self, end_us: u64) -> Option<u64> {
+        let bucket = Scale::new(1.0).bucket(end_us).checked_sub(1)?;
+        let limit_s = self.table.limits_s.get(bucket).filter(|limit_s| limit_s.is_finite())?;
+        Some((limit_s * 1e6).round() as u64)
     }
 
     fn verdict(&self) -> (Exit, String) {
         let state = self.state();
         let limit = 1.0 / self.engine.design().settings.alpha;
-        let strength = |ln_e: f64| format!("{:.0}", one_in(ln_e).floor().min(1e15));
+        let strength = |ln_e: f64| format!("{:.0}", one_in(ln_e).floor().min(SHOWN_MOST));
         let what = state.leading().map_or_else(String::new, |leading| self.found(leading));
         match self.engine.decision() {
             Decision::Rollback => {
@@ -147,8 +158,10 @@ impl Judged {
                         format!("not harmful: {what}; that it fails little enough for all traffic is shown"),
                     );
                 }
-                let waits: Vec<String> =
+                let mut waits: Vec<String> =
                     gate.waits.iter().filter(|wait| !wait.is_of_a_step()).map(ToString::to_string).collect();
+                // Two gates of answer times may be as far.
+                waits.dedup();
                 let need = if waits.is_empty() { String::new() } else { format!("; {}", waits.join(", ")) };
                 let most = strength(state.most);
                 (
@@ -163,22 +176,36 @@ impl Judged {
 
     /// `the candidate failed 3 of 17 requests while stable failed 0 of 312 at the same times`
     fn found(&self, leading: &MetricState) -> String {
-        let MetricState { candidate, stable, .. } = leading;
         let state = self.state();
         let errors = state.metrics.iter().find(|metric| metric.name == Name::Errors);
-        match (leading.name, errors) {
-            (Name::Latency, _) if state.ln_e > 0.0 => {
-                format!(
-                    "{} of the candidate's {} requests were slower than half of stable's, where {} of stable's {} were",
-                    candidate.bad, candidate.requests, stable.bad, stable.requests
-                )
-            }
-            (_, Some(MetricState { candidate, stable, .. })) => format!(
-                "the candidate failed {} of {} requests while stable failed {} of {} at the same times",
-                candidate.bad, candidate.requests, stable.bad, stable.requests
-            ),
-            (_, None) => String::new(),
+        let since = |metric: &MetricState| {
+            metric.lately_s().map_or_else(String::new, |lately| format!("in the last {} ", seconds(lately)))
+        };
+        let is_slower = leading.name == Name::Latency && state.ln_e > 0.0;
+        if let (true, (candidate, stable)) = (is_slower, leading.telling()) {
+            let Seen { requests, bad } = candidate;
+            let than = match leading.slower_than() {
+                Some(us) => format!("than {} s", us as f64 / 1e6),
+                None => "than half of stable's".to_owned(),
+            };
+            return format!(
+                "{}{bad} of the candidate's {requests} requests were slower {than}, where {} of stable's {} were",
+                since(leading),
+                stable.bad,
+                stable.requests
+            );
         }
+        let Some((errors, (candidate, stable))) = errors.map(|errors| (errors, errors.telling())) else {
+            return String::new();
+        };
+        format!(
+            "{}the candidate failed {} of {} requests while stable failed {} of {} at the same times",
+            since(errors),
+            candidate.bad,
+            candidate.requests,
+            stable.bad,
+            stable.requests
+        )
     }
 
     fn tell(&self, exit: Exit, sentence: &str, is_json: bool) {

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 
 use evenkeel_analysis::evidence::{
-    Compared, Decision, Design, Engine, History as Before, Margin, MetricState, Name, Question as Of, Seen, Settings,
-    Shown, ShownLatency, Split as Way, State, Unit, one_in,
+    Compared, Decision, Design, Engine, History as Before, MetricState, Mode, Name, Question as Of, Seen, Shown,
+    ShownLatency, Split as Way, State, Unit, one_in,
 };
 use evenkeel_analysis::slots::{Answers, Bad, Group, Part, Question, Reveal, SLOT_US, Split, TIME_BUCKETS};
 use evenkeel_analysis::{Case, Objective, Subject};
@@ -15,12 +15,13 @@ use evenkeel_analysis::{Case, Objective, Subject};
 use super::History;
 use crate::plan::Plan;
 use crate::rollout::Rollout;
-use crate::spec::Analysis;
 use crate::trial::slow;
 
 /// Slots between the last one of a proxy and the first one of its successor: more than the greatest age, so that answers
 /// that the successor tells late do not lie before those.
 const BETWEEN_STARTS: u64 = 700;
+/// Evidence beyond one in so many is told as that much.
+const SHOWN_MOST: f64 = 1e9;
 
 /// The evidence of one rollout.
 #[derive(Debug, Clone)]
@@ -104,21 +105,39 @@ fn tests(objective: Objective) -> Vec<Test> {
     }
 }
 
+/// What the objectives of a plan ask, in the order in which the engine numbers them.
+fn asked(plan: &Plan) -> Vec<Test> {
+    let mut objectives: Vec<Objective> = Vec::new();
+    for objective in plan.steps.iter().flat_map(|step| &step.objectives) {
+        if !objectives.contains(objective) {
+            objectives.push(*objective);
+        }
+    }
+    objectives.into_iter().flat_map(tests).collect()
+}
+
+/// The limits that a plan sets on shares of requests that fail, or are not answered: the engine gives each an equal part
+/// of what limits have, of which there are `parts`.
+pub(super) fn limits(plan: &Plan) -> (Vec<(Objective, f64)>, usize) {
+    let asked = asked(plan);
+    let soon = asked.iter().filter(|test| test.when == When::Soon).map(|test| (test.objective, test.share));
+    (soon.collect(), asked.len() + 1)
+}
+
+/// The objective that the engine knows by a number.
+pub(super) fn objective(plan: &Plan, number: usize) -> Option<Objective> {
+    asked(plan).get(number).map(|test| test.objective)
+}
+
 impl Assessment {
     pub(super) fn new(rollout: &Rollout, names: Names) -> Self {
         let Plan { steps, analysis, sticky, .. } = &rollout.plan;
-        let mut objectives: Vec<Objective> = Vec::new();
-        for objective in steps.iter().flat_map(|step| &step.objectives) {
-            if !objectives.contains(objective) {
-                objectives.push(*objective);
-            }
-        }
-        let tests: Vec<Test> = objectives.into_iter().flat_map(tests).collect();
+        let tests = asked(&rollout.plan);
         let has_stable = rollout.stable.is_some();
         let mut next_shares: Vec<f64> = steps.iter().map(|step| step.weight.as_share()).collect();
         next_shares.retain(|share| *share > 0.0);
         let design = Design {
-            settings: settings(analysis),
+            settings: analysis.settings(),
             unit: if sticky.is_some() { Unit::Sessions } else { Unit::Requests },
             // Whoever sticks to a release brings all their slow requests to it: their times are no independent draws.
             compared: Compared { errors: has_stable, late: has_stable, latency: has_stable && sticky.is_none() },
@@ -240,14 +259,17 @@ impl Assessment {
             Name::Dead => Subject::Dead,
             Name::Objective(at) => Subject::Objective(self.tests.get(at)?.objective),
         };
-        let whole = |number: f64| if number < 1e15 { number as u64 } else { 1_000_000_000_000_000 };
+        let (seen, beside) = leading.telling();
+        let whole = |number: f64| number.min(SHOWN_MOST) as u64;
         Some(Case {
             subject,
             candidate: self.names.candidate.clone(),
             stable: self.names.stable.clone(),
-            seen: leading.candidate,
-            beside: Some(leading.stable).filter(|stable| stable.requests > 0),
-            slower_than_us: leading.leading.and_then(|bet| bet.slower_than_us),
+            seen,
+            beside: Some(beside).filter(|stable| stable.requests > 0),
+            last_ms: leading.lately_s().map(|seconds| whole((seconds * 1_000.0).round())),
+            by_user: leading.mode == Mode::Users,
+            slower_than_us: leading.slower_than(),
             one_in: whole(one_in(state.ln_e)),
             limit: whole((1.0 / self.design.settings.alpha).round()),
             doubt: leading.doubt,
@@ -265,14 +287,8 @@ impl Assessment {
     }
 }
 
-fn settings(analysis: &Analysis) -> Settings {
-    let Analysis { false_rollbacks, tolerate, harm, .. } = *analysis;
-    let margin = Margin { extra: tolerate, ..Settings::default().margin };
-    Settings { alpha: false_rollbacks, margin, harm, ..Settings::default() }
-}
-
 fn before(history: &History) -> Before {
-    let (late, clustered) = (Seen::default(), None);
+    let (late, clustered) = (Seen::default(), history.clustered.map(|ratio| f64::from(ratio) / 1_000.0));
     Before { errors: seen(history.failed), late, latency: dense(&history.times), clustered }
 }
 

@@ -278,10 +278,10 @@ proptest! {
     fn a_tick_is_read_as_it_was_written(
         counted in prop::collection::btree_map((0_u32..9).prop_map(Revision), any_tally(), 0..4),
         reveals in prop::collection::vec(any_reveal(), 0..3),
-        history in prop::option::of((any_part(), any_times())),
+        history in prop::option::of((any_part(), any_times(), any::<Option<u32>>())),
         sequence: u64, from in 0_u64..1 << 60, took in 0_u64..1 << 40,
     ) {
-        let history = history.map(|(failed, times)| History { failed, times });
+        let history = history.map(|(failed, times, clustered)| History { failed, times, clustered });
         let tick = Tick { sequence, from: Timestamp(from), at: Timestamp(from + took), counted, reveals, history };
         let bytes = tick.to_bytes();
         prop_assert_eq!(Tick::from_bytes(sequence, tick.at, &bytes), Ok(tick));

@@ -37,19 +37,24 @@ pub struct History {
     pub failed: Part,
     /// How long its answers took, in the buckets of [`evenkeel_analysis::slots::bucket`].
     pub times: Vec<(u8, u64)>,
+    /// How clustered its failures were, in thousandths: 1 000 of independent ones
+    /// ([`evenkeel_analysis::evidence::watch::Dispersion`]); `None`: there were too few to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clustered: Option<u32>,
 }
 
 impl History {
-    /// What counts tell.
+    /// What counts tell, and how clustered the failures among them were.
     #[must_use]
-    pub fn of(counts: &Counts) -> Self {
+    pub fn of(counts: &Counts, clustered: Option<f64>) -> Self {
         let mut times: BTreeMap<u8, u64> = BTreeMap::new();
         for (us, count) in counts.latency.values_us() {
             let bucket = u8::try_from(bucket(us)).unwrap_or(u8::MAX);
             *times.entry(bucket).or_default() += count;
         }
         let failed = Part { of: counts.requests(), bad: counts.errors() };
-        Self { failed, times: times.into_iter().collect() }
+        let clustered = clustered.map(|ratio| (ratio * 1_000.0).round() as u32);
+        Self { failed, times: times.into_iter().collect(), clustered }
     }
 }
 

@@ -14,11 +14,11 @@ use crate::evidence::rate::BaseRate;
 use crate::evidence::two_arm::NonInferiority;
 
 /// No gate tolerates more extra failures of the candidate than this share.
-const EXTRA_MAX: f64 = 0.3;
+pub(crate) const EXTRA_MAX: f64 = 0.3;
 /// How often the candidate fails, in terms of stable, as the experts of a gate believe.
 const BELIEFS: [f64; 2] = [1.0, 0.5];
 /// Latencies: so much of stable lies beyond the cut at most, and so much more of the candidate is acceptable.
-const CUTS: [(f64, f64); 2] = [(0.45, 0.05), (0.01, 0.01)];
+pub(crate) const CUTS: [(f64, f64); 2] = [(0.45, 0.05), (0.01, 0.01)];
 /// Requests that stable must have shown before a cut is made.
 const LATENCIES_MIN: f64 = 200.0;
 

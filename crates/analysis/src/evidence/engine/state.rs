@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::metric::{Arms, Guard};
-use super::{Compare, Engine, Limit};
+use super::metric::Guard;
+use super::run::Run;
+use super::{Compare, Engine, Limit, Split};
 use crate::evidence::bet::Seen;
+use crate::evidence::design::Unit;
 use crate::evidence::latency::{Lead, Scale};
 use crate::evidence::number::{exp, ln};
 use crate::evidence::pot::combine;
@@ -49,6 +51,25 @@ pub enum Name {
     Dead,
 }
 
+/// How a metric is judged, which follows from what really splits the requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Beside stable: a coin gave each request to a release, with a share that is known.
+    #[default]
+    Coin,
+    /// Beside stable, by the share that each release really got: no coin of ours gave it.
+    Observed,
+    /// Beside stable, by users: each one keeps a release, and only the first failure of each counts.
+    Users,
+    /// Not at the moment: one release has all requests, and there is nothing to compare.
+    Alone,
+    /// Not at the moment: the candidate is cold.
+    WarmUp,
+    /// By itself, against a limit.
+    Limit,
+}
+
 /// The evidence of a moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -86,6 +107,12 @@ pub struct MetricState {
     pub stable: Seen,
     /// What won most.
     pub leading: Option<Leading>,
+    /// Since when that has been winning, and what was counted since.
+    #[serde(default)]
+    pub run: Option<Run>,
+    /// How it is judged, by what splits the requests.
+    #[serde(default)]
+    pub mode: Mode,
     /// Why it is not held against the candidate.
     pub doubt: Option<Doubt>,
 }
@@ -131,6 +158,25 @@ pub fn one_in(ln_e: f64) -> f64 {
 }
 
 impl MetricState {
+    /// The counts that tell, of the candidate and of stable: those of the run, where it began late.
+    #[must_use]
+    pub fn telling(&self) -> (Seen, Seen) {
+        let run = self.run.filter(|run| run.is_late || self.slower_than().is_some());
+        run.map_or((self.candidate, self.stable), |run| (run.candidate, run.stable))
+    }
+
+    /// Of latencies: the leading bet is on answers that took longer than so many microseconds.
+    #[must_use]
+    pub fn slower_than(&self) -> Option<u64> {
+        self.leading.and_then(|leading| leading.slower_than_us)
+    }
+
+    /// How long the run is, in seconds, where it is told since it began late.
+    #[must_use]
+    pub fn lately_s(&self) -> Option<f64> {
+        self.run.filter(|run| run.is_late).map(|run| run.seconds())
+    }
+
     /// The log of what it contributes.
     #[must_use]
     pub fn weight(&self) -> f64 {
@@ -172,23 +218,66 @@ impl Engine {
     }
 
     fn of_compare(&self, name: Name, share: f64, of: &Compare) -> MetricState {
-        let leading = of.test.leading_lift().map(|lift| Leading { lift: Some(lift), slower_than_us: None });
-        metric(name, share, of.test.ln_e(), of.arms, leading, self.doubt())
+        let (pot, mode) = (of.test.pot(), self.mode());
+        MetricState {
+            name,
+            share,
+            ln_e: pot.ln_e(),
+            candidate: of.arms.candidate,
+            stable: of.arms.stable,
+            leading: of.test.leading_lift().map(|lift| Leading { lift: Some(lift), slower_than_us: None }),
+            run: pot.leader().and_then(|leader| of.runs.of(leader, &of.arms)),
+            mode,
+            doubt: self.doubt(),
+        }
     }
 
     fn of_latency(&self, share: f64) -> Option<MetricState> {
         let latency = self.latency.as_ref()?;
+        let pot = latency.test.pot();
         let leading = latency.test.lead().map(|lead| match lead {
             Lead::Cut { bucket, lift } => Leading { lift: Some(lift), slower_than_us: Scale::new(1.0).end_us(bucket) },
             Lead::Shape => Leading { lift: None, slower_than_us: None },
         });
-        Some(metric(Name::Latency, share, latency.test.pot().ln_e(), latency.arms, leading, self.doubt()))
+        Some(MetricState {
+            name: Name::Latency,
+            share,
+            ln_e: pot.ln_e(),
+            candidate: latency.arms.candidate,
+            stable: latency.arms.stable,
+            leading,
+            run: pot.leader().and_then(|leader| latency.runs.of(leader, &latency.arms)),
+            mode: self.mode(),
+            doubt: self.doubt(),
+        })
     }
 
     fn of_limit(&self, name: Name, share: f64, of: &Limit) -> MetricState {
-        let leading = of.candidate.leading_lift().map(|lift| Leading { lift: Some(lift), slower_than_us: None });
+        let pot = of.candidate.pot();
         let stable_too = of.stable.pot().ln_e() >= -ln(self.design.settings.alpha_pause);
-        metric(name, share, of.candidate.pot().ln_e(), of.arms, leading, stable_too.then_some(Doubt::StableToo))
+        MetricState {
+            name,
+            share,
+            ln_e: pot.ln_e(),
+            candidate: of.arms.candidate,
+            stable: of.arms.stable,
+            leading: of.candidate.leading_lift().map(|lift| Leading { lift: Some(lift), slower_than_us: None }),
+            run: pot.leader().and_then(|leader| of.runs.of(leader, &of.arms)),
+            mode: Mode::Limit,
+            doubt: stable_too.then_some(Doubt::StableToo),
+        }
+    }
+
+    /// How comparisons with stable are made at the moment.
+    fn mode(&self) -> Mode {
+        match self.way {
+            Some((_, Split::Alone)) => Mode::Alone,
+            Some((_, Split::WarmUp)) => Mode::WarmUp,
+            _ if self.design.unit == Unit::Sessions => Mode::Users,
+            Some((_, Split::Observed)) => Mode::Observed,
+            _ if self.split.is_off() => Mode::Observed,
+            _ => Mode::Coin,
+        }
     }
 
     /// Why comparisons with stable are in doubt.
@@ -205,17 +294,6 @@ impl Engine {
             Name::Dead => Some(&self.dead.guard),
         }
     }
-}
-
-fn metric(
-    name: Name,
-    share: f64,
-    ln_e: f64,
-    Arms { candidate, stable }: Arms,
-    leading: Option<Leading>,
-    doubt: Option<Doubt>,
-) -> MetricState {
-    MetricState { name, share, ln_e, candidate, stable, leading, doubt }
 }
 
 /// Minus infinity, a legal log of wealth, is null in JSON.

@@ -52,6 +52,59 @@ fn a_dead_candidate_goes_back_after_a_few_requests_and_the_verdict_stands() {
 }
 
 #[test]
+fn a_regression_that_begins_late_is_told_by_the_seconds_since() {
+    let (mut engine, mut dice) = (Engine::new(design()), Dice(3));
+    let healthy = 12_000;
+    (0..healthy).for_each(|slot| engine.reveal(slot, Question::Errors, &[dice.slot(0.1, 20, 0.001, 0.001)]));
+    assert_eq!(engine.decision(), Decision::Continue);
+    let mut slot = healthy;
+    while engine.decision() != Decision::Rollback {
+        engine.reveal(slot, Question::Errors, &[dice.slot(0.1, 20, 0.08, 0.001)]);
+        slot += 1;
+    }
+    let verdict = engine.verdict().unwrap();
+    let metric = verdict.state.leading().unwrap();
+    let run = metric.run.unwrap();
+    assert!(run.is_late && run.from.abs_diff(healthy) < 100, "{run:?}");
+    assert_eq!((run.to, metric.lately_s()), (slot - 1, Some((slot - run.from) as f64 * 0.1)));
+    let (candidate, stable) = metric.telling();
+    assert!(candidate.requests < 500 && metric.candidate.requests > 20_000, "{metric:?}");
+    assert!(candidate.bad * 25 > candidate.requests && stable.bad * 200 < stable.requests, "{candidate:?} {stable:?}");
+}
+
+#[test]
+fn one_that_is_there_from_the_start_is_told_by_everything() {
+    let (mut engine, mut dice, mut slot) = (Engine::new(design()), Dice(4), 0);
+    while engine.decision() != Decision::Rollback {
+        engine.reveal(slot, Question::Errors, &[dice.slot(0.1, 20, 0.08, 0.001)]);
+        slot += 1;
+    }
+    let metric = engine.verdict().unwrap().state.leading().unwrap().clone();
+    assert_eq!((metric.telling(), metric.lately_s()), ((metric.candidate, metric.stable), None));
+}
+
+#[test]
+fn the_mode_follows_from_how_requests_really_came() {
+    let mode = |engine: &Engine| engine.state().metrics[0].mode;
+    let (mut engine, mut dice) = (Engine::new(design()), Dice(5));
+    engine.reveal(0, Question::Errors, &[dice.slot(0.1, 20, 0.0, 0.0)]);
+    assert_eq!(mode(&engine), Mode::Coin);
+    // Three in ten where it should be one: somebody sends requests around the coin.
+    let shown =
+        |slot| Shown { candidate: Seen::new(6, 0), stable: Seen::new(14, 0), ..Dice(slot).slot(0.1, 20, 0.0, 0.0) };
+    (1..200).for_each(|slot| engine.reveal(slot, Question::Errors, &[shown(slot)]));
+    assert_eq!(mode(&engine), Mode::Observed);
+    let alone =
+        Shown { epoch: 2, weight: 1.0, split: Split::Alone, candidate: Seen::new(20, 0), stable: Seen::default() };
+    engine.reveal(200, Question::Errors, &[alone]);
+    assert_eq!(mode(&engine), Mode::Alone);
+    let mut sessions = Engine::new(Design { unit: Unit::Sessions, ..design() });
+    sessions.reveal(0, Question::Errors, &[dice.slot(0.1, 20, 0.0, 0.0)]);
+    let limit = |state: State| state.metrics.last().map(|metric| (metric.name, metric.mode));
+    assert_eq!((mode(&sessions), limit(sessions.state())), (Mode::Users, Some((Name::Dead, Mode::Limit))));
+}
+
+#[test]
 fn failures_of_one_moment_hold_and_do_not_take_back() {
     let mut engine = Engine::new(design());
     let shown = |candidate| Shown { epoch: 1, weight: 0.1, split: Split::Coin, candidate, stable: Seen::new(900, 0) };

@@ -7,6 +7,10 @@ use super::{BadTick, History, byte, count, number};
 /// In the order of the numbers that stand for them.
 const BADS: [Bad; 3] = [Bad::Failed, Bad::Unanswered, Bad::Slow];
 const SPLITS: [Split; 3] = [Split::Coin, Split::Sticky, Split::Alone];
+/// What stands before a history: that there is none, or whether it says how clustered failures were.
+const NO_HISTORY: u64 = 0;
+const HISTORY: u64 = 1;
+const CLUSTERED_HISTORY: u64 = 2;
 
 /// Adds reveals, and the history before them.
 pub(super) fn put(bytes: &mut Vec<u8>, reveals: &[Reveal], history: Option<&History>) {
@@ -15,11 +19,10 @@ pub(super) fn put(bytes: &mut Vec<u8>, reveals: &[Reveal], history: Option<&Hist
         put_all(bytes, [*boot, *sequence, *slot, groups.len() as u64]);
         groups.iter().for_each(|group| put_group(bytes, group));
     }
-    put_all(bytes, [u64::from(history.is_some())]);
-    if let Some(History { failed, times }) = history {
-        put_all(bytes, [failed.of, failed.bad]);
-        put_times(bytes, times);
-    }
+    let Some(History { failed, times, clustered }) = history else { return put_all(bytes, [NO_HISTORY]) };
+    put_all(bytes, [if clustered.is_some() { CLUSTERED_HISTORY } else { HISTORY }, failed.of, failed.bad]);
+    put_times(bytes, times);
+    put_all(bytes, clustered.map(u64::from));
 }
 
 /// Reads what [`put`] has added.
@@ -28,9 +31,13 @@ pub(super) fn read(rest: &mut &[u8]) -> Result<(Vec<Reveal>, Option<History>), B
         let (boot, sequence, slot) = (number(rest)?, number(rest)?, number(rest)?);
         Ok(Reveal { boot, sequence, slot, groups: some(rest, group)? })
     })?;
-    let history = match byte(rest)? {
-        0 => None,
-        _ => Some(History { failed: part(rest)?, times: times(rest)? }),
+    let history = match u64::from(byte(rest)?) {
+        NO_HISTORY => None,
+        kind => Some(History {
+            failed: part(rest)?,
+            times: times(rest)?,
+            clustered: if kind == CLUSTERED_HISTORY { Some(ratio(rest)?) } else { None },
+        }),
     };
     Ok((reveals, history))
 }
@@ -99,6 +106,11 @@ fn times(rest: &mut &[u8]) -> Result<Vec<(u8, u64)>, BadTick> {
         let bucket = u8::try_from(number(rest)?).ok().filter(|bucket| usize::from(*bucket) < TIME_BUCKETS);
         Ok((bucket.ok_or_else(|| BadTick("there is no such bucket".into()))?, count(rest)?))
     })
+}
+
+fn ratio(rest: &mut &[u8]) -> Result<u32, BadTick> {
+    let ratio = number(rest)?;
+    u32::try_from(ratio).map_err(|_| BadTick(format!("{ratio} is no ratio")))
 }
 
 fn share(rest: &mut &[u8]) -> Result<u16, BadTick> {
