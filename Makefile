@@ -29,8 +29,9 @@ soak: ## let simulated worlds with faults happen for FOR seconds (60) from seed 
 mutations: ## plant a bug for each invariant in a copy of the tree, and tell after how many worlds it is found
 	@$(CARGO) run --quiet --locked --profile test-release -p evenkeel-sim --example mutations
 
-evidence: ## how good the statistics are, by simulation: requests until a bad release is found, false rollbacks
+evidence: ## how good the statistics are: requests until a bad release is found, false rollbacks, also through the proxy
 	@$(CARGO) run --quiet --locked --profile test-release -p evenkeel-analysis --example evidence
+	@NULL_ROUNDS=$(or $(ROUNDS),8) $(CARGO) test --quiet --locked --profile test-release -p evenkeel-proxy --test null -- --nocapture --test-threads 1
 
 fmt: ## format the code
 	$(CARGO) fmt --all
