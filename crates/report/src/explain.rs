@@ -128,7 +128,9 @@ fn decided(story: &Story, decision: &Decision) -> Vec<(Tone, String)> {
     let mut lines = vec![(Tone::Plain, format!("{after:>11}  {}{by}", decision.text))];
     let mut add = |text: String| lines.push((Tone::Faint, format!("{:13}{text}", "")));
     if let Some(verdict) = &decision.verdict {
-        verdict_words(verdict).into_iter().for_each(&mut add);
+        // What the decision says itself is not said twice.
+        let is_told = |line: &String| line.split_once(": ").is_some_and(|(_, what)| decision.text.ends_with(what));
+        verdict_words(verdict).into_iter().filter(|line| !is_told(line)).for_each(&mut add);
         if let Some(measured) = decision.measured.as_ref().filter(|measured| measured.step.candidate.requests > 0) {
             add(format!("this step: {}", arms(&measured.step)));
             add(format!("so far:    {}", arms(&measured.rollout)));
