@@ -13,6 +13,7 @@
 //! - `fill`: the checks of a template in the place of its name.
 //! - `tree`: what stands where in others' documents.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
@@ -49,6 +50,8 @@ use tree::{filled, get, items, name_of, scalar};
 #[cfg(test)]
 pub(crate) use workload::REFERENCE;
 
+/// Most checks that names of templates may stand for in one file.
+const EXPANDED_MAX: usize = 5_000;
 /// Kinds that are read; any other document with an `apiVersion` and a `kind` is told.
 const KINDS: &[&str] = &[
     "AnalysisTemplate",
@@ -79,6 +82,8 @@ struct Theirs {
     documents: Vec<Rc<Node>>,
     /// Nothing of ours stands beside them: what they need may stand elsewhere.
     is_alone: bool,
+    /// How many checks were put in the place of names so far.
+    expanded: Cell<usize>,
 }
 
 impl Theirs {
@@ -93,6 +98,18 @@ impl Theirs {
 
     fn template(&self, name: &str) -> Option<&Template> {
         self.templates.get(name)
+    }
+
+    /// Whether so many checks more may stand in the place of names; told when they may not.
+    fn may_expand(&self, checks: usize, at: &Range<usize>, problems: &mut Problems) -> bool {
+        let all = self.expanded.get().saturating_add(checks);
+        self.expanded.set(all);
+        if all > EXPANDED_MAX {
+            let message = format!("the templates of this file stand for more than {EXPANDED_MAX} checks");
+            problems
+                .add(Mistake::new(Code::TooLarge, at.clone(), message).help("name fewer of them, or split the file"));
+        }
+        all <= EXPANDED_MAX
     }
 
     /// Tells of something that is not here: a mistake; or, where only documents of theirs are looked at, a note.
@@ -221,7 +238,7 @@ fn kind_of(document: &Node) -> Option<&str> {
 /// Documents apart by whose they are, and templates read.
 fn apart(documents: Vec<Rc<Node>>, is_alone: bool, problems: &mut Problems) -> (Vec<Rc<Node>>, Theirs) {
     let (theirs, own): (Vec<_>, Vec<_>) = documents.into_iter().partition(|node| kind_of(node).is_some());
-    let mut theirs = Theirs { templates: BTreeMap::new(), documents: theirs, is_alone };
+    let mut theirs = Theirs { documents: theirs, is_alone, ..Theirs::default() };
     for document in &theirs.documents {
         let kind = kind_of(document).unwrap_or_default();
         if !KINDS.contains(&kind) {

@@ -307,6 +307,30 @@ fn a_rollout_without_a_program_says_what_to_add_and_one_with_a_program_is_a_serv
 }
 
 #[test]
+fn a_canary_ends_with_all_traffic_however_its_steps_end() {
+    let of = |steps: &str| {
+        let rollout = format!(
+            "apiVersion: a\nkind: Rollout\nmetadata: {{ name: web }}\nspec: {{ strategy: {{ canary: {{ scaleDownDelaySeconds: 60, steps: \
+             [{steps}] }} }} }}\n---{TEMPLATE}"
+        );
+        canary_of(&spec_of(&format!("service: web\ncommand: [bin/web]\nlisten: 8080\n---\n{rollout}")))
+    };
+    let analysis = "{ analysis: { templates: [{ templateName: quality }] } }";
+    assert_eq!(of("{ setWeight: 100 }"), ["100 % for 60 s []"]);
+    assert_eq!(of("{ setWeight: 0 }"), ["0 % for 0 s []", "100 % for 60 s []"]);
+    assert_eq!(of("{ setWeight: 100 }, { pause: { duration: 40 } }"), ["100 % for 100 s []"]);
+    assert_eq!(of("{ setWeight: 100 }, { pause: {} }"), ["100 % for asks []", "100 % for 60 s []"]);
+    let measured = of(&format!("{{ setWeight: 100 }}, {analysis}"));
+    assert_eq!(measured, ["100 % for 0 s [\"success\", \"slowest\"]", "100 % for 60 s []"]);
+    let asked = of("{ setWeight: 20 }, { pause: {} }, { pause: { duration: 1m } }, { pause: { duration: \"30\" } }");
+    assert_eq!(asked, ["20 % for asks []", "20 % for 90 s []", "100 % for 60 s []"]);
+    let again = of(&format!(
+        "{{ setWeight: 20 }}, {{ pause: {{ duration: 1m }} }}, {analysis}, {{ pause: {{ duration: 2m }} }}"
+    ));
+    assert_eq!(again[1..3], ["20 % for 0 s [\"success\", \"slowest\"]", "20 % for 120 s []"]);
+}
+
+#[test]
 fn what_argo_would_refuse_is_refused_where_it_stands() {
     let cases = [
         ("- setWeight: 20\n", "- setWeight: 20\n        pause: {}\n", "this step does 2 things: setWeight, pause"),
@@ -468,6 +492,20 @@ fn a_rollout_whose_templates_stand_elsewhere_is_looked_at_all_the_same() {
     assert_eq!(missing, 3);
     let strict = told(only);
     assert!(strict.contains("there is no template `beside`") && strict.contains("3 mistakes"), "{strict}");
+}
+
+#[test]
+fn a_metric_without_a_condition_is_a_mistake_unless_argos_rules_hold() {
+    let with = TEMPLATE
+        .replacen("    successCondition: asFloat(result) < 2\n", "", 1)
+        .replace("  dryRun:\n  - metricName: slow.*\n", "");
+    let of = |more: &str| {
+        let list = format!("checks: [{{ template: quality, args: {{ deployment: web }}{more} }}]");
+        told(&format!("service: web\ncommand: [bin/web]\nlisten: 8080\n{list}\n---{with}"))
+    };
+    assert!(of("").contains("spec::missing_key") && of("").contains("this check has no condition"));
+    let argo = of(", compat: argo");
+    assert!(argo.contains("this check has no condition") && !argo.contains("mistake"), "{argo}");
 }
 
 #[test]

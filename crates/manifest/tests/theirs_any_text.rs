@@ -91,6 +91,32 @@ proptest! {
 }
 
 #[test]
+fn documents_that_stand_for_much_more_than_they_are_long_are_refused_soon() {
+    let metrics = "  - { name: a, provider: { web: { url: 'http://a' } }, successCondition: 'true' }\n".repeat(4_000);
+    let templates = "[".to_owned() + &"{ templateName: big }, ".repeat(8_000) + "]";
+    let steps = format!("- analysis: {{ templates: {} }}\n      ", "[{ templateName: big }]").repeat(5_000);
+    let args = "{ name: a, value: b }, ".repeat(10_000);
+    let routes = "- setHeaderRoute: { name: a, match: [{ headerName: a }] }\n      - pause: {}\n      ".repeat(4_000);
+    let template =
+        format!("apiVersion: a\nkind: AnalysisTemplate\nmetadata: {{ name: big }}\nspec:\n  metrics:\n{metrics}");
+    let rollout = |analysis: &str, steps: &str| {
+        format!(
+            "apiVersion: a\nkind: Rollout\nmetadata: {{ name: web }}\nspec:\n  strategy:\n    canary:\n      analysis: {analysis}\n      \
+             steps:\n      {steps}\n---\n{template}"
+        )
+    };
+    let texts = [
+        rollout(&format!("{{ templates: {templates} }}"), "- pause: {}"),
+        rollout(&format!("{{ templates: [{{ templateName: big }}], args: [{args}] }}"), "- pause: {}"),
+        rollout("{ templates: [{ templateName: big }] }", &steps),
+        rollout("{ templates: [{ templateName: big }] }", &routes),
+    ];
+    for text in texts {
+        assert!(read_theirs(&[("theirs.yaml".to_owned(), text)]).is_err());
+    }
+}
+
+#[test]
 fn the_documents_that_are_changed_here_are_good_themselves() {
     let read = read_theirs(&[("theirs.yaml".to_owned(), WHOLE.to_owned())]);
     let read = read.unwrap_or_else(|problems| panic!("{}", problems.render(140, false)));

@@ -4,10 +4,13 @@ use std::rc::Rc;
 
 use super::Theirs;
 use super::fill::tell_lost;
-use super::tree::{Entry, below, entry, get, items, scalar, tell_bad, tell_unused, text};
+use super::tree::{Entry, below, entry, get, items, pairs, scalar, tell_bad, tell_unused, text};
 use crate::problem::{Code, Mistake, Problems};
 use crate::values::short;
 use crate::yaml::{Key, Kind, Node};
+
+/// Most templates and arguments of one analysis.
+const ITEMS_MAX: usize = 100;
 
 /// What the analyses of one rollout have in common.
 #[derive(Debug)]
@@ -33,15 +36,16 @@ pub(super) fn analysis(
         (&["analysisRunMetadata"], "a run has no labels: it is told with its rollout"),
     ];
     tell_unused(Some(of), &used, reasons, "an analysis", problems);
-    let args: Vec<(Key, Rc<Node>)> =
-        items(get(of, "args")).iter().filter_map(|arg| argument(arg, how, problems)).collect();
-    let dry: Vec<Rc<Node>> =
-        items(get(of, "dryRun")).iter().filter_map(|rule| get(rule, "metricName").cloned()).collect();
+    let args = few(get(of, "args"), problems).iter().filter_map(|arg| argument(arg, how, problems)).collect();
+    let args = Node::mapping(of.at.clone(), args);
+    let dry = items(get(of, "dryRun")).iter().filter_map(|rule| get(rule, "metricName").cloned()).collect();
+    let dry = Node::list(of.at.clone(), dry);
     // One name without a list is how it was written once.
     let old = get(of, "templateName").map(|_| Rc::clone(of));
-    let each = items(get(of, "templates")).iter().cloned().chain(old);
+    let each: Vec<Rc<Node>> = few(get(of, "templates"), problems).iter().cloned().chain(old).collect();
     let mut names = 0;
     let written: Vec<Rc<Node>> = each
+        .into_iter()
         .filter_map(|template| {
             let name = get(&template, "templateName")?;
             names += 1;
@@ -50,11 +54,11 @@ pub(super) fn analysis(
                 return None;
             }
             let mut keys = vec![entry("template", name)];
-            if !args.is_empty() {
-                keys.push(entry("args", &Node::mapping(of.at.clone(), args.clone())));
+            if !pairs(Some(&args)).is_empty() {
+                keys.push(entry("args", &args));
             }
-            if !dry.is_empty() {
-                keys.push(entry("dryRun", &Node::list(of.at.clone(), dry.clone())));
+            if !items(Some(&dry)).is_empty() {
+                keys.push(entry("dryRun", &dry));
             }
             keys.extend(from.map(|from| entry("from", from)));
             keys.extend(how.beside.iter().cloned());
@@ -66,6 +70,18 @@ pub(super) fn analysis(
         problems.add(mistake.help("add `templates: [{ templateName: success-rate }]`"));
     }
     written
+}
+
+/// The items of a list, as long as there are not too many.
+fn few<'a>(list: Option<&'a Rc<Node>>, problems: &mut Problems) -> &'a [Rc<Node>] {
+    let all = items(list);
+    if all.len() <= ITEMS_MAX {
+        return all;
+    }
+    let at = list.map_or(0..0, |list| list.at.clone());
+    let message = format!("this list has {} items", all.len());
+    problems.add(Mistake::new(Code::OutOfRange, at, message).help(format!("write at most {ITEMS_MAX}")));
+    &[]
 }
 
 fn argument(arg: &Rc<Node>, how: &Analysed<'_>, problems: &mut Problems) -> Option<(Key, Rc<Node>)> {

@@ -67,6 +67,9 @@ fn named(item: &Rc<Node>, theirs: &Theirs, problems: &mut Problems) -> Vec<Rc<No
         tell_lost(reference, theirs, problems);
         return Vec::new();
     };
+    if !theirs.may_expand(template.checks.len(), &reference.at, problems) {
+        return Vec::new();
+    }
     template.notes.iter().cloned().for_each(|note| problems.add(note));
     let mut given = BTreeMap::new();
     if let Some(Kind::Map(args)) = get(item, "args").map(|args| &args.kind) {

@@ -18,6 +18,9 @@ use crate::yaml::{Key, Kind, Node};
 const KINDS: &[&str] =
     &["setWeight", "pause", "setCanaryScale", "analysis", "experiment", "setHeaderRoute", "setMirrorRoute", "plugin"];
 
+/// Most steps of theirs: each of ours takes a few of them.
+const STEPS_MAX: usize = 500;
+
 /// Their steps written anew.
 #[derive(Debug, Default)]
 pub(super) struct Walked {
@@ -59,7 +62,12 @@ pub(super) fn walk(steps: &[Rc<Node>], most: f64, how: &Analysed<'_>, problems: 
         most,
         how,
     };
-    for step in steps {
+    if let Some(beyond) = steps.get(STEPS_MAX) {
+        let message = format!("there are {} steps", steps.len());
+        problems
+            .add(Mistake::new(Code::OutOfRange, beyond.at.clone(), message).help(format!("write at most {STEPS_MAX}")));
+    }
+    for step in steps.iter().take(STEPS_MAX) {
         walk.step(step, problems);
     }
     // The step of 100 % is written by whoever knows how long it lasts.
