@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use evenkeel_wire::agent::INHERITED;
+use evenkeel_core::release::env_file;
+use evenkeel_wire::agent::{INHERITED, env_value};
 
 use crate::family::Family;
 use crate::marker::Marker;
@@ -24,6 +25,9 @@ pub(crate) enum CannotStart {
     /// The log cannot be opened.
     #[error("log {path}: {error}")]
     Log { path: String, error: io::Error },
+    /// A value of the environment is in a file that cannot be read.
+    #[error("the value of {name}: {file}: {error}")]
+    Value { name: String, file: String, error: io::Error },
     /// The program cannot be run, or the machine has no process left.
     #[error("{program}: {error}")]
     Program { program: String, error: io::Error },
@@ -46,9 +50,16 @@ pub(crate) fn spawn(marker: &Marker, family: &Family) -> Result<Child, CannotSta
     command.stdin(Stdio::null()).stdout(log.try_clone().map_err(unlogged)?).stderr(log);
     command.env_clear().envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.env("PORT", marker.port.to_string());
-    command.envs(launch.env.iter().map(|(name, value)| (name, fill(value))));
+    for (name, value) in &launch.env {
+        command.env(name, env_value(value, marker.port).map_err(|error| unread(name, value, error))?);
+    }
     command.envs(family.marks(marker.id()));
     command.spawn().map_err(|error| CannotStart::Program { program: fill(program), error })
+}
+
+fn unread(name: &str, value: &str, error: io::Error) -> CannotStart {
+    let file = env_file(value).map_or_else(String::new, |file| file.display().to_string());
+    CannotStart::Value { name: name.to_owned(), file, error }
 }
 
 /// Opens a log for appending: what is written after a cut goes to the beginning of the emptied file.

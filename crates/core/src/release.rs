@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +52,7 @@ pub struct Release {
 pub struct Content {
     /// Program and arguments, `{{version}}` filled in.
     pub command: Vec<String>,
-    /// Environment, `{{version}}` filled in.
+    /// Environment, `{{version}}` filled in; a value in a file ([`env_file`]) has its whole path.
     pub env: BTreeMap<String, String>,
     /// What was kept of the spec's `artefact`; `None` when nothing was.
     pub artefact: Option<Digest>,
@@ -103,7 +104,25 @@ pub struct Deploy {
     pub group: Option<Box<Together>>,
 }
 
+/// The text that stands for what is in a file, in the place of a value of the environment: whoever starts a replica reads
+/// the file then, and what is in it is written down nowhere else.
+#[must_use]
+pub fn in_file(path: &Path) -> String {
+    format!("{{{{file:{}}}}}", path.display())
+}
+
+/// The file that a value of the environment is in; `None`: it is the value itself.
+#[must_use]
+pub fn env_file(value: &str) -> Option<&Path> {
+    value.strip_prefix("{{file:").and_then(|rest| rest.strip_suffix("}}")).map(Path::new)
+}
+
 impl Deploy {
+    /// A value of the environment; one in a file with the file's whole path: replicas run elsewhere.
+    fn placed(&self, value: String) -> String {
+        env_file(&value).map(|path| in_file(&Path::new(&self.directory).join(path))).unwrap_or(value)
+    }
+
     /// What would run.
     #[must_use]
     pub fn content(&self) -> Content {
@@ -116,7 +135,7 @@ impl Deploy {
         }
         Content {
             command: self.spec.command.iter().map(fill).collect(),
-            env: self.spec.env.iter().map(|(name, value)| (name.clone(), fill(value))).collect(),
+            env: self.spec.env.iter().map(|(name, value)| (name.clone(), self.placed(fill(value)))).collect(),
             artefact: self.artefact.clone(),
             directory: self.directory.clone(),
             probes,

@@ -90,6 +90,7 @@ fn places() -> Vec<Place> {
         place(&service::METRICS, ("strategy: { recreate: {} }, metrics: {", "}"), NONE),
         place(&service::SHIELD, ("shield: {", "}"), NONE),
         place(&service::ANALYSIS, ("analysis: {", "}"), NONE),
+        place(&service::ENV_FILE, ("env: { A: {", "}}"), NONE),
         place(&service::LOGS, ("logs: {", "}"), NONE),
         place(&service::NOT_ENOUGH, ("notEnough: {", "}"), NONE),
         place(

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
+use std::path::Path;
 use std::time::Duration;
 
 use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::plan::Plan;
+use evenkeel_core::release::in_file;
 use evenkeel_core::spec::{
     Amount, Analysis, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy,
 };
@@ -112,6 +114,12 @@ pub(crate) static ANALYSIS: Section = Section {
     what: "the mapping `analysis`",
     keys: &["falseRollbacks", "tolerate", "warmUp", "early", "harm"],
     elsewhere: &[],
+};
+
+pub(crate) static ENV_FILE: Section = Section {
+    what: "a value in a file",
+    keys: &["file"],
+    elsewhere: &[("value", "write the value itself: `NAME: value`"), ("path", "write `file`")],
 };
 
 pub(crate) static LOGS: Section = Section { what: "the mapping `logs`", keys: &["maxSize"], elsewhere: &[] };
@@ -487,6 +495,15 @@ pub(crate) fn env(
             problems.add(mistake.help("use letters, digits and `_`, such as `LOG_LEVEL`"));
         }
         let value = Value { name: format!("`{}`", short(&key.text)), node };
+        // A replica reads it when it starts; a check of a gate has only values.
+        if placeholders.contains(&placeholder::PORT) && matches!(node.kind, Kind::Map(_)) {
+            let file = Fields::open(&value, &ENV_FILE, problems)
+                .and_then(|fields| fields.required("file", "file: secrets/database-url", problems, written));
+            if let Some(file) = file {
+                env.insert(key.text.clone(), in_file(Path::new(&file)));
+            }
+            continue;
+        }
         if let Some(text) = written(&value, problems) {
             let text = placeholder::check(&value, &text, placeholders, problems);
             if key.text == "PORT" && text != "{{port}}" {

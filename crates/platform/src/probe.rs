@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use evenkeel_core::ports::Answered;
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
-use evenkeel_wire::agent::INHERITED;
+use evenkeel_wire::agent::{INHERITED, env_value};
 use http::StatusCode;
 use rustix::io::Errno;
 use tokio::process::Command;
@@ -97,12 +97,17 @@ async fn exec(command: &[String], home: &Home, port: u16, limit: Duration) -> An
     let fill = |text: &String| text.replace("{{port}}", &port.to_string());
     let Some((program, arguments)) = command.split_first() else { return bad("there is no program to run".into()) };
     let called = shown(command);
+    let given = |(name, value): (&String, &String)| Ok((name.clone(), env_value(value, port)?));
+    let env = match home.env.iter().map(given).collect::<std::io::Result<BTreeMap<_, _>>>() {
+        Ok(env) => env,
+        Err(error) => return bad(format!("{called}: a value of its environment cannot be read: {error}")),
+    };
     let run = || {
         let mut command = Command::new(fill(program));
         command.args(arguments.iter().map(fill)).current_dir(&home.directory);
         command.env_clear().envs(INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         command.env("PORT", port.to_string());
-        command.envs(home.env.iter().map(|(name, value)| (name, fill(value))));
+        command.envs(env.iter());
         async move { run_to_end(&mut command, limit).await.map_err(|error| from_spawn(&error)) }
     };
     let _place = COMMANDS.acquire().await;

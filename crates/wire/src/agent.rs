@@ -1,14 +1,36 @@
 //! What the controller asks of the agent.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 
 use evenkeel_core::ids::{FencingToken, ReplicaId};
 pub use evenkeel_core::ports::{Exit, Launch, Replica};
+use evenkeel_core::release::env_file;
 use serde::{Deserialize, Serialize};
 
 /// What a replica gets of the agent's own environment, and a command that probes it of the controller's. Everything else
 /// comes from the release, so that it starts the same whoever started the agent, and sees no secret of theirs.
 pub const INHERITED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "USER", "TMPDIR"];
+
+/// Largest file that a value of an environment is read from.
+const ENV_FILE_BYTES_MAX: u64 = 64 << 10;
+
+/// A value of a release's environment as a replica is given it: with its port, or what is in the file that it names,
+/// without the line break at its end.
+///
+/// # Errors
+/// The file cannot be read, is too large, or is no text that fits into an environment.
+pub fn env_value(value: &str, port: u16) -> io::Result<String> {
+    let Some(path) = env_file(value) else { return Ok(value.replace("{{port}}", &port.to_string())) };
+    let mut text = String::new();
+    File::open(path)?.take(ENV_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let text = text.strip_suffix('\n').unwrap_or(&text);
+    if text.len() as u64 > ENV_FILE_BYTES_MAX || text.contains('\0') {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no text of at most 64 KiB"));
+    }
+    Ok(text.to_owned())
+}
 
 /// A request to the agent, with the fencing token of the controller that sends it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use evenkeel_core::release::in_file;
 use evenkeel_wire::agent::Ask;
 
 use crate::world::{World, id, is_alive, start, wait_for};
@@ -25,6 +26,26 @@ fn a_port_that_the_launch_gives_is_left_alone() {
     launch.env.insert("PORT".to_owned(), "80".to_owned());
     world.must(start(launch));
     assert_eq!(world.first_line(1), "80");
+}
+
+#[test]
+fn a_value_in_a_file_is_read_when_a_replica_starts_and_is_in_no_record() {
+    let world = World::new();
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "of the file\n").unwrap();
+    let mut launch = world.script(1, "echo \"$KEY\"; exec sleep 600");
+    launch.env.insert("KEY".to_owned(), in_file(secret.path()));
+    world.must(start(launch.clone()));
+    assert_eq!(world.first_line(1), "of the file");
+    let record = fs::read_to_string(world.marker(1)).unwrap();
+    assert!(record.contains("{{file:") && !record.contains("of the file"), "{record}");
+    // Without the file nothing is started, and it is told why.
+    launch.replica = id(2);
+    launch.log = world.log(2);
+    launch.env.insert("KEY".to_owned(), in_file(std::path::Path::new("/nowhere/at/all")));
+    world.must(start(launch));
+    let exit = world.exit(2);
+    assert!(exit.contains("could not be started: the value of KEY: /nowhere/at/all: No such file"), "{exit}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::problem::{Code, Mistake, Problems};
 use crate::values::short;
 use crate::yaml::{Key, Node};
 
+const NOTHING_RUNS: &str = "nothing says what runs: images are not started on one machine";
 const NO_CONTAINERS: &str = "processes of this machine run without a container around them: what confines them is the user that evenkeel runs as";
 const ONE_MACHINE: &str = "there is one machine";
 const POD: &[&str] = &["containers", "terminationGracePeriodSeconds"];
@@ -125,10 +126,16 @@ pub(super) fn pod<'a>(
     theirs: &Theirs,
     problems: &mut Problems,
 ) -> (Vec<Entry>, Option<&'a Rc<Node>>) {
-    let Some(spec) = get(template, "spec") else { return (Vec::new(), None) };
-    tell_unused(Some(spec), POD, POD_UNUSED, "a pod", problems);
-    let containers = items(get(spec, "containers"));
-    let Some(container) = containers.first() else { return (Vec::new(), None) };
+    let spec = get(template, "spec");
+    tell_unused(spec, POD, POD_UNUSED, "a pod", problems);
+    let containers = items(spec.and_then(|spec| get(spec, "containers")));
+    let Some(container) = containers.first() else {
+        if asked.needs_command {
+            theirs.missing(&template.at, NOTHING_RUNS, &command_help(asked.name), problems);
+            return (stand_in(asked.name, &template.at), None);
+        }
+        return (Vec::new(), None);
+    };
     for other in containers.iter().skip(1) {
         let message = format!("the container `{}` is not started", short(text(other, "name").unwrap_or("?")));
         let help = "one program is a replica; make a service of its own of any other";
@@ -141,7 +148,8 @@ pub(super) fn pod<'a>(
     let known = replica.env(&mut ours, problems);
     replica.command(&known, &mut ours, problems);
     replica.probes(&mut ours, problems);
-    replica.stop(get(spec, "terminationGracePeriodSeconds"), &mut ours, problems);
+    let grace = spec.and_then(|spec| get(spec, "terminationGracePeriodSeconds"));
+    replica.stop(grace, &mut ours, problems);
     replica.metrics(&mut ours, problems);
     (ours, port)
 }
@@ -242,18 +250,17 @@ impl Replica<'_> {
                 return Some(Node::quoted(path.at.clone(), value.to_owned()));
             }
         }
+        if let Some((name, of)) = of("secretKeyRef").and_then(|secret| text(secret, "name").zip(text(secret, "key"))) {
+            let path = format!("secrets/{name}/{of}");
+            let message = format!("`{}` is what is in the file {}", short(&key.text), short(&path));
+            let help = "put it there, beside this file; it is read when a replica starts, and written down nowhere";
+            tell_filled_in(&key.at, message, help, problems);
+            let file = Node::quoted(from.at.clone(), path);
+            return Some(Node::mapping(from.at.clone(), vec![entry("file", &file)]));
+        }
         let where_from = pairs(Some(from)).first().map_or("", |(kind, _)| kind.text.as_str());
         let message = format!("`{}` has no value here: `{}` cannot be read", short(&key.text), short(where_from));
-        let secret = of("secretKeyRef").and_then(|secret| text(secret, "name").zip(text(secret, "key")));
-        let help = match secret {
-            Some((name, of)) => format!(
-                "write `env: {{ {}: … }}` in a document of your own, or let the program read a file such as `secrets/{}/{}`",
-                short(&key.text),
-                short(name),
-                short(of)
-            ),
-            None => format!("write `env: {{ {}: … }}` in a document of your own", short(&key.text)),
-        };
+        let help = format!("write `env: {{ {}: … }}` in a document of your own", short(&key.text));
         problems.add(Mistake::new(Code::NotUsed, key.at.clone(), message).help(help));
         None
     }
@@ -264,8 +271,7 @@ impl Replica<'_> {
         if program.is_empty() {
             if self.asked.needs_command {
                 let at = get(self.container, "image").map_or(&self.container.at, |image| &image.at);
-                let message = "nothing says what runs: images are not started on one machine";
-                self.theirs.missing(at, message, &command_help(self.asked.name), problems);
+                self.theirs.missing(at, NOTHING_RUNS, &command_help(self.asked.name), problems);
                 ours.extend(stand_in(self.asked.name, at));
             }
             return;
