@@ -1,8 +1,10 @@
-//! The rules that specs name, evaluated over evenkeel's own series, and what their alerts ask for.
+//! The triggers of every service and the rules that specs name, evaluated over evenkeel's own series, and what their
+//! alerts ask for.
 //!
 //! What becomes of an alert is the controller's to decide, as of one that Alertmanager tells of.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -12,7 +14,8 @@ use evenkeel_controller::clock::SystemClock;
 use evenkeel_core::alert::{Action, Alert, AlertKey};
 use evenkeel_core::ids::{ServiceName, Timestamp};
 use evenkeel_core::ports::Clock;
-use evenkeel_manifest::{ReadRules, read_rules};
+use evenkeel_core::trigger::{self, Resources, Triggers};
+use evenkeel_manifest::{ReadRules, read_rules, trigger_rules};
 use evenkeel_promql::Limits;
 use evenkeel_rules::{Change, Rulebook, State};
 use evenkeel_series::Store;
@@ -47,6 +50,8 @@ struct File {
     failed: Option<String>,
     services: BTreeSet<ServiceName>,
     book: Rulebook,
+    /// Triggers of these services and no others, made of their specs.
+    is_own: bool,
 }
 
 /// Reads a file of rules.
@@ -77,12 +82,65 @@ impl Watch {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut ticks = 0_u64;
+        self.end_old_ones();
         loop {
             tick.tick().await;
+            self.look_at_triggers();
             self.look(ticks.is_multiple_of(READ_TICKS)).await;
             self.evaluate().await;
             self.tell().await;
             ticks += 1;
+        }
+    }
+
+    /// What triggers told to an earlier controller is over: they begin anew, and tell of what they find.
+    fn end_old_ones(&mut self) {
+        let ended = Some(self.clock.now());
+        for (status, _) in self.handle.figures().services {
+            for told in status.alerts.iter().filter(|alert| alert.group.starts_with(trigger::GROUP)) {
+                let (group, fingerprint) = (told.group.clone(), told.fingerprint.clone());
+                let key = AlertKey { group, fingerprint, starts_at: told.starts_at };
+                let (name, labels, summary) = (told.alert.clone(), told.labels.clone(), told.summary.clone());
+                self.waiting.push_back((None, Alert { key, name, action: told.action, ended, labels, summary }));
+            }
+        }
+    }
+
+    /// Follows which triggers services have: those with the same limits are watched by the same rules.
+    fn look_at_triggers(&mut self) {
+        let mut kinds: Vec<((Triggers, Resources), BTreeSet<ServiceName>)> = Vec::new();
+        for (status, _) in self.handle.figures().services {
+            let same = kinds.iter_mut().find(|((t, r), _)| *t == status.triggers && *r == status.resources);
+            match same {
+                Some((_, services)) => drop(services.insert(status.service.clone())),
+                None => {
+                    kinds.push(((status.triggers.clone(), status.resources), BTreeSet::from([status.service.clone()])))
+                }
+            }
+        }
+        let made = kinds.into_iter().map(|((triggers, resources), services)| {
+            let text = trigger_rules(&triggers, &resources);
+            let mut hash = DefaultHasher::new();
+            text.hash(&mut hash);
+            (PathBuf::from(format!("{} {:x}", trigger::GROUP, hash.finish())), (text, services))
+        });
+        let mut made: BTreeMap<PathBuf, (String, BTreeSet<ServiceName>)> = made.collect();
+        let gone = self.files.iter().filter(|(path, file)| file.is_own && !made.contains_key(*path));
+        for path in gone.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
+            self.replace(&path, Rulebook::default());
+            self.files.remove(&path);
+        }
+        for (path, (text, services)) in std::mem::take(&mut made) {
+            let file = self.files.entry(path.clone()).or_default();
+            (file.services, file.is_own) = (services, true);
+            if file.text == text {
+                continue;
+            }
+            match read_rules("triggers", &text) {
+                Ok(read) => file.book = Rulebook::new(read.groups, EVERY),
+                Err(problems) => warn!(%problems, "triggers cannot be watched"),
+            }
+            file.text = text;
         }
     }
 
@@ -94,7 +152,8 @@ impl Watch {
                 wanted.entry(file.clone()).or_default().insert(status.service.clone());
             }
         }
-        let gone: Vec<PathBuf> = self.files.keys().filter(|path| !wanted.contains_key(*path)).cloned().collect();
+        let is_gone = |(path, file): &(&PathBuf, &File)| !file.is_own && !wanted.contains_key(*path);
+        let gone: Vec<PathBuf> = self.files.iter().filter(is_gone).map(|(path, _)| path.clone()).collect();
         for path in gone {
             self.replace(&path, Rulebook::default());
             self.files.remove(&path);
@@ -139,7 +198,9 @@ impl Watch {
         let now = self.now();
         let Some(file) = self.files.get_mut(path) else { return };
         let before = std::mem::replace(&mut file.book, book);
-        let fired: Vec<Alert> = before.alerts().filter_map(|(_, alert)| told(path, alert, Some(now))).collect();
+        let is_meant = |alert: &Alert| !file.is_own || is_about(alert, &file.services);
+        let fired: Vec<Alert> =
+            before.alerts().filter_map(|(_, alert)| told(path, alert, Some(now))).filter(is_meant).collect();
         let otherwise = only(&file.services);
         self.waiting.extend(fired.into_iter().map(|alert| (otherwise.clone(), alert)));
     }
@@ -169,11 +230,12 @@ impl Watch {
             for (group, rule, why) in turn.failed {
                 warn!(file = %path.display(), group, rule, why, "a rule cannot be evaluated");
             }
-            let otherwise = only(&file.services);
+            let otherwise = if file.is_own { None } else { only(&file.services) };
             let told = turn.changes.iter().filter_map(|change| match change {
                 Change::Became(alert) => told(path, alert, None),
                 Change::Ended(alert) => told(path, alert, Some(now)),
             });
+            let told = told.filter(|alert| !file.is_own || is_about(alert, &file.services));
             self.waiting.extend(told.map(|alert| (otherwise.clone(), alert)));
         }
         while self.waiting.len() > WAITING_MAX {
@@ -192,6 +254,13 @@ impl Watch {
             self.waiting.pop_front();
         }
     }
+}
+
+/// Whether an alert's labels name one of these services.
+fn is_about(alert: &Alert, services: &BTreeSet<ServiceName>) -> bool {
+    let label = |name: &str| alert.labels.get(name).map_or("", String::as_str);
+    let is_it = |name: &ServiceName| name.service() == label("service") && name.environment() == label("environment");
+    services.iter().any(is_it)
 }
 
 /// The service of a file that only one names.

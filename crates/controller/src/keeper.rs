@@ -15,6 +15,7 @@ use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
 use evenkeel_core::table::{Mirror, Pin, ServiceRoutes, Trial};
+use evenkeel_core::trigger::{Resources, Triggers};
 use evenkeel_core::watch::{Failures, Watch, Watched};
 use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
 use tracing::{info, warn};
@@ -655,6 +656,8 @@ impl Keeper {
             preview: service.spec.as_ref().and_then(|spec| spec.preview),
             scrape: service.spec.as_ref().and_then(|spec| spec.scrape.clone()),
             rules: service.spec.as_ref().map_or_else(Vec::new, |spec| spec.alerts.rules.clone()),
+            triggers: service.spec.as_ref().map_or_else(Triggers::off, |spec| spec.watched()),
+            resources: service.spec.as_ref().map_or_else(Resources::default, |spec| spec.resources),
             stable: service.stable,
             releases: releases.collect(),
             queued: service.next.as_ref().map(|next| next.id),

@@ -14,6 +14,7 @@ use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceNa
 use evenkeel_core::release::Standing;
 use evenkeel_core::rollout::{Kind, Moment, Waiting};
 use evenkeel_core::spec::Scrape;
+use evenkeel_core::trigger::{Resources, Triggers};
 use evenkeel_core::{Outcome, Phase, Rollout};
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +90,12 @@ pub struct ServiceStatus {
     /// Files of Prometheus rules that are evaluated over its series.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PathBuf>,
+    /// Which figures take a release back.
+    #[serde(default)]
+    pub triggers: Triggers,
+    /// What each replica may have.
+    #[serde(default)]
+    pub resources: Resources,
     /// The release that has the traffic outside a rollout.
     pub stable: Option<Revision>,
     /// The releases that run or have run, the newest first.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use crate::span::span;
+use crate::trigger::Security;
 
 /// Alerts remembered of each service; of more, those that are resolved are forgotten first, then the oldest.
 pub const ALERTS_KEPT: usize = 100;
@@ -196,6 +197,11 @@ pub enum Unacted {
         /// The stable release.
         stable: Revision,
     },
+    /// The release that would be gone back to has done the same: going back would not help.
+    BeforeToo {
+        /// That release.
+        before: Revision,
+    },
     /// There is no earlier good release.
     NothingBefore,
     /// No label names a service.
@@ -252,9 +258,10 @@ impl Heard {
                 | Unacted::AboutStable { .. }
                 | Unacted::OutsideWindow { .. }
                 | Unacted::WentBackBefore { .. }
+                | Unacted::BeforeToo { .. }
                 | Unacted::NothingBefore
                 | Unacted::NoService
-                | Unacted::SeveralServices { .. } => self.alert.action == Action::Rollback,
+                | Unacted::SeveralServices { .. } => self.alert.action == Action::Rollback || self.alert.is_security(),
             },
         };
         calls && self.fires()
@@ -317,6 +324,9 @@ impl fmt::Display for Unacted {
             Self::WentBackBefore { stable } => {
                 write!(f, "nothing was done: {stable} is what was gone back to, and nobody goes back twice by an alert")
             }
+            Self::BeforeToo { before } => {
+                write!(f, "nothing was done: it fired for {before} too, and going back would not help")
+            }
             Self::NothingBefore => f.write_str("nothing was done: there is no earlier good release to go back to"),
             Self::NoService => f.write_str(
                 "nothing was done: no label names a service (`service`, `deployment` or `app`, and `environment` or `namespace`)",
@@ -377,7 +387,26 @@ fn is_role(text: &str) -> bool {
     CANDIDATE_ROLES.contains(&text) || STABLE_ROLES.contains(&text) || text == OLD_ROLE
 }
 
+/// Labels that say what kind of thing an alert is about.
+const KINDS: [&str; 4] = ["security", "category", "type", "alert_type"];
+
 impl Alert {
+    /// Whether its labels call it a security alert: `category: security` (or `type`, `alert_type`), or `security: true`.
+    #[must_use]
+    pub fn is_security(&self) -> bool {
+        let is = |name: &&str| self.labels.get(*name).is_some_and(|value| value == "security" || value == "true");
+        KINDS.iter().any(is)
+    }
+
+    /// What it asks for, or else what a security alert means.
+    pub(crate) fn asks(&self, security: Security) -> Action {
+        match (self.action, security) {
+            (Action::Record, Security::Rollback) if self.is_security() => Action::Rollback,
+            (Action::Record, Security::Investigate) if self.is_security() => Action::Investigate,
+            (action, _) => action,
+        }
+    }
+
     /// The release that it is about, among those of a service; the newest of those with one version.
     pub(crate) fn subject(&self, service: &str, known: &BTreeMap<Revision, String>) -> Subject<'_> {
         let label = |name: &str| self.labels.get(name).map(String::as_str).filter(|value| !value.is_empty());

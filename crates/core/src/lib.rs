@@ -16,6 +16,7 @@
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`alert`]: which service is an alert about, which release of it, and what is remembered of it?
+//! - [`trigger`]: which figures take a release back?
 //! - [`watch`]: does the stable release go on being good?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
 //! - [`record`]: what is written down of a rollout beside its events.
@@ -57,6 +58,7 @@ pub mod span;
 pub mod spec;
 pub mod table;
 pub mod trial;
+pub mod trigger;
 pub mod watch;
 
 pub use evidence::{Evidence, Measured, Tick};

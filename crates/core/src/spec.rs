@@ -16,6 +16,7 @@ use crate::gate::Gates;
 use crate::group::Membership;
 use crate::ids::{BasisPoints, ServiceName};
 use crate::table::{Match, StickyBy};
+use crate::trigger::{Resources, Triggers};
 
 /// One service, as its spec asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -78,6 +79,12 @@ pub struct Spec {
     /// What alerts may do.
     #[serde(default)]
     pub alerts: Alerts,
+    /// Which figures take a release back.
+    #[serde(default)]
+    pub triggers: Triggers,
+    /// What each replica may have.
+    #[serde(default)]
+    pub resources: Resources,
     /// How its replicas are asked for metrics of their own; `None`: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrape: Option<Scrape>,
@@ -457,6 +464,13 @@ impl Default for Stop {
 }
 
 impl Spec {
+    /// Its triggers, with the number of requests that they want.
+    #[must_use]
+    pub fn watched(&self) -> Triggers {
+        let minimum_requests = self.triggers.minimum_requests.or(Some(self.minimum_requests));
+        Triggers { minimum_requests, ..self.triggers.clone() }
+    }
+
     /// A spec with every default, for a service, its command and the address of its users.
     ///
     /// The default strategy is a canary of 5, 20, 50 and 100 %, of 10, 20, 30 and 5 minutes.
@@ -497,6 +511,8 @@ impl Spec {
             group: None,
             scrape: None,
             alerts: Alerts::default(),
+            triggers: Triggers::default(),
+            resources: Resources::default(),
         }
     }
 }

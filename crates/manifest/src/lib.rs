@@ -9,6 +9,7 @@
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
+//! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]).
 //! - `checks`: what is measured again and again while a rollout goes.
 //! - `theirs`: what people bring from Argo Rollouts, Flagger and Kubernetes; [`read_theirs`] reads it alone.
 //! - `gates`: what must be open before a rollout begins.
@@ -44,6 +45,7 @@ mod scenario;
 mod service;
 mod strategy;
 mod theirs;
+mod triggers;
 mod values;
 mod yaml;
 
@@ -54,4 +56,5 @@ pub use problem::{Code, Problem, Problems};
 pub use rules::{ReadRules, is_rules, read_rules};
 pub use scenario::{parse_rate, read_scenario};
 pub use theirs::{ReadTheirs, is_theirs, manifests, read_theirs};
+pub use triggers::trigger_rules;
 pub use values::parse_duration;

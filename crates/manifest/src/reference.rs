@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, strategy, theirs};
+use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, strategy, theirs, triggers};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -112,6 +112,9 @@ fn places() -> Vec<Place> {
         ),
         place(&alerts::ALERTS, ("alerts: {", "}"), NONE),
         place(&alerts::SUSTAINED, ("alerts: { sustained: {", "}}"), NONE),
+        place(&triggers::TRIGGERS, ("triggers: {", "}"), NONE),
+        place(&triggers::LEVEL, ("triggers: { cpu: {", "}}"), NONE),
+        place(&triggers::RESOURCES, ("resources: {", "}"), NONE),
         place(&probes::PROBES, ("probes: {", "}"), NONE),
         place(
             &probes::PROBE,
@@ -240,6 +243,7 @@ fn every_section_of_the_reader_is_looked_at_here() {
         include_str!("service.rs"),
         include_str!("strategy.rs"),
         include_str!("theirs/workload.rs"),
+        include_str!("triggers.rs"),
     ];
     let written: usize = sources.iter().map(|source| source.matches(": Section =").count()).sum();
     assert_eq!(places().len(), written);

@@ -25,6 +25,7 @@ use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
 use crate::strategy::{objectives, strategy};
+use crate::triggers::{nothing_about_requests, resources, triggers};
 use crate::values::{address, count, duration, label, name, number, percentage, short, size, url_path, written};
 use crate::yaml::{Kind, Node};
 
@@ -62,6 +63,8 @@ pub(crate) static SERVICE: Section = Section {
         "checks",
         "gates",
         "alerts",
+        "triggers",
+        "resources",
         "minimumRequests",
         "analysis",
         "notEnough",
@@ -273,6 +276,8 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
     fields.set("alerts", &mut spec.alerts, problems, |value, problems| alerts(value, rules, problems));
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
+    fields.set("triggers", &mut spec.triggers, problems, triggers);
+    fields.set("resources", &mut spec.resources, problems, resources);
     fields.set("analysis", &mut spec.analysis, problems, analysis);
     fields.set("notEnough", &mut spec.not_enough, problems, not_enough);
     match spec.listen {
@@ -324,6 +329,9 @@ fn nothing_for_workers(fields: &Fields<'_>, spec: &Spec, problems: &mut Problems
                 Mistake::new(Code::Conflict, at, format!("`{key}` is about requests, and `listen` is `none`"));
             problems.add(mistake.help("leave it out: without requests, probes and exits judge a release"));
         }
+    }
+    if let Some(value) = fields.value("triggers", problems) {
+        nothing_about_requests(&value, problems);
     }
     let why = match &spec.strategy {
         Strategy::BlueGreen { .. } => "both releases would work at once, and no switch could tell them apart",

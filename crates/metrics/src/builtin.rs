@@ -60,6 +60,7 @@ fn of_release(service: &ServiceStatus, release: &ReleaseStatus, rows: &mut Vec<R
     rows.extend(durations(Family::MirroredDurations, &labels, &release.mirrored));
     rows.push(Row::number(Family::InFlight, labels.clone(), release.in_flight as f64));
     rows.push(Row::number(Family::ReplicaUp, labels.clone(), f64::from(release.ready)));
+    rows.push(Row::number(Family::ReplicaWanted, labels.clone(), f64::from(release.wanted)));
     rows.push(Row::number(Family::Weight, labels, f64::from(release.weight.get())));
     let named = with(&of_whole(service), [("release", release.revision.to_string())]);
     rows.push(Row::number(Family::Restarts, named.clone(), release.restarts as f64));
@@ -127,6 +128,7 @@ mod tests {
     use evenkeel_core::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
     use evenkeel_core::release::Standing;
     use evenkeel_core::rollout::Kind;
+    use evenkeel_core::trigger::{Resources, Triggers};
     use evenkeel_series::Labels;
     use evenkeel_series::exposition::{Format, parse};
 
@@ -194,6 +196,8 @@ mod tests {
             preview: None,
             scrape: None,
             rules: Vec::new(),
+            triggers: Triggers::off(),
+            resources: Resources::default(),
             stable: Some(Revision(3)),
             releases: vec![release],
             rollout: Some(promoted.clone()),

@@ -78,6 +78,8 @@ families! {
     InFlight, Gauge, "http_requests_in_flight";
     /// Replicas that may have traffic
     ReplicaUp, Gauge, "replica_up";
+    /// Replicas that the release shall have
+    ReplicaWanted, Gauge, "replica_wanted";
     /// Processor time of a replica and everything it started
     ReplicaCpu, Counter, "replica_cpu_seconds";
     /// Resident memory of a replica and everything it started; pages that several of them share count for each

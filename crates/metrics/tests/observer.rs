@@ -16,6 +16,7 @@ use evenkeel_controller::status::{ReleaseStatus, ReplicaStatus, ServiceStatus};
 use evenkeel_core::ids::{BasisPoints, Revision, ServiceName, Timestamp};
 use evenkeel_core::release::Standing;
 use evenkeel_core::spec::Scrape;
+use evenkeel_core::trigger::{Resources, Triggers};
 use evenkeel_metrics::{Observed, Observer};
 use evenkeel_series::{Matcher, Select, is_stale};
 use evenkeel_sources::client::Client;
@@ -78,6 +79,8 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         preview: None,
         scrape: Some(Scrape { interval: Duration::from_secs(1), ..Scrape::default() }),
         rules: Vec::new(),
+        triggers: Triggers::off(),
+        resources: Resources::default(),
         stable: Some(Revision(1)),
         releases: vec![release],
         rollout: None,

@@ -139,7 +139,8 @@ impl Stage {
 
     /// Builds a release and deploys it as a user would.
     async fn deploy(&self, version: &str, fail_percent: u8, delay_ms: u64) -> Result<Exit, Failure> {
-        let behaviour = Behaviour { version: version.to_owned(), fail_percent, delay_ms, is_unready: false };
+        let (is_unready, hoards_mib) = (false, 0);
+        let behaviour = Behaviour { version: version.to_owned(), fail_percent, delay_ms, is_unready, hoards_mib };
         let text = serde_json::to_string(&behaviour).map_err(|error| Failure::Internal(error.to_string()))?;
         std::fs::write(self.folder.join(RELEASE_FILE), text)?;
         let args = DeployArgs {

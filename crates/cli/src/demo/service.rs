@@ -46,6 +46,9 @@ pub(crate) struct Behaviour {
     /// It says of itself that it is not ready.
     #[serde(default)]
     pub(crate) is_unready: bool,
+    /// Memory that it takes and does not need, in MiB.
+    #[serde(default)]
+    pub(crate) hoards_mib: usize,
 }
 
 /// What the release itself writes down of each request: a line `arrived,answered,status`, times in µs since 1970.
@@ -78,6 +81,8 @@ pub(crate) async fn run() -> Result<Exit, Failure> {
     let path = PathBuf::from(variable(RECORDS)?).join(format!("{}.{}.csv", behaviour.version, std::process::id()));
     let file = Mutex::new(BufWriter::new(std::fs::File::create(path)?));
     let records = Arc::new(Records { clock: SystemClock::new(), file });
+    // Written to, or the machine would only promise it.
+    let _hoard = vec![1_u8; behaviour.hoards_mib << 20];
     let behaviour = Arc::new(behaviour);
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     say(format!("{} listens on {port}", behaviour.version));

@@ -176,6 +176,12 @@ stop: {stop}
         std::fs::write(self.folder().join("release.json"), behaviour.to_string()).unwrap();
     }
 
+    /// Builds a release that takes so much memory.
+    pub fn build_hoarding(&self, version: &str, mib: u32) {
+        let behaviour = json!({"version": version, "fail_percent": 0, "delay_ms": 2, "hoards_mib": mib});
+        std::fs::write(self.folder().join("release.json"), behaviour.to_string()).unwrap();
+    }
+
     /// Builds a release that runs and is never ready.
     pub fn build_unready(&self, version: &str) {
         let behaviour = json!({"version": version, "fail_percent": 0, "delay_ms": 2, "is_unready": true});

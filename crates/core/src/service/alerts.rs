@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::alert::{Action, Alert, Alerts, Became, Heard, Subject, Unacted, forget};
 use crate::ids::{Revision, Timestamp};
 use crate::rollout::{Ask, Kind, Moment, Phase, Rollout, RolloutEvent, Why};
+use crate::trigger::Security;
 
 use super::{Promotion, Service};
 
@@ -52,7 +53,8 @@ impl Service {
         if alert.ended.is_some() {
             return noted(Unacted::Over);
         }
-        match alert.action {
+        let security = self.spec.as_ref().map_or_else(Security::default, |spec| spec.triggers.security);
+        match alert.asks(security) {
             Action::Rollback => {}
             Action::Investigate => return noted(Unacted::ForPeople),
             Action::Record => return noted(Unacted::NotAsked),
@@ -122,6 +124,11 @@ impl Service {
         if matches!(subject, Subject::Any | Subject::Stable) && alert.key.starts_at < began {
             return Err(Unacted::Older { release: stable });
         }
+        if let Some(before) =
+            self.last_good(|revision| revision != stable).filter(|before| self.did_too(alert, *before, began))
+        {
+            return Err(Unacted::BeforeToo { before });
+        }
         let by = format!("alert {}", alert.name);
         let next = self.back_to(None, &by, now).map_err(|_| Unacted::NothingBefore)?;
         let Some(next) = with_reason(next, alert, stable, now) else { return Err(Unacted::NothingBefore) };
@@ -149,9 +156,20 @@ impl Service {
         }
     }
 
-    /// Whether the same rule fires for the stable release too.
+    /// Whether a release breaks one of evenkeel's own triggers, or has broken it since then.
+    fn did_too(&self, alert: &Alert, release: Revision, since: Timestamp) -> bool {
+        let is_same = |other: &Alert| other.key.is_trigger() && other.name == alert.name;
+        let mut known = self.alerts.iter().filter(|heard| heard.resolved.is_none_or(|over| over >= since));
+        let of_it = |heard: &Heard| self.subject(&heard.alert) == Subject::Release(release);
+        alert.key.is_trigger() && known.any(|heard| is_same(&heard.alert) && of_it(heard))
+    }
+
+    /// Whether the same rule fires for the stable release too, or, of evenkeel's own, has fired for it.
     fn fires_for_stable(&self, rollout: &Rollout, alert: &Alert, others: &[Alert], now: Timestamp) -> bool {
         let Some(stable) = rollout.stable else { return false };
+        if self.did_too(alert, stable, rollout.started) {
+            return true;
+        }
         let window = self.spec.as_ref().map_or_else(|| Alerts::default().window, |spec| spec.alerts.window);
         // Nobody need tell that an alert is over: an old one says nothing.
         let known = self.alerts.iter().filter(|heard| heard.fires() && now.since(heard.at) <= window);
