@@ -12,6 +12,7 @@
 //! - [`judge`]: does it hold? Pass, fail, or not enough data.
 //! - [`case`]: what speaks against a candidate, in words.
 //! - [`evidence`]: is a candidate harmful? Evidence that is right at every moment, however often one looks.
+//! - [`slo`]: how much of an error budget is left, and how fast is it spent?
 //! - [`value`]: what did a measurement of anything else return?
 //! - [`condition`]: is that value good, bad, or neither?
 //! - [`interval`]: between which values does a share lie? For describing, not for deciding.
@@ -25,6 +26,7 @@ pub mod histogram;
 pub mod interval;
 pub mod judge;
 pub mod objective;
+pub mod slo;
 pub mod slots;
 pub mod value;
 pub mod window;

@@ -81,6 +81,8 @@ codes! {
     NoRollout = "no_rollout" CONFLICT,
     /// No deploy waits for gates.
     NoGate = "no_gate" CONFLICT,
+    /// An error budget is spent.
+    BudgetSpent = "budget_spent" CONFLICT,
     /// The release of the other environment cannot be taken over.
     NotPromotable = "not_promotable" CONFLICT,
     /// Another routing table has come into force since.
@@ -162,6 +164,8 @@ fn of_refused(refused: &Refused, detail: String) -> Problem {
         Refused::NoRollout { .. } => Problem::new(Code::NoRollout, detail),
         Refused::Illegal { .. } => Problem::new(Code::IllegalMove, detail),
         Refused::NoGate { .. } => Problem::new(Code::NoGate, detail).help("`evenkeel status` shows what waits"),
+        Refused::BudgetSpent { .. } => Problem::new(Code::BudgetSpent, detail)
+            .help("wait until some of it is back; a fix goes through with `--skip-gates REASON`"),
         Refused::NotAllowed { .. } => Problem::new(Code::NotAllowed, detail),
         Refused::NotPromotable { .. } => Problem::new(Code::NotPromotable, detail),
         Refused::NoRelease { .. } => Problem::new(Code::NoRelease, detail),

@@ -240,7 +240,7 @@ fn wished(name: &ServiceName, headers: &HeaderMap, body: DeployBody) -> Answer<D
     let spec = read.specs.into_iter().find(|spec| spec.service == *name);
     let spec = spec.ok_or_else(|| Problem::new(Code::NotInSpec, format!("the spec has no service `{name}`")))?;
     let DeployBody { version, directory, again, start_at_us: start_at, .. } = body;
-    let how = Passage { start_at, skip, promoted: None };
+    let how = Passage { start_at, skip, ..Passage::default() };
     let spec = placed(spec, &directory);
     Ok(DeployRequest { version, spec, directory, by: who(headers), again, how, from })
 }
@@ -279,7 +279,7 @@ async fn deploy_group(
     }
     let skip = body.skip_gates.map(|why| sentence("skip_gates", &why)).transpose()?;
     let DeployBody { version, directory, again, start_at_us: start_at, .. } = body;
-    let (by, how) = (who(&headers), Passage { start_at, skip, promoted: None });
+    let (by, how) = (who(&headers), Passage { start_at, skip, ..Passage::default() });
     let wish = |spec| {
         let (version, directory, by, how) = (version.clone(), directory.clone(), by.clone(), how.clone());
         let spec = placed(spec, &directory);

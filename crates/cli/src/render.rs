@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Verdict};
-use evenkeel_controller::status::{AlertStatus, GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus, StepStatus};
+use evenkeel_controller::status::{
+    AlertStatus, GatedStatus, ReleaseStatus, RolloutStatus, ServiceStatus, SloStatus, StepStatus,
+};
 use evenkeel_core::Outcome;
 use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::GateStatus;
@@ -47,6 +49,7 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
     if let Some(gated) = &service.gated {
         lines.extend(gated_lines(gated, paint));
     }
+    lines.extend(service.slos.iter().map(|slo| slo_line(slo, paint)));
     lines.extend(service.alerts.iter().map(|alert| alert_line(alert, now, paint)));
     lines
 }
@@ -113,6 +116,21 @@ fn figures(release: &ReleaseStatus, now: Timestamp, paint: Paint) -> String {
         count => paint.warn(format!("  {count} shielded")),
     };
     format!("{rate:.0} req/s  {errors}{p99}{shielded}{apart}")
+}
+
+/// `slo availability: 62.3 % of the budget left (38 of 100000 requests were bad; 99.9 % of the requests of 30 d succeed)`
+fn slo_line(slo: &SloStatus, paint: Paint) -> String {
+    let SloStatus { name, promise, budget, .. } = slo;
+    let left = match budget.left {
+        left if budget.is_spent() => paint.bad(format!("the budget is spent {:.1} times", 1.0 - left)),
+        left => format!("{:.1} % of the budget left", 100.0 * left),
+    };
+    let burns = slo.burns.map_or_else(String::new, |speed| {
+        let rate = slo.burn_rates.get(speed.name()).copied().unwrap_or_default();
+        paint.warn(format!(", and burns {rate:.1} times as fast as it may"))
+    });
+    let counted = format!("({} of {} requests were bad; {promise})", budget.bad, budget.requests);
+    format!("slo {name}: {left}{burns} {}", paint.dim(counted))
 }
 
 /// Requests that say nothing about its share: `  12 pinned, 1 failed  340 copies`.

@@ -20,6 +20,7 @@ use evenkeel_core::watch::{Failures, Watch, Watched};
 use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
 use tracing::{info, warn};
 
+use crate::budgets::Budgets;
 use crate::checks::Measuring;
 use crate::gates::Gatekeeper;
 use crate::hearing::Hearing;
@@ -74,6 +75,8 @@ pub(crate) struct Keeper {
     pub(crate) measuring: Measuring,
     /// What the stable release does once its rollout is over.
     watch: Watch,
+    /// What is left of what is promised of it.
+    pub(crate) budgets: Budgets,
     /// What the proxy shall have, as of the last look; `None` before the first deploy.
     pub(crate) routes: Option<ServiceRoutes>,
     /// It need not be looked at before.
@@ -128,6 +131,7 @@ impl Keeper {
             gates: Gatekeeper::default(),
             measuring: Measuring::default(),
             watch: Watch::default(),
+            budgets: Budgets::default(),
             routes: None,
             look_at: Timestamp::default(),
             shown: None,
@@ -527,6 +531,11 @@ impl Keeper {
         Some(Event::Alerts { alerts: vec![alert] })
     }
 
+    /// What there is to tell of its error budgets.
+    pub(crate) fn watch_budgets(&mut self, now: Timestamp) -> Option<Event> {
+        self.budgets.look(&self.service, &self.meter, now)
+    }
+
     /// What the gates of the deploy that waits for them are seen to be, when that changes anything.
     pub(crate) fn look_at_gates(&self, now: Timestamp) -> Option<Event> {
         let gated = self.service.gated.as_ref()?;
@@ -658,6 +667,7 @@ impl Keeper {
             rules: service.spec.as_ref().map_or_else(Vec::new, |spec| spec.alerts.rules.clone()),
             triggers: service.spec.as_ref().map_or_else(Triggers::off, |spec| spec.watched()),
             resources: service.spec.as_ref().map_or_else(Resources::default, |spec| spec.resources),
+            slos: self.budgets.status(service, now),
             stable: service.stable,
             releases: releases.collect(),
             queued: service.next.as_ref().map(|next| next.id),

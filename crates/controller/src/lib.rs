@@ -10,6 +10,7 @@
 //! - `meter`: turns the proxy's counters into ticks, which the core's evidence is made of.
 //! - `hearing`: what was heard of rollouts on trial, and what of it the store has.
 //! - `recorder`: writes down what decisions rest on, until the store has it.
+//! - `budgets`: error budgets, over weeks.
 //! - `inbox`: alerts that belong to no service.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - `patience`: a store whose answers are not waited for without end.
@@ -17,6 +18,7 @@
 //! - [`status`]: what people and programs are shown.
 //! - [`clock`]: the time, which never goes back.
 
+mod budgets;
 mod checks;
 pub mod clock;
 mod gates;

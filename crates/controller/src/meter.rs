@@ -149,6 +149,11 @@ impl Meter {
         self.releases.get(&revision).map_or_else(Tally::default, |dial| dial.total.clone())
     }
 
+    /// Everything counted since the controller started, by release.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = (Revision, &Tally)> {
+        self.releases.iter().map(|(revision, dial)| (*revision, &dial.total))
+    }
+
     /// Requests to a release by method and status since the controller started.
     pub(crate) fn answers(&self, revision: Revision) -> Answers {
         self.releases.get(&revision).map_or_else(Answers::default, |dial| dial.answers.1.clone())

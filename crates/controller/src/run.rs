@@ -30,6 +30,7 @@ use evenkeel_core::{Event, Phase, Refused};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
+use crate::budgets;
 use crate::handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle, Request};
 use crate::hands::{self, Deed};
 use crate::inbox::{self, Inbox};
@@ -125,6 +126,10 @@ where
         keeper.recall(&store).await?;
         clock.not_before(keeper.newest());
         keepers.insert(keeper.service.name.clone(), keeper);
+    }
+
+    for note in store.notes(budgets::KIND).await? {
+        keepers.values_mut().for_each(|keeper| keeper.budgets.recall(&note, &keeper.service.name));
     }
 
     let inbox = Inbox::of(store.notes(inbox::KIND).await?);
@@ -247,6 +252,8 @@ enum Found {
     Renewed(Timestamp),
     StoreBytes(u64),
     Listening(Result<(), PlatformError>),
+    /// What was counted for the budgets of these services was not kept.
+    Unkept(Vec<ServiceName>),
     /// The store was asked to keep records, up to these sequences.
     Kept(Result<(), StoreError>, Vec<(ServiceName, u64)>),
 }
@@ -351,6 +358,7 @@ where
         if is_asked || now.since(asked) < KEEP_RECORDS {
             return;
         }
+        self.keep_budgets(beside, now);
         let has_records = |(_, keeper): &(&ServiceName, &Keeper)| !keeper.recorder.is_kept();
         let batches: Vec<_> = self.keepers.iter().filter(has_records).collect();
         let batches: Vec<_> =
@@ -364,6 +372,23 @@ where
             let kept = store.keep_ticks(&batches).await;
             let last = |(name, records): (ServiceName, Vec<TickRecord>)| Some((name, records.last()?.sequence));
             let _ = found.send(Found::Kept(kept, batches.into_iter().filter_map(last).collect()));
+        });
+    }
+
+    /// Has the store keep what was counted for error budgets, beside the loop; what is not kept is kept with the next.
+    fn keep_budgets(&mut self, beside: &mut tokio::task::JoinSet<()>, now: Timestamp) {
+        let notes: Vec<_> =
+            self.keepers.values_mut().flat_map(|keeper| keeper.budgets.notes(&keeper.service, now)).collect();
+        if notes.is_empty() {
+            return;
+        }
+        let (store, found) = (self.store.store.clone(), self.answers.0.clone());
+        let services = self.keepers.keys().cloned().collect();
+        beside.spawn(async move {
+            if let Err(error) = store.keep_notes(&notes).await {
+                warn!(%error, "error budgets were not written down");
+                let _ = found.send(Found::Unkept(services));
+            }
         });
     }
 
@@ -388,6 +413,7 @@ where
             store_failed |= self.decide_gates(&name, store_failed).await;
             store_failed |= self.take_measurements(&name, store_failed).await;
             store_failed |= self.watch_stable(&name, store_failed).await;
+            store_failed |= self.watch_budgets(&name, store_failed).await;
             for _ in 0..DECISIONS_PER_TURN {
                 let (table, replicas, in_flight) =
                     (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
@@ -440,6 +466,23 @@ where
         let Some(event) = event else { return false };
         // What could not be recorded is told again with the next part of its time.
         matches!(self.happen(name, event, now).await, Err(Unhappened::Store(_)))
+    }
+
+    /// Has people told of error budgets; tells whether the store failed.
+    async fn watch_budgets(&mut self, name: &ServiceName, store_failed: bool) -> bool {
+        let now = self.clock.now();
+        let event = self.keepers.get_mut(name).filter(|_| !store_failed).and_then(|keeper| keeper.watch_budgets(now));
+        let Some(event) = event else { return false };
+        // What could not be recorded is told again with the next look.
+        matches!(self.happen(name, event, now).await, Err(Unhappened::Store(_)))
+    }
+
+    /// A deploy with the budgets of its service that are spent.
+    fn with_budgets(&self, mut deploy: Deploy) -> Deploy {
+        let keeper = self.keepers.get(&deploy.spec.service);
+        deploy.how.spent =
+            keeper.map_or_else(Vec::new, |keeper| keeper.budgets.spent(&deploy.spec.slos, self.clock.now()));
+        deploy
     }
 
     /// Shows a deploy that waits for its gates how they are; tells whether the store failed.
@@ -781,6 +824,14 @@ where
                 }
                 return Ok(!held_before);
             }
+            Found::Unkept(services) => {
+                for name in services {
+                    if let Some(keeper) = self.keepers.get_mut(&name) {
+                        keeper.budgets.unkept();
+                    }
+                }
+                return Ok(false);
+            }
             Found::StoreBytes(bytes) => self.store_bytes = Some(bytes),
         }
         Ok(true)
@@ -916,6 +967,7 @@ where
     async fn deploy_one(&mut self, name: ServiceName, deploy: Deploy) -> Result<Deployed, AskError> {
         // Somebody else may have been given the address since it was asked for.
         self.with_those_of_others(&name, &addresses_of(&deploy.spec))?;
+        let deploy = self.with_budgets(deploy);
         let fresh = !self.keepers.contains_key(&name);
         let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone(), self.token));
         let before = keeper.service.newest();
@@ -947,6 +999,7 @@ where
         self.with_those_of_others(&name, &addresses_of(&spec))?;
         let directory = directory.to_string_lossy().into_owned();
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again, how, group: None };
+        let deploy = self.with_budgets(deploy);
         let keeper = self.keepers.get(&name);
         Ok(Foreseen {
             at: self.clock.now(),
@@ -994,7 +1047,8 @@ where
         group: &str,
         requests: Vec<(DeployRequest, Option<Digest>)>,
     ) -> Result<GroupDeployed, AskError> {
-        let deploys: Vec<Deploy> = requests.into_iter().map(|(request, kept)| to_deploy(request, kept)).collect();
+        let deploys: Vec<Deploy> =
+            requests.into_iter().map(|(request, kept)| self.with_budgets(to_deploy(request, kept))).collect();
         let refused = |what: String| AskError::Refused(Refused::Illegal { what });
         let mut comes = Vec::new();
         let mut members = Vec::new();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use evenkeel_analysis::slo::{Budget, Speed};
 use evenkeel_analysis::{Answers, Counts, Verdict};
 use evenkeel_core::alert::{Action, Heard};
 use evenkeel_core::choice::StickyBy;
@@ -96,6 +97,9 @@ pub struct ServiceStatus {
     /// What each replica may have.
     #[serde(default)]
     pub resources: Resources,
+    /// What is promised of it, and what is left of the budgets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slos: Vec<SloStatus>,
     /// The release that has the traffic outside a rollout.
     pub stable: Option<Revision>,
     /// The releases that run or have run, the newest first.
@@ -112,6 +116,23 @@ pub struct ServiceStatus {
     /// Alerts that fire, as far as is known, the newest first, and at most ten of them.
     #[serde(default)]
     pub alerts: Vec<AlertStatus>,
+}
+
+/// One promise, and its error budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SloStatus {
+    /// What people call it.
+    pub name: String,
+    /// What is promised, in words.
+    pub promise: String,
+    /// The share of requests that must be good.
+    pub objective: f64,
+    /// What is left of the rest.
+    pub budget: Budget,
+    /// How fast it is spent over the long stretch of each speed; those without requests are left out.
+    pub burn_rates: BTreeMap<String, f64>,
+    /// It is spent too fast.
+    pub burns: Option<Speed>,
 }
 
 /// One release.

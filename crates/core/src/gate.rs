@@ -17,6 +17,7 @@ use crate::group::Together;
 use crate::ids::{Revision, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::rollout::Moment;
+use crate::slo::Spent;
 use crate::span::span;
 use crate::spec::Spec;
 
@@ -148,6 +149,9 @@ pub struct Passage {
     pub skip: Option<String>,
     /// The release of another environment that this one is: `r4 of web@staging`.
     pub promoted: Option<String>,
+    /// Budgets of the service that are spent, as whoever counts them found them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
 }
 
 /// A deploy whose gates are not all open. Approvals are for this release of this deploy and no other.

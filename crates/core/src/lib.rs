@@ -17,6 +17,7 @@
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`alert`]: which service is an alert about, which release of it, and what is remembered of it?
 //! - [`trigger`]: which figures take a release back?
+//! - [`slo`]: what is promised of a service, and what becomes of a deploy when its budget is spent?
 //! - [`watch`]: does the stable release go on being good?
 //! - [`service`]: releases, the stable one, the rollout in flight; deploys, supersedes, rolls back.
 //! - [`record`]: what is written down of a rollout beside its events.
@@ -54,6 +55,7 @@ pub mod release;
 pub mod replay;
 pub mod rollout;
 pub mod service;
+pub mod slo;
 pub mod span;
 pub mod spec;
 pub mod table;

@@ -38,6 +38,18 @@ pub struct Plan {
     /// How the evidence is weighed.
     #[serde(default)]
     pub analysis: Analysis,
+    /// So many times as long as its spec says each step takes.
+    #[serde(default = "as_it_is", skip_serializing_if = "is_as_it_is")]
+    pub slowed: u32,
+}
+
+fn as_it_is() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_as_it_is(times: &u32) -> bool {
+    *times == 1
 }
 
 /// What becomes of the stable release's replicas while the candidate gets its own.
@@ -174,6 +186,7 @@ impl Plan {
             sticky,
             checks: spec.checks.clone(),
             analysis: spec.analysis,
+            slowed: as_it_is(),
         };
         plan.scale(spec.replicas, stable);
         plan
@@ -216,6 +229,21 @@ impl Plan {
             Kind::Back => self.direct(),
             Kind::Deploy => self,
         }
+    }
+
+    /// The same with so many times the time for each step, of which none ends early then.
+    #[must_use]
+    pub fn slowed(mut self, times: u32) -> Self {
+        if times <= 1 {
+            return self;
+        }
+        for step in &mut self.steps {
+            if let Hold::For(time) = &mut step.hold {
+                *time = time.saturating_mul(times);
+            }
+        }
+        self.analysis.early = false;
+        Self { slowed: times, ..self }
     }
 
     /// The same without pauses and with nothing to judge, for going back to a release that was good.

@@ -15,6 +15,7 @@ use crate::measure::{Measure, fill};
 use crate::plan::Plan;
 use crate::release::{Deploy, Release, Standing};
 use crate::rollout::{Ask, IllegalMove, Kind, Moment, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
+use crate::slo::{Spent, WhenSpent};
 use crate::spec::Spec;
 use crate::table::{Match, StickyBy};
 
@@ -267,6 +268,12 @@ pub enum Refused {
         /// What was wanted.
         ask: String,
     },
+    /// An error budget is spent, and nothing new is deployed until some of it is back.
+    #[error("{what}")]
+    BudgetSpent {
+        /// Which, in words and numbers.
+        what: String,
+    },
     /// It is not theirs to say.
     #[error("{what}")]
     NotAllowed {
@@ -511,6 +518,11 @@ impl Service {
             }
             None => (Kind::Deploy, next.add_release(deploy, now)),
         };
+        let refuses = |spent: &&Spent| spent.then == WhenSpent::Refuse && deploy.how.skip.is_none();
+        let is_new = kind == Kind::Deploy && self.stable.is_some();
+        if let Some(spent) = deploy.how.spent.iter().find(refuses).filter(|_| is_new) {
+            return Err(Refused::BudgetSpent { what: spent.what.clone() });
+        }
         let (plan, spec) = (next.plan_of(&deploy.spec), deploy.spec.clone());
         let (by, how, group) = (deploy.by.clone(), deploy.how.clone(), deploy.group.clone());
         next.asked_for(Wish { kind, revision, plan, spec, group, by, how }, now)

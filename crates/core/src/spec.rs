@@ -15,6 +15,7 @@ use crate::edge::Edge;
 use crate::gate::Gates;
 use crate::group::Membership;
 use crate::ids::{BasisPoints, ServiceName};
+use crate::slo::Slo;
 use crate::table::{Match, StickyBy};
 use crate::trigger::{Resources, Triggers};
 
@@ -82,6 +83,9 @@ pub struct Spec {
     /// Which figures take a release back.
     #[serde(default)]
     pub triggers: Triggers,
+    /// What is promised of it over weeks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slos: Vec<Slo>,
     /// What each replica may have.
     #[serde(default)]
     pub resources: Resources,
@@ -513,6 +517,7 @@ impl Spec {
             alerts: Alerts::default(),
             triggers: Triggers::default(),
             resources: Resources::default(),
+            slos: Vec::new(),
         }
     }
 }

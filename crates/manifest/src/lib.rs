@@ -10,6 +10,7 @@
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
 //! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]).
+//! - `slos`: what is promised of a service over weeks.
 //! - `checks`: what is measured again and again while a rollout goes.
 //! - `theirs`: what people bring from Argo Rollouts, Flagger and Kubernetes; [`read_theirs`] reads it alone.
 //! - `gates`: what must be open before a rollout begins.
@@ -43,6 +44,7 @@ mod routing;
 mod rules;
 mod scenario;
 mod service;
+mod slos;
 mod strategy;
 mod theirs;
 mod triggers;

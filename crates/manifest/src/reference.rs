@@ -1,7 +1,7 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, strategy, theirs, triggers};
+use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, slos, strategy, theirs, triggers};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -112,6 +112,9 @@ fn places() -> Vec<Place> {
         ),
         place(&alerts::ALERTS, ("alerts: {", "}"), NONE),
         place(&alerts::SUSTAINED, ("alerts: { sustained: {", "}}"), NONE),
+        place(&slos::SLO, ("slos: [{", "}]"), &[("availability latency", "availability: 99%")]),
+        place(&slos::LATENCY, ("slos: [{ latency: {", "}}]"), &[("within", "within: 1s"), ("share", "share: 99%")]),
+        place(&slos::WHEN_SPENT, ("slos: [{ availability: 99%, whenSpent: {", "}}]"), NONE),
         place(&triggers::TRIGGERS, ("triggers: {", "}"), NONE),
         place(&triggers::LEVEL, ("triggers: { cpu: {", "}}"), NONE),
         place(&triggers::RESOURCES, ("resources: {", "}"), NONE),
@@ -241,6 +244,7 @@ fn every_section_of_the_reader_is_looked_at_here() {
         include_str!("probes.rs"),
         include_str!("routing.rs"),
         include_str!("service.rs"),
+        include_str!("slos.rs"),
         include_str!("strategy.rs"),
         include_str!("theirs/workload.rs"),
         include_str!("triggers.rs"),

@@ -24,6 +24,7 @@ use crate::gates::{gates, truth};
 use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
+use crate::slos::slos;
 use crate::strategy::{objectives, strategy};
 use crate::triggers::{nothing_about_requests, resources, triggers};
 use crate::values::{address, count, duration, label, name, number, percentage, short, size, url_path, written};
@@ -64,6 +65,7 @@ pub(crate) static SERVICE: Section = Section {
         "gates",
         "alerts",
         "triggers",
+        "slos",
         "resources",
         "minimumRequests",
         "analysis",
@@ -277,6 +279,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
     fields.set("triggers", &mut spec.triggers, problems, triggers);
+    fields.set("slos", &mut spec.slos, problems, slos);
     fields.set("resources", &mut spec.resources, problems, resources);
     fields.set("analysis", &mut spec.analysis, problems, analysis);
     fields.set("notEnough", &mut spec.not_enough, problems, not_enough);
@@ -307,7 +310,8 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
 }
 
 /// Keys that make no sense for a service that nobody connects to.
-const ABOUT_REQUESTS: [&str; 11] = [
+const ABOUT_REQUESTS: [&str; 12] = [
+    "slos",
     "preview",
     "objectives",
     "minimumRequests",

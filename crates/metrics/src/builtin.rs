@@ -35,6 +35,14 @@ pub(crate) fn of_service(service: &ServiceStatus, history: &[RolloutStatus], row
     service.releases.iter().for_each(|release| of_release(service, release, rows));
     let status = f64::from(deployment_status(service));
     rows.push(Row::number(Family::DeploymentStatus, of_whole(service), status));
+    for slo in &service.slos {
+        let named = with(&of_whole(service), [("slo", slo.name.clone())]);
+        rows.push(Row::number(Family::SloObjective, named.clone(), slo.objective));
+        rows.push(Row::number(Family::SloBudget, named.clone(), slo.budget.left));
+        for (speed, rate) in &slo.burn_rates {
+            rows.push(Row::number(Family::SloBurn, with(&named, [("speed", speed.clone())]), *rate));
+        }
+    }
     let mut ended: BTreeMap<&str, u32> = BTreeMap::new();
     let all = history.iter().chain(&service.rollout);
     for outcome in all.filter_map(|rollout| rollout.outcome.as_ref()) {
@@ -198,6 +206,7 @@ mod tests {
             rules: Vec::new(),
             triggers: Triggers::off(),
             resources: Resources::default(),
+            slos: Vec::new(),
             stable: Some(Revision(3)),
             releases: vec![release],
             rollout: Some(promoted.clone()),

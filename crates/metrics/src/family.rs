@@ -95,6 +95,12 @@ families! {
     // No counter: the oldest are forgotten.
     /// Ended rollouts that are remembered, by how they ended
     Remembered, Gauge, "evenkeel_rollouts_remembered";
+    /// Share of requests that is promised to be good
+    SloObjective, Gauge, "evenkeel_slo_objective";
+    /// Share of the error budget that is left; below 0 it is overspent
+    SloBudget, Gauge, "evenkeel_slo_budget_left";
+    /// How many times as fast as it may an error budget is spent, by speed
+    SloBurn, Gauge, "evenkeel_slo_burn_rate";
     /// 1 where the last look at a replica's own /metrics succeeded, 0 where it did not
     Up, Gauge, "up";
     /// How long the last look at a replica's own /metrics took

@@ -81,6 +81,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         rules: Vec::new(),
         triggers: Triggers::off(),
         resources: Resources::default(),
+        slos: Vec::new(),
         stable: Some(Revision(1)),
         releases: vec![release],
         rollout: None,

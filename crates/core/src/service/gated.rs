@@ -7,6 +7,7 @@ use crate::ids::{Revision, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::release::Deploy;
 use crate::rollout::{Kind, Moment, Outcome, Rollout, Start, Why};
+use crate::slo::WhenSpent;
 use crate::spec::Spec;
 
 impl Service {
@@ -34,11 +35,21 @@ impl Service {
             Some(_) => Gates::default(),
             None => spec.gates.clone(),
         };
+        let slow = how.spent.iter().filter(|_| kind == Kind::Deploy && how.skip.is_none() && self.stable.is_some());
+        let slow = slow.filter_map(|spent| match spent.then {
+            WhenSpent::Slow(times) => Some((times, spent.what.clone())),
+            WhenSpent::Refuse | WhenSpent::Tell => None,
+        });
+        let slow = slow.max_by_key(|(times, _)| *times);
+        let plan = slow.iter().fold(plan, |plan, (times, _)| plan.slowed(*times));
+        let slow =
+            slow.map(|(times, what)| Moment::plain(now, format!("each step takes {times} times as long: {what}")));
         let waits = kind == Kind::Deploy && (!gates.is_empty() || how.start_at.is_some_and(|start| start > now));
         self.supersede_gated(revision, now);
         if !waits {
             let moments = how.skip.as_deref().filter(|_| kind == Kind::Deploy).map(|why| skipped(&by, why, now));
-            let moments = moments.into_iter().chain(how.promoted.map(|from| promoted(&from, revision, now))).collect();
+            let moments = moments.into_iter().chain(how.promoted.map(|from| promoted(&from, revision, now)));
+            let moments = moments.chain(slow).collect();
             self.spec = Some(spec);
             let skipped_gates = how.skip.filter(|_| kind == Kind::Deploy);
             let id = self.take_rollout_id();
@@ -60,7 +71,7 @@ impl Service {
             opening: None,
             checking: None,
             answers: std::collections::BTreeMap::new(),
-            moments: Vec::new(),
+            moments: slow.into_iter().collect(),
             skipped: how.skip,
         };
         if let Some(from) = how.promoted {
@@ -84,9 +95,9 @@ impl Service {
             Judged::Waiting(waiting) => next.gated = Some(*waiting),
             Judged::Refused { gate, why } => next.refuse_gated(&gate, &why, now),
             Judged::Open(open) => {
-                let Gated { id, revision, spec, group, by, mut moments, skipped: skipped_gates, .. } = *open;
+                let Gated { id, revision, plan, spec, group, by, mut moments, skipped: skipped_gates, .. } = *open;
                 // The stable release may have another number of replicas by now.
-                let (plan, is_rescue) = (next.plan_of(&spec), false);
+                let (plan, is_rescue) = (next.plan_of(&spec).slowed(plan.slowed), false);
                 moments.push(Moment::plain(now, format!("all gates of {revision} are open")));
                 next.gated = None;
                 next.spec = Some(spec);
