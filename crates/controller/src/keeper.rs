@@ -483,6 +483,7 @@ impl Keeper {
             weight: (sight.table_known || is_worker).then(weight),
             verdict: Verdict::NotEnough { have: 0, need: 0 },
             is_proven: false,
+            alone: None,
             measured: None,
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
             fellows,
@@ -506,7 +507,8 @@ impl Keeper {
         }
         self.evidence.look(now);
         let (verdict, is_proven) = (self.evidence.verdict(rollout), self.evidence.is_proven(rollout));
-        Some(Observation { verdict, is_proven, ..seen })
+        let alone = self.evidence.alone(rollout);
+        Some(Observation { verdict, is_proven, alone, ..seen })
     }
 
     /// What the stable release has answered in the last minutes.

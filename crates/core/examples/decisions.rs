@@ -93,6 +93,7 @@ fn seen(service: &Service) -> Observation {
         stable: rollout.and_then(|rollout| rollout.stable).map_or_else(Health::default, health),
         weight: rollout.map(evenkeel_core::Rollout::weight),
         is_proven: false,
+        alone: None,
         verdict: Verdict::Pass { findings: Vec::new() },
         measured: None,
         smoke: None,

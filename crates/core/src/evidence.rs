@@ -12,6 +12,7 @@ use evenkeel_analysis::judge::judge;
 use evenkeel_analysis::{Counts, Objective, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::alone::{Alone, Baseline, Samples, Validation};
 use crate::ids::{BasisPoints, Revision, RolloutId, Timestamp};
 use crate::plan::{Plan, Step};
 use crate::rollout::{Phase, Rollout};
@@ -38,10 +39,25 @@ pub struct Evidence {
     whole: BTreeMap<Revision, Tally>,
     step: Option<Judged>,
     trial: Option<Box<Assessment>>,
+    /// When the first of the rollout's requests were counted.
+    first: Option<Timestamp>,
+    alone: Watched,
     /// The moment up to which it looks.
     at: Timestamp,
     /// The sequence of the newest tick.
     tick: u64,
+}
+
+/// What the candidate is held against where it is alone.
+#[derive(Debug, Clone, Default)]
+struct Watched {
+    candidate: Option<Revision>,
+    /// What an earlier release was like.
+    baseline: Option<Box<Baseline>>,
+    /// The last step of the plan, and how the candidate is sampled there.
+    last: usize,
+    validation: Option<Validation>,
+    samples: Samples,
 }
 
 /// The step that is judged.
@@ -68,6 +84,9 @@ pub struct Measured {
     /// What the requests on trial prove; `None`: there were none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Box<State>>,
+    /// What the candidate was like, at the end of the plan: what later releases are compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Box<Baseline>>,
 }
 
 /// Candidate and stable release side by side.
@@ -113,8 +132,12 @@ impl Evidence {
         };
         if self.rollout != Some(rollout.id) {
             let trial = Some(Box::new(Assessment::new(rollout, names(service, rollout))));
-            *self = Self { rollout: Some(rollout.id), trial, ..Self::new() };
+            let baseline = service.baseline_for(rollout).cloned().map(Box::new);
+            let alone = Watched { candidate: Some(rollout.candidate), baseline, ..Watched::default() };
+            *self = Self { rollout: Some(rollout.id), trial, alone, ..Self::new() };
         }
+        self.alone.last = rollout.plan.steps.len().saturating_sub(1);
+        self.alone.validation = rollout.plan.validation;
         let known = self.step.as_ref().map(|judged| judged.step);
         let Some((step, began)) = step_of(rollout).or_else(|| known.is_none().then(|| step_in_force(rollout))?) else {
             return;
@@ -122,6 +145,7 @@ impl Evidence {
         if known != Some(step) {
             let is_without_share = rollout.plan.steps.get(step).is_some_and(|step| step.weight == BasisPoints::NONE);
             self.step = Some(Judged { step, began, is_without_share, whole: BTreeMap::new() });
+            self.alone.samples = Samples::default();
         }
     }
 
@@ -131,10 +155,16 @@ impl Evidence {
             return;
         }
         self.tick = tick.sequence;
+        self.first = self.first.or(Some(tick.from));
         let judged = self.step.as_mut().filter(|judged| tick.from.after(STALE) >= judged.began);
         if let Some(judged) = judged {
             for (revision, tally) in &tick.counted {
                 judged.whole.entry(*revision).or_default().merge(tally);
+            }
+            let Watched { candidate, last, validation, samples, .. } = &mut self.alone;
+            let counted = candidate.and_then(|candidate| tick.counted.get(&candidate)).filter(|_| judged.step == *last);
+            if let Some((how, tally)) = validation.as_ref().zip(counted) {
+                samples.take(how, &tally.counts, tick.from, tick.at);
             }
         }
         for (revision, tally) in &tick.counted {
@@ -196,6 +226,26 @@ impl Evidence {
     pub fn judging(&self, rollout: &Rollout) -> Vec<Judging> {
         let trial = self.trial.as_ref().filter(|_| self.rollout == Some(rollout.id));
         trial.and_then(|trial| trial.state()).map_or_else(Vec::new, |state| Judging::of(rollout, &state))
+    /// What is said of a candidate that has all of the traffic; `None`: nothing yet, or it is not judged.
+    pub fn alone(&self, rollout: &Rollout) -> Option<Box<Alone>> {
+        let Phase::Holding { step, .. } = rollout.phase else { return None };
+        let is_last = step == self.alone.last && self.rollout == Some(rollout.id);
+        let planned = rollout.plan.steps.get(step).filter(|step| is_last && step.weight == BasisPoints::ALL)?;
+        let judged = self.step.as_ref().filter(|judged| judged.step == step && planned.minimum_requests > 0)?;
+        let counts = judged.whole.get(&rollout.candidate).map(|tally| &tally.counts)?;
+        let Watched { baseline, validation, samples, .. } = &self.alone;
+        let took = self.at.since(judged.began);
+        let compared =
+            baseline.as_ref().and_then(|baseline| baseline.compare(counts, took, rollout.plan.analysis.tolerate));
+        let validated = validation.as_ref().map(|how| samples.said(how));
+        (compared.is_some() || validated.is_some()).then(|| Box::new(Alone { compared, validated }))
+    }
+
+    /// What the candidate was like since the rollout began, at the end of its plan.
+    fn baseline(&self, rollout: &Rollout) -> Option<Box<Baseline>> {
+        let is_last = rollout.at_step().is_some_and(|step| step + 1 == rollout.plan.steps.len());
+        let counts = self.whole.get(&rollout.candidate).map(|tally| &tally.counts).filter(|_| is_last)?;
+        Baseline::of(rollout.candidate, counts, self.first?, self.at).map(Box::new)
     }
 
     /// The same in numbers, for both releases.
@@ -209,6 +259,7 @@ impl Evidence {
             step: Arms::of(rollout, step),
             rollout: Arms::of(rollout, &self.whole),
             evidence: self.trial.as_ref().and_then(|trial| trial.state()).map(Box::new),
+            baseline: self.baseline(rollout),
         }
     }
 }

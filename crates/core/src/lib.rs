@@ -14,6 +14,7 @@
 //! - [`trial`]: what is counted of the requests, so that the candidate can be judged?
 //! - [`check`]: what do its measurements add up to?
 //! - [`evidence`]: what do the requests say about the candidate?
+//! - [`alone`]: what can be said of a release that has no other one beside it?
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`alert`]: which service is an alert about, which release of it, and what is remembered of it?
 //! - [`trigger`]: which figures take a release back?
@@ -35,6 +36,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod alert;
+pub mod alone;
 pub mod breaker;
 pub mod check;
 pub mod choice;

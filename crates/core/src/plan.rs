@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
+use crate::alone::Validation;
 use crate::check::Check;
 use crate::ids::BasisPoints;
 use crate::ratio;
@@ -38,6 +39,9 @@ pub struct Plan {
     /// How the evidence is weighed.
     #[serde(default)]
     pub analysis: Analysis,
+    /// How the candidate is sampled in the last step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// So many times as long as its spec says each step takes.
     #[serde(default = "as_it_is", skip_serializing_if = "is_as_it_is")]
     pub slowed: u32,
@@ -187,7 +191,13 @@ impl Plan {
             checks: spec.checks.clone(),
             analysis: spec.analysis,
             slowed: as_it_is(),
+            validation: spec.validation,
         };
+        if let (Some(validation), Some(last)) = (spec.validation, plan.steps.last_mut())
+            && let Hold::For(time) = &mut last.hold
+        {
+            *time = validation.lasting.max(*time);
+        }
         plan.scale(spec.replicas, stable);
         plan
     }

@@ -145,6 +145,7 @@ mod tests {
             weight: None,
             verdict,
             is_proven: false,
+            alone: None,
             measured: None,
             smoke,
             fellows: None,

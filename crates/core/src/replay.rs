@@ -312,7 +312,9 @@ impl<'a> Run<'a> {
         });
         let is_proven = self.evidence.is_proven(rollout);
         differ(differences, "proven", &seen.is_proven, &is_proven);
-        Observation { verdict, is_proven, measured, ..seen.clone() }
+        let alone = self.evidence.alone(rollout);
+        differ(differences, "alone", &seen.alone, &alone);
+        Observation { verdict, is_proven, alone, measured, ..seen.clone() }
     }
 
     /// What would be told if something were decided by what is known now; `None` when nothing is, or it cannot be known.
@@ -321,7 +323,8 @@ impl<'a> Run<'a> {
         let seen = self.seen.as_ref().filter(|_| !self.is_blind && !self.is_lossy)?;
         self.evidence.look(at);
         let (verdict, is_proven) = (self.evidence.verdict(rollout), self.evidence.is_proven(rollout));
-        let seen = Observation { verdict, is_proven, ..seen.clone() };
+        let alone = self.evidence.alone(rollout);
+        let seen = Observation { verdict, is_proven, alone, ..seen.clone() };
         let next = self.service.step(&Event::Seen(Box::new(seen)), at).ok()??.next;
         let told = next.rollouts().find(|next| next.id == rollout.id).and_then(|next| next.moments.last());
         Some(told.map_or_else(String::new, |moment| moment.text.clone()))
@@ -493,6 +496,7 @@ impl Other {
         self.evidence.look(at);
         seen.verdict = self.evidence.verdict(rollout);
         seen.is_proven = self.evidence.is_proven(rollout);
+        seen.alone = self.evidence.alone(rollout);
         seen.measured = Some(Box::new(self.evidence.measured(rollout)));
         self.decide(&Event::Seen(Box::new(seen)), at)
     }

@@ -7,6 +7,7 @@
 use evenkeel_analysis::{Case, Finding, Verdict};
 use serde::{Deserialize, Serialize};
 
+use crate::alone::Alone;
 use crate::check::{Checks, Sighting};
 use crate::evidence::Measured;
 use crate::group::{Fellows, Together};
@@ -251,6 +252,16 @@ pub enum Why {
         /// What was waited for, in words.
         detail: String,
     },
+    /// With all of the traffic, it broke the limits of its validation.
+    Validation {
+        /// How, in words.
+        detail: String,
+    },
+    /// It is worse than an earlier release was.
+    Regression {
+        /// How, in words.
+        detail: String,
+    },
     /// The proxy did not confirm its share.
     Unconfirmed {
         /// The share.
@@ -385,6 +396,9 @@ pub struct Observation {
     /// The evidence shows that the candidate is good enough for the next step before this one's time is over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_proven: bool,
+    /// What is said of the candidate where no other release is beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alone: Option<Box<Alone>>,
     /// The same in numbers, where a decision rests on this look; nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Box<Measured>>,
@@ -399,7 +413,7 @@ impl Observation {
     /// The same without what the counts say: what was seen of replicas and traffic.
     #[must_use]
     pub fn unjudged(self) -> Self {
-        Self { verdict: Verdict::NotEnough { have: 0, need: 0 }, is_proven: false, measured: None, ..self }
+        Self { verdict: Verdict::NotEnough { have: 0, need: 0 }, is_proven: false, alone: None, measured: None, ..self }
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Heard};
+use crate::alone::Baseline;
 use crate::check::{Check, Due, Sighting};
 use crate::gate::{GateSight, Gated, Passage};
 use crate::group::Together;
@@ -59,6 +60,9 @@ pub struct Service {
     /// Alerts about it, in the order they were told of.
     #[serde(default)]
     pub alerts: Vec<Heard>,
+    /// What releases were like while they were judged, of those that are known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub baselines: BTreeMap<Revision, Baseline>,
     /// The revision that the next new release gets.
     pub next_revision: Revision,
     /// The id that the next rollout gets.
@@ -316,6 +320,7 @@ impl Service {
             promoted: Vec::new(),
             promotion: None,
             alerts: Vec::new(),
+            baselines: BTreeMap::new(),
             next_revision: Revision(1),
             next_rollout: RolloutId(1),
         }
@@ -480,7 +485,23 @@ impl Service {
         let rollout = self.in_flight()?;
         // A look at the world is legal in every phase.
         let next = rollout.step(&RolloutEvent::Seen(seen.clone()), now).ok().flatten()?;
-        Some(Self { rollout: Some(next), ..self.clone() })
+        let is_through = next.is_promoted() && !rollout.is_promoted() && next.kind == Kind::Deploy;
+        let measured = seen.measured.as_ref().filter(|_| is_through);
+        let mut service = Self { rollout: Some(next), ..self.clone() };
+        if let Some(baseline) = measured.and_then(|measured| measured.baseline.as_deref()) {
+            service.baselines.insert(baseline.release, baseline.clone());
+            service.baselines.retain(|revision, _| service.releases.contains_key(revision));
+        }
+        Some(service)
+    }
+
+    /// What a rollout's candidate is compared with where it is alone: the release that it takes the place of, or else the
+    /// newest of which it is known what it was like.
+    #[must_use]
+    pub fn baseline_for(&self, rollout: &Rollout) -> Option<&Baseline> {
+        let stable = rollout.stable.and_then(|stable| self.baselines.get(&stable));
+        let newest = || self.baselines.values().rev().find(|known| known.release != rollout.candidate);
+        stable.or_else(newest)
     }
 
     fn checked(&self, sighting: &Sighting, now: Timestamp) -> Option<Self> {
@@ -931,6 +952,8 @@ fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
         _ if kind == Kind::Back => Standing::Good,
         Why::NotEnough { .. }
         | Why::Unchecked { .. }
+        | Why::Validation { .. }
+        | Why::Regression { .. }
         | Why::Unconfirmed { .. }
         | Why::Aborted { .. }
         | Why::Asked { .. }

@@ -10,6 +10,7 @@ use evenkeel_analysis::evidence::{Margin, Settings};
 use serde::{Deserialize, Serialize};
 
 use crate::alert::Alerts;
+use crate::alone::{Regression, Validation};
 use crate::check::Check;
 use crate::edge::Edge;
 use crate::gate::Gates;
@@ -86,6 +87,9 @@ pub struct Spec {
     /// What is promised of it over weeks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<Slo>,
+    /// How the new release is sampled while it has all of the traffic; `None`: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Validation>,
     /// What each replica may have.
     #[serde(default)]
     pub resources: Resources,
@@ -128,11 +132,20 @@ pub struct Analysis {
     /// The extra share of all the service's requests that may fail at the next share, for a step to end early; .0001 to
     /// .2, default .005.
     pub harm: f64,
+    /// What follows when it is worse than an earlier release was, where no other one is beside it.
+    pub regression: Regression,
 }
 
 impl Default for Analysis {
     fn default() -> Self {
-        Self { false_rollbacks: 0.01, tolerate: 0.001, warm_up: Duration::from_secs(10), early: false, harm: 0.005 }
+        Self {
+            false_rollbacks: 0.01,
+            tolerate: 0.001,
+            warm_up: Duration::from_secs(10),
+            early: false,
+            harm: 0.005,
+            regression: Regression::default(),
+        }
     }
 }
 
@@ -518,6 +531,7 @@ impl Spec {
             triggers: Triggers::default(),
             resources: Resources::default(),
             slos: Vec::new(),
+            validation: None,
         }
     }
 }

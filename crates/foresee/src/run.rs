@@ -492,6 +492,7 @@ impl<'a> Run<'a> {
                 Verdict::NotEnough { have: 0, need: 1 }
             },
             is_proven: self.pace.is_judged && self.evidence.is_proven(rollout),
+            alone: if self.pace.is_judged { self.evidence.alone(rollout) } else { None },
             measured: None,
             smoke: smoked.map(|_| result),
             fellows: None,

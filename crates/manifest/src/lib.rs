@@ -11,6 +11,7 @@
 //! - `alerts`: what alerts may do.
 //! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]).
 //! - `slos`: what is promised of a service over weeks.
+//! - `validation`: how a new release is sampled once it has all of the traffic.
 //! - `checks`: what is measured again and again while a rollout goes.
 //! - `theirs`: what people bring from Argo Rollouts, Flagger and Kubernetes; [`read_theirs`] reads it alone.
 //! - `gates`: what must be open before a rollout begins.
@@ -48,6 +49,7 @@ mod slos;
 mod strategy;
 mod theirs;
 mod triggers;
+mod validation;
 mod values;
 mod yaml;
 

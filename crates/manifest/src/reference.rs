@@ -2,6 +2,9 @@
 
 use crate::fields::Section;
 use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, slos, strategy, theirs, triggers};
+use crate::{
+    Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, slos, strategy, triggers, validation,
+};
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
 
@@ -115,6 +118,7 @@ fn places() -> Vec<Place> {
         place(&slos::SLO, ("slos: [{", "}]"), &[("availability latency", "availability: 99%")]),
         place(&slos::LATENCY, ("slos: [{ latency: {", "}}]"), &[("within", "within: 1s"), ("share", "share: 99%")]),
         place(&slos::WHEN_SPENT, ("slos: [{ availability: 99%, whenSpent: {", "}}]"), NONE),
+        place(&validation::VALIDATION, ("validation: {", "}"), NONE),
         place(&triggers::TRIGGERS, ("triggers: {", "}"), NONE),
         place(&triggers::LEVEL, ("triggers: { cpu: {", "}}"), NONE),
         place(&triggers::RESOURCES, ("resources: {", "}"), NONE),
@@ -248,6 +252,7 @@ fn every_section_of_the_reader_is_looked_at_here() {
         include_str!("strategy.rs"),
         include_str!("theirs/workload.rs"),
         include_str!("triggers.rs"),
+        include_str!("validation.rs"),
     ];
     let written: usize = sources.iter().map(|source| source.matches(": Section =").count()).sum();
     assert_eq!(places().len(), written);

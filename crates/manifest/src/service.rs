@@ -27,6 +27,7 @@ use crate::problem::{Code, Mistake, Problems};
 use crate::slos::slos;
 use crate::strategy::{objectives, strategy};
 use crate::triggers::{nothing_about_requests, resources, triggers};
+use crate::validation::{regression, validation};
 use crate::values::{address, count, duration, label, name, number, percentage, short, size, url_path, written};
 use crate::yaml::{Kind, Node};
 
@@ -66,6 +67,7 @@ pub(crate) static SERVICE: Section = Section {
         "alerts",
         "triggers",
         "slos",
+        "validation",
         "resources",
         "minimumRequests",
         "analysis",
@@ -117,7 +119,7 @@ pub(crate) static SERVICE: Section = Section {
 pub(crate) static STOP: Section = Section { what: "the mapping `stop`", keys: &["drain", "grace"], elsewhere: &[] };
 pub(crate) static ANALYSIS: Section = Section {
     what: "the mapping `analysis`",
-    keys: &["falseRollbacks", "tolerate", "warmUp", "early", "harm"],
+    keys: &["falseRollbacks", "tolerate", "warmUp", "early", "harm", "regression"],
     elsewhere: &[],
 };
 
@@ -279,6 +281,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));
     fields.set("minimumRequests", &mut spec.minimum_requests, problems, number(1..=1_000_000_000));
     fields.set("triggers", &mut spec.triggers, problems, triggers);
+    spec.validation = fields.read("validation", problems, validation);
     fields.set("slos", &mut spec.slos, problems, slos);
     fields.set("resources", &mut spec.resources, problems, resources);
     fields.set("analysis", &mut spec.analysis, problems, analysis);
@@ -310,8 +313,9 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
 }
 
 /// Keys that make no sense for a service that nobody connects to.
-const ABOUT_REQUESTS: [&str; 12] = [
+const ABOUT_REQUESTS: [&str; 13] = [
     "slos",
+    "validation",
     "preview",
     "objectives",
     "minimumRequests",
@@ -395,6 +399,7 @@ fn analysis(value: &Value<'_>, problems: &mut Problems) -> Option<Analysis> {
     fields.set("warmUp", &mut read.warm_up, problems, duration(UP_TO_AN_HOUR));
     fields.set("early", &mut read.early, problems, truth);
     fields.set("harm", &mut read.harm, problems, share(1, 2_000));
+    fields.set("regression", &mut read.regression, problems, regression);
     Some(read)
 }
 

@@ -104,6 +104,7 @@ impl Story {
                 weight,
                 verdict,
                 is_proven: false,
+                alone: None,
                 measured: None,
                 smoke: None,
                 fellows: None,

@@ -190,6 +190,8 @@ fn outcome_of(outcome: &Outcome) -> &'static str {
             Why::Alert { .. } => "rolled back: alert",
             Why::Smoke { .. } => "rolled back: smoke checks",
             Why::Check { .. } => "rolled back: check",
+            Why::Validation { .. } => "rolled back: validation",
+            Why::Regression { .. } => "rolled back: regression",
             Why::Unchecked { .. } => "rolled back: check without data",
             Why::NotEnough { .. } => "rolled back: not enough requests",
             Why::Unconfirmed { .. } => "rolled back: share not confirmed",

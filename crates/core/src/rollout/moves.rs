@@ -5,6 +5,7 @@ use std::time::Duration;
 use evenkeel_analysis::Verdict;
 
 use super::{Ask, Health, IllegalMove, Kind, Moment, Observation, Outcome, Phase, Rollout, RolloutEvent, Start, Why};
+use crate::alone::{Alone, Regression};
 use crate::check::{Checks, Sighting, State, Sum};
 use crate::group::Fellows;
 use crate::ids::{BasisPoints, Timestamp};
@@ -88,6 +89,12 @@ impl Rollout {
         let silent = same && !matches!(event, RolloutEvent::Asked(_));
         let mut next = next;
         next.follow_checks(self, now);
+        if let RolloutEvent::Seen(Observation { alone: Some(alone), .. }) = event
+            && next.is_through()
+            && !self.is_through()
+        {
+            alone.told().into_iter().for_each(|text| next.note(now, text, None));
+        }
         if !silent {
             let text = self.timed(next.told(), &next.phase, now);
             next.note(now, text, evidence);
@@ -357,6 +364,11 @@ impl Rollout {
         matches!(self.phase, Phase::Retiring { .. } | Phase::Done { outcome: Outcome::Promoted, .. })
     }
 
+    /// Whether it was watched to its end.
+    fn is_through(&self) -> bool {
+        matches!(self.phase, Phase::Gathering { .. }) || self.is_promoted()
+    }
+
     /// Whether nothing more will happen.
     #[must_use]
     pub fn is_done(&self) -> bool {
@@ -474,6 +486,14 @@ impl Rollout {
             return Some(self.unready(&seen.candidate));
         }
         let is_judged = self.is_judging() && self.current_step().is_some_and(|step| step.minimum_requests > 0);
+        let alone = seen.alone.as_deref().filter(|_| is_judged);
+        if let Some(detail) = alone.and_then(Alone::failure) {
+            return Some(Why::Validation { detail });
+        }
+        let is_held_against = self.plan.analysis.regression == Regression::Rollback;
+        if let Some(detail) = alone.and_then(Alone::regression).filter(|_| is_held_against) {
+            return Some(Why::Regression { detail });
+        }
         match &seen.verdict {
             Verdict::Harmful { case } if is_judged => Some(Why::Harmful { case: case.clone() }),
             Verdict::Fail { finding } if is_judged => Some(Why::Breach { finding: finding.clone() }),
@@ -696,6 +716,12 @@ impl Rollout {
         }
         if minimum_requests == 0 {
             return Some(self.follows(step, now));
+        }
+        let holds = self.plan.analysis.regression == Regression::Hold;
+        if let Some(detail) = seen.alone.as_deref().and_then(Alone::regression).filter(|_| holds) {
+            let (weight, left) = (self.plan.steps[step].weight, Some(Hold::For(Duration::ZERO)));
+            let why = format!("{} {detail}; that is no proof, so people decide", self.candidate);
+            return Some(self.in_phase(Phase::Paused { step, weight, left, why }));
         }
         match &seen.verdict {
             Verdict::Pass { .. } => Some(self.follows(step, now)),

@@ -246,6 +246,8 @@ impl fmt::Display for Why {
             Self::Alert { name, summary } if summary.is_empty() => write!(f, "alert {name}"),
             Self::Alert { name, summary } => write!(f, "alert {name}: {summary}"),
             Self::Check { detail, .. } => f.write_str(detail),
+            Self::Validation { detail } => write!(f, "validation {detail}"),
+            Self::Regression { detail } => write!(f, "it {detail}"),
             Self::Unchecked { detail, .. } => write!(f, "not enough data: waited for {detail}"),
             Self::Crashing { crashes, detail } => {
                 write!(f, "a replica ended by itself {crashes} times in a row{}", after(detail))

@@ -113,6 +113,7 @@ impl Gatehouse {
             verdict: pass(),
             smoke: Some(Ok(())),
             is_proven: false,
+            alone: None,
             measured: None,
             fellows: None,
         };

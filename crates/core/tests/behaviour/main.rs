@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod alerts;
+#[cfg(test)]
+mod alone;
 mod checks;
 #[cfg(test)]
 mod commands;

@@ -71,6 +71,7 @@ impl Book {
                 weight: Some(weight),
                 verdict: evenkeel_analysis::Verdict::NotEnough { have: 0, need: 0 },
                 is_proven: false,
+                alone: None,
                 measured: None,
                 smoke: None,
                 fellows: None,
@@ -92,7 +93,13 @@ impl Book {
             let rollout = self.service.in_flight().unwrap();
             let (verdict, measured) = (self.evidence.verdict(rollout), self.evidence.measured(rollout));
             let (is_proven, measured) = (self.evidence.is_proven(rollout), Some(Box::new(measured)));
-            let event = Event::Seen(Box::new(Observation { verdict, is_proven, measured, ..seen }));
+            let event = Event::Seen(Box::new(Observation {
+                verdict,
+                is_proven,
+                alone: self.evidence.alone(rollout),
+                measured,
+                ..seen
+            }));
             if self.service.step(&event, self.now).unwrap().is_none() {
                 break;
             }

@@ -196,6 +196,7 @@ impl Story {
             weight: self.proxy_answers.then_some(self.in_force),
             verdict: self.verdict.clone(),
             is_proven: false,
+            alone: None,
             measured: None,
             smoke: self.smoke.clone().filter(|_| self.smokes_asked > 0),
             fellows: self.fellows.clone().map(Box::new),

@@ -106,6 +106,7 @@ impl Controller {
             weight: self.known.as_ref().map(|routes| routes.weight_of(rollout.candidate)),
             verdict: self.verdict.clone(),
             is_proven: false,
+            alone: None,
             measured: None,
             fellows: None,
             smoke: smoke.map(|(_, _, result)| result.clone()),
