@@ -247,7 +247,8 @@ fn wished(name: &ServiceName, headers: &HeaderMap, body: DeployBody) -> Answer<D
 
 /// A spec whose files are found whatever folder somebody is in.
 fn placed(spec: Spec, directory: &Path) -> Spec {
-    Spec { edge: spec.edge.below(directory), alerts: spec.alerts.below(directory), ..spec }
+    let load = spec.load.map(|load| load.below(directory));
+    Spec { edge: spec.edge.below(directory), alerts: spec.alerts.below(directory), load, ..spec }
 }
 
 /// What people say is shown on one line.

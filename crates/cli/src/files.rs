@@ -96,5 +96,11 @@ pub(crate) fn read(texts: &Texts, folder: &Path) -> Result<Read, Problems> {
             Err(why) => read.warnings.add_bad_file(Code::BadFile, at, why, help),
         }
     }
+    for (file, at) in read.traffic.clone() {
+        if let Err(why) = crate::traffic::read(&folder.join(&file)) {
+            let help = "docs/load.md has an example of each kind of file";
+            read.warnings.add_bad_file(Code::BadFile, at, why, help);
+        }
+    }
     if read.warnings.errors() > 0 { Err(read.warnings) } else { Ok(read) }
 }

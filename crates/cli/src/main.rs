@@ -51,6 +51,7 @@ mod report;
 mod screen;
 mod simulate;
 mod split;
+mod traffic;
 mod up;
 mod watch;
 

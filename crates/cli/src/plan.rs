@@ -53,6 +53,8 @@ pub(crate) async fn run(named: Option<&Path>, args: &PlanArgs, is_json: bool) ->
     let Foreseen { at, service, deploy, requests_per_second, stable } =
         found.unwrap_or_else(|| assumed(&spec, &args.version));
     let rate = rate.or(is_known.then_some(requests_per_second));
+    let sent = spec.load.as_ref().map(|load| f64::from(load.rate));
+    let rate = rate.map(|rate| rate + sent.unwrap_or_default()).or(sent);
     let traffic = Traffic::beside(rate, &stable);
     let forecast =
         Forecast::of(&service, &deploy, &traffic, at).map_err(|refused| Failure::Usage(refused.to_string()))?;
@@ -123,10 +125,13 @@ fn told(
     let traffic = match forecast.requests_per_second {
         None => "unknown; say it with `--rate 200/s`".to_owned(),
         Some(rate) if is_asked => format!("{} requests/s, as asked", short(rate)),
+        Some(rate) if spec.load.is_some() => format!("{} requests/s, users' of the last 10 s included", short(rate)),
         Some(rate) => format!("{} requests/s in the last 10 s", short(rate)),
     };
     if spec.listen.is_some() {
-        lines.push(format!("traffic   {traffic}"));
+        let sent =
+            spec.load.as_ref().map_or_else(String::new, |load| format!("; {} of them are sent (`load`)", load.rate));
+        lines.push(format!("traffic   {traffic}{sent}"));
         lines.push(format!("stable    {}", stable(known)));
     }
     lines.extend(forecast.after.iter().map(|after| format!("first     {after}")));

@@ -49,6 +49,10 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
     if let Some(gated) = &service.gated {
         lines.extend(gated_lines(gated, paint));
     }
+    if let Some(load) = service.load.as_ref().filter(|_| service.rollout.as_ref().is_some_and(|r| r.outcome.is_none()))
+    {
+        lines.push(paint.dim(format!("load: {} requests/s are sent while the new release has a share", load.rate)));
+    }
     lines.extend(service.slos.iter().map(|slo| slo_line(slo, paint)));
     lines.extend(service.alerts.iter().map(|alert| alert_line(alert, now, paint)));
     lines

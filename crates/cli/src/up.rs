@@ -29,6 +29,7 @@ use tracing::{error, info, warn};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::place::{CONTROL_SOCKET, Place};
+use crate::traffic::Traffic;
 use crate::watch::Watch;
 use crate::{choice, lead, measuring};
 
@@ -317,6 +318,7 @@ pub(crate) async fn controller(place: &mut Place, api: Option<SocketAddr>, stand
         Observer::new(move || shown.figures(), SystemClock::new(), sources::Client::default(), observed.clone());
     observer.spawn()?;
     tokio::spawn(Watch::new(handle.clone(), observed.series()).run());
+    tokio::spawn(Traffic::new(handle.clone()).run());
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(evenkeel_api::serve(
         handle.clone(),

@@ -669,6 +669,7 @@ impl Keeper {
             rules: service.spec.as_ref().map_or_else(Vec::new, |spec| spec.alerts.rules.clone()),
             triggers: service.spec.as_ref().map_or_else(Triggers::off, |spec| spec.watched()),
             resources: service.spec.as_ref().map_or_else(Resources::default, |spec| spec.resources),
+            load: service.spec.as_ref().and_then(|spec| spec.load.clone()),
             slos: self.budgets.status(service, now),
             stable: service.stable,
             releases: releases.collect(),

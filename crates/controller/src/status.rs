@@ -12,6 +12,7 @@ use evenkeel_core::choice::StickyBy;
 use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::load::Load;
 use evenkeel_core::release::Standing;
 use evenkeel_core::rollout::{Kind, Moment, Waiting};
 use evenkeel_core::spec::Scrape;
@@ -97,6 +98,9 @@ pub struct ServiceStatus {
     /// What each replica may have.
     #[serde(default)]
     pub resources: Resources,
+    /// What is sent to it while a release is on its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
     /// What is promised of it, and what is left of the budgets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<SloStatus>,

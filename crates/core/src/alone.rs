@@ -24,6 +24,8 @@ const MORE_SLOW: f64 = 0.5;
 const SIGMAS: f64 = 4.0;
 /// An answer is slower when it takes longer than this times the baseline's percentile.
 const SLOWER: f64 = 1.25;
+/// And by less than this it is not, in microseconds: of answers in a millisecond a resting connection is a good part.
+const SLOWER_US: u64 = 5_000;
 /// Requests of a sample below which nothing is said about its times.
 const SAMPLED: u64 = 20;
 
@@ -156,7 +158,7 @@ impl Baseline {
         }
         for (tail, name) in [(0.5, "p50"), (0.05, "p95")] {
             let Some(then) = self.latency.quantile_us(1.0 - tail) else { continue };
-            let cut = (then as f64 * SLOWER) as u64;
+            let cut = ((then as f64 * SLOWER) as u64).max(then + SLOWER_US);
             let slower = |times: &Histogram| (times.total() - times.at_most(cut), times.total());
             let rates = Rates { now: slower(&counts.latency), then: slower(&self.latency) };
             if rates.is_worse(tail * MORE_SLOW) {

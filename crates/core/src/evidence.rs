@@ -226,7 +226,10 @@ impl Evidence {
     pub fn judging(&self, rollout: &Rollout) -> Vec<Judging> {
         let trial = self.trial.as_ref().filter(|_| self.rollout == Some(rollout.id));
         trial.and_then(|trial| trial.state()).map_or_else(Vec::new, |state| Judging::of(rollout, &state))
+    }
+
     /// What is said of a candidate that has all of the traffic; `None`: nothing yet, or it is not judged.
+    #[must_use]
     pub fn alone(&self, rollout: &Rollout) -> Option<Box<Alone>> {
         let Phase::Holding { step, .. } = rollout.phase else { return None };
         let is_last = step == self.alone.last && self.rollout == Some(rollout.id);

@@ -29,6 +29,7 @@
 //! - [`breaker`]: may the next call to a dependency be made?
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`choice`]: which requests go where for what they are.
+//! - [`load`]: what evenkeel sends to a service itself while a release is on its way.
 //! - [`lease`]: who of several controllers leads, and when another one takes over.
 //! - [`span`]: spans of time as people read them.
 //! - [`ports`]: the small traits that adapters implement.
@@ -47,6 +48,7 @@ pub mod gate;
 pub mod group;
 pub mod ids;
 pub mod lease;
+pub mod load;
 pub mod measure;
 pub mod plan;
 pub mod ports;

@@ -485,10 +485,11 @@ impl Service {
         let rollout = self.in_flight()?;
         // A look at the world is legal in every phase.
         let next = rollout.step(&RolloutEvent::Seen(seen.clone()), now).ok().flatten()?;
-        let is_through = next.is_promoted() && !rollout.is_promoted() && next.kind == Kind::Deploy;
-        let measured = seen.measured.as_ref().filter(|_| is_through);
+        // At the end of its plan, also where it waits for people: whoever promotes it then says that it is good as it is.
+        let measured = seen.measured.as_ref().filter(|_| next.kind == Kind::Deploy && !next.is_going_back());
+        let baseline = measured.and_then(|measured| measured.baseline.as_deref());
         let mut service = Self { rollout: Some(next), ..self.clone() };
-        if let Some(baseline) = measured.and_then(|measured| measured.baseline.as_deref()) {
+        if let Some(baseline) = baseline {
             service.baselines.insert(baseline.release, baseline.clone());
             service.baselines.retain(|revision, _| service.releases.contains_key(revision));
         }
@@ -500,7 +501,8 @@ impl Service {
     #[must_use]
     pub fn baseline_for(&self, rollout: &Rollout) -> Option<&Baseline> {
         let stable = rollout.stable.and_then(|stable| self.baselines.get(&stable));
-        let newest = || self.baselines.values().rev().find(|known| known.release != rollout.candidate);
+        let is_good = |known: &&Baseline| self.promoted.contains(&known.release) && known.release != rollout.candidate;
+        let newest = || self.baselines.values().rev().find(is_good);
         stable.or_else(newest)
     }
 

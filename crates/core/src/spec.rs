@@ -16,6 +16,7 @@ use crate::edge::Edge;
 use crate::gate::Gates;
 use crate::group::Membership;
 use crate::ids::{BasisPoints, ServiceName};
+use crate::load::Load;
 use crate::slo::Slo;
 use crate::table::{Match, StickyBy};
 use crate::trigger::{Resources, Triggers};
@@ -87,6 +88,9 @@ pub struct Spec {
     /// What is promised of it over weeks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slos: Vec<Slo>,
+    /// What is sent to it while a release is on its way; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
     /// How the new release is sampled while it has all of the traffic; `None`: it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
@@ -532,6 +536,7 @@ impl Spec {
             resources: Resources::default(),
             slos: Vec::new(),
             validation: None,
+            load: None,
         }
     }
 }

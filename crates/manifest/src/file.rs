@@ -12,6 +12,7 @@ use evenkeel_core::spec::Spec;
 
 use crate::alerts::RuleFile;
 use crate::environments;
+use crate::load::TrafficFile;
 use crate::problem::{BETWEEN, Code, Mistake, Problems};
 use crate::service::{BEGINNING, Service, service};
 use crate::theirs;
@@ -31,6 +32,8 @@ pub struct Read {
     pub certificates: Vec<(Certificate, Range<usize>)>,
     /// Files that must be Prometheus rules, in the same way.
     pub rules: Vec<(PathBuf, Range<usize>)>,
+    /// Files of recorded requests that specs name, each with its place.
+    pub traffic: Vec<(PathBuf, Range<usize>)>,
 }
 
 /// Reads a file of one or more services. `name` is what the file is called in messages.
@@ -86,8 +89,13 @@ pub fn read_files(files: &[(String, String)]) -> Result<Read, Problems> {
         let fresh = service.rules.drain(..).filter(|one| !rules.contains(one));
         rules.extend(fresh.collect::<Vec<_>>());
     }
+    let mut traffic: Vec<TrafficFile> = Vec::new();
+    for service in &mut services {
+        let fresh = service.traffic.drain(..).filter(|one| !traffic.contains(one));
+        traffic.extend(fresh.collect::<Vec<_>>());
+    }
     let specs = services.into_iter().map(|service| service.spec).collect();
-    Ok(Read { specs, resolved, warnings: problems, certificates, rules })
+    Ok(Read { specs, resolved, warnings: problems, certificates, rules, traffic })
 }
 
 fn check_names(services: &[Service], problems: &mut Problems) {

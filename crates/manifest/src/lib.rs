@@ -12,6 +12,7 @@
 //! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]).
 //! - `slos`: what is promised of a service over weeks.
 //! - `validation`: how a new release is sampled once it has all of the traffic.
+//! - `load`: requests that evenkeel sends itself; [`read_traffic`] reads recorded ones.
 //! - `checks`: what is measured again and again while a rollout goes.
 //! - `theirs`: what people bring from Argo Rollouts, Flagger and Kubernetes; [`read_theirs`] reads it alone.
 //! - `gates`: what must be open before a rollout begins.
@@ -36,6 +37,7 @@ mod environments;
 mod fields;
 mod file;
 mod gates;
+mod load;
 mod placeholder;
 mod probes;
 mod problem;
@@ -56,6 +58,7 @@ mod yaml;
 pub use alertmanager::{is_alertmanager, read_alertmanager};
 pub use condition::{read_condition, read_value};
 pub use file::{Read, joined, read, read_files};
+pub use load::{ReadTraffic, read_traffic};
 pub use problem::{Code, Problem, Problems};
 pub use rules::{ReadRules, is_rules, read_rules};
 pub use scenario::{parse_rate, read_scenario};

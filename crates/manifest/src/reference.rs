@@ -1,9 +1,9 @@
 //! Keeps `docs/spec.md` true: every key and code is in it, and its examples mean what they show.
 
 use crate::fields::Section;
-use crate::{Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, slos, strategy, theirs, triggers};
 use crate::{
-    Code, alerts, checks, edge, gates, probes, read, routing, scenario, service, slos, strategy, triggers, validation,
+    Code, alerts, checks, edge, gates, load, probes, read, routing, scenario, service, slos, strategy, theirs,
+    triggers, validation,
 };
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
@@ -119,6 +119,7 @@ fn places() -> Vec<Place> {
         place(&slos::LATENCY, ("slos: [{ latency: {", "}}]"), &[("within", "within: 1s"), ("share", "share: 99%")]),
         place(&slos::WHEN_SPENT, ("slos: [{ availability: 99%, whenSpent: {", "}}]"), NONE),
         place(&validation::VALIDATION, ("validation: {", "}"), NONE),
+        place(&load::LOAD, ("load: {", "}"), &[("rate", "rate: 1")]),
         place(&triggers::TRIGGERS, ("triggers: {", "}"), NONE),
         place(&triggers::LEVEL, ("triggers: { cpu: {", "}}"), NONE),
         place(&triggers::RESOURCES, ("resources: {", "}"), NONE),
@@ -245,6 +246,7 @@ fn every_section_of_the_reader_is_looked_at_here() {
         include_str!("edge.rs"),
         include_str!("alerts.rs"),
         include_str!("gates.rs"),
+        include_str!("load.rs"),
         include_str!("probes.rs"),
         include_str!("routing.rs"),
         include_str!("service.rs"),

@@ -21,6 +21,7 @@ use crate::command::{self, Command};
 use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
 use crate::gates::{gates, truth};
+use crate::load::{TrafficFile, load};
 use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
@@ -68,6 +69,7 @@ pub(crate) static SERVICE: Section = Section {
         "triggers",
         "slos",
         "validation",
+        "load",
         "resources",
         "minimumRequests",
         "analysis",
@@ -170,6 +172,8 @@ pub(crate) struct Service {
     pub(crate) certificates: Vec<(Certificate, Range<usize>)>,
     /// Files of rules, each with its place.
     pub(crate) rules: Vec<RuleFile>,
+    /// Files of recorded requests, each with its place.
+    pub(crate) traffic: Vec<TrafficFile>,
 }
 
 /// Reads one document. What cannot be used is told, and the default stands in for it so that the rest is read too.
@@ -199,13 +203,18 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
     let ReadEdge { edge, redirect, certificates } = edge(&fields, problems);
     spec.edge = edge;
     read_program(&fields, command, &mut spec, problems);
-    let mut rules = Vec::new();
+    let (mut rules, mut traffic) = (Vec::new(), Vec::new());
+    spec.load = fields.read("load", problems, |value, problems| load(value, &mut traffic, problems));
+    if let Some(at) = fields.key_at("load").filter(|_| fields.key_at("tls").is_some()) {
+        let mistake = Mistake::new(Code::Conflict, at, "`load` is sent without encryption, and `tls` wants it");
+        problems.add(mistake.help("leave one of them out"));
+    }
     read_rollout(&fields, &mut spec, &mut rules, problems);
     read_limits(&fields, &mut spec, problems);
     spec.service = spec.service.in_environment(&spec.environment).expect("both are DNS labels");
     let addresses = addresses.listen.into_iter().chain(addresses.preview).chain(redirect).collect();
     let group_at = fields.key_at("group");
-    Some(Service { spec, group_at, name_at, addresses, certificates, rules })
+    Some(Service { spec, group_at, name_at, addresses, certificates, rules, traffic })
 }
 
 struct Addresses {
@@ -313,7 +322,8 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
 }
 
 /// Keys that make no sense for a service that nobody connects to.
-const ABOUT_REQUESTS: [&str; 13] = [
+const ABOUT_REQUESTS: [&str; 14] = [
+    "load",
     "slos",
     "validation",
     "preview",

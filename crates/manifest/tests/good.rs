@@ -60,7 +60,8 @@ fn each_key_replaces_its_default_and_nothing_else() {
         ("minimumRequests: 200", |spec| spec.minimum_requests = 200),
         ("analysis: { falseRollbacks: 0.5%, tolerate: 1%, warmUp: 1m, early: true, harm: 1% }", |spec| {
             let warm_up = Duration::from_secs(60);
-            spec.analysis = Analysis { false_rollbacks: 0.005, tolerate: 0.01, warm_up, early: true, harm: 0.01 };
+            let (false_rollbacks, tolerate, early, harm) = (0.005, 0.01, true, 0.01);
+            spec.analysis = Analysis { false_rollbacks, tolerate, warm_up, early, harm, ..Analysis::default() };
         }),
         ("notEnough: fail", |spec| spec.not_enough = NotEnough::Fail),
         ("notEnough: hold", |_| ()),
@@ -347,4 +348,54 @@ fn one_file_may_hold_several_services_and_share_values() {
 fn an_alias_stands_for_its_anchor() {
     let spec = one(&format!("{BASE}probes: {{ liveness: &ask {{ http: /up }}, readiness: *ask }}"));
     assert_eq!(spec.probes.liveness, spec.probes.readiness);
+}
+
+#[test]
+fn triggers_promises_validation_and_load_mean_what_they_say() {
+    use evenkeel_analysis::slo::BadBy;
+    use evenkeel_core::alone::Regression;
+    use evenkeel_core::slo::WhenSpent;
+    use evenkeel_core::trigger::{Security, Triggers};
+
+    let head = "service: web\ncommand: [bin/web]\nlisten: 8080\nminimumRequests: 7\n";
+    let silent = one(head);
+    assert_eq!(silent.triggers, Triggers::default());
+    assert_eq!(silent.watched().minimum_requests, Some(7));
+    let spec = one(&format!(
+        "{head}triggers: {{ errorRate: 5%, p95: off, cpu: 80%, memory: {{ for: 1m }}, security: off, window: 2m }}
+resources: {{ cpu: 500m, memory: 1MiB }}
+slos: [{{ availability: 99.95% }}, {{ name: quick, latency: {{ within: 300ms, share: 99% }}, over: 7d, whenSpent: slow }}]
+validation: {{ for: 5m, issues: 2 }}
+analysis: {{ regression: rollback }}
+load: {{ rate: 20, requests: [\"/\", \"HEAD /a 3\"] }}
+"
+    ));
+    let triggers = &spec.triggers;
+    assert_eq!((triggers.error_rate.unwrap().get(), triggers.p95), (500, None));
+    assert_eq!((triggers.cpu.unwrap().above.get(), triggers.cpu.unwrap().lasting.as_secs()), (8_000, 300));
+    assert_eq!((triggers.memory.unwrap().above.get(), triggers.memory.unwrap().lasting.as_secs()), (9_000, 60));
+    assert_eq!((triggers.security, triggers.window.as_secs()), (Security::Record, 120));
+    assert_eq!((spec.resources.cpu_millis, spec.resources.memory_bytes), (Some(500), Some(1 << 20)));
+    let [first, second] = &spec.slos[..] else { panic!("{:?}", spec.slos) };
+    assert_eq!(
+        (first.name.as_str(), first.promise.bad, first.when_spent),
+        ("availability", BadBy::Failing, WhenSpent::Refuse)
+    );
+    assert!((first.promise.objective - 0.9995).abs() < 1e-12);
+    assert_eq!((second.promise.bad, second.when_spent), (BadBy::SlowerThan(300_000), WhenSpent::Slow(3)));
+    assert_eq!(spec.validation.unwrap().issues, Some(2));
+    assert_eq!(spec.analysis.regression, Regression::Rollback);
+    let load = spec.load.unwrap();
+    assert_eq!((load.rate, load.requests.len(), load.requests[1].weight), (20, 2, 3));
+    assert_eq!(one(&format!("{head}triggers: off\n")).triggers, Triggers::off());
+}
+
+#[test]
+fn every_example_is_a_good_spec() {
+    for name in ["triggers", "slo", "load"] {
+        let path =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name).join("evenkeel.yaml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(evenkeel_manifest::read(name, &text).is_ok(), "{name}");
+    }
 }

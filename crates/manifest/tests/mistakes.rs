@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -1175,4 +1175,51 @@ fn what_clients_and_replicas_speak_is_told_in_words_that_are_known() {
       5:1 spec::unknown_key a service has no key `trustedProxies`
         write `fronts: [10.0.0.0/8]`
     "#);
+}
+
+#[test]
+fn what_is_wrong_with_triggers_promises_validation_and_load_is_told_at_its_place() {
+    let cases = [
+        ("triggers: { p99: 11s }", "  5:18 spec::out_of_range"),
+        ("triggers: { errorRate: yes }", "  5:24 spec::bad_value"),
+        ("triggers: { latency: 5s }", "write `p99: 5s` or `p95: 3s`"),
+        ("triggers: { cpu: { above: 90%, for: 2h } }", "  5:37 spec::out_of_range"),
+        ("triggers: { security: loud }", "`rollback`, `investigate` or `off`"),
+        ("triggers: yes", "the mapping `triggers` has these keys: errorRate"),
+        ("resources: { cpu: 0 }", "write processors, such as `2`, `0.5` or `500m`"),
+        ("resources: { memory: 512 }", "  5:22 spec::bad_value"),
+        ("resources: { limits: { cpu: 1 } }", "write `cpu` and `memory` right here"),
+        ("slos: [{ availability: 100% }]", "leaves no budget, or too much of one"),
+        ("slos: [{ availability: 99 }]", "`99` is no percentage"),
+        ("slos: [{ name: a }]", "a promise needs `availability` or `latency`"),
+        ("slos: [{ availability: 99%, latency: { within: 1s, share: 99% } }]", "exclude each other"),
+        ("slos: [{ availability: 99% }, { availability: 98% }]", "two promises are called `availability`"),
+        ("slos: [{ availability: 99%, over: 1h }]", "  5:35 spec::out_of_range"),
+        ("slos: [{ availability: 99%, whenSpent: stop }]", "`refuse`, `slow` or `tell`"),
+        ("slos: [{ latency: { within: 1s } }]", "the mapping `latency` of a promise needs the key `share`"),
+        ("validation: { for: 0 }", "  5:20 spec::out_of_range"),
+        ("validation: { duration: 15m }", "write `for: 15m`"),
+        ("analysis: { regression: abort }", "`hold`, `rollback` or `tell`"),
+        ("load: { ramp: 1m }", "the mapping `load` needs the key `rate`"),
+        ("load: { rate: 501 }", "  5:15 spec::out_of_range"),
+        ("load: { rate: 5, requests: [\"POST /\"] }", "only GET, HEAD and OPTIONS change nothing"),
+        ("load: { rate: 5, requests: [\"GET nowhere\"] }", "`nowhere` is no path"),
+        ("load: { rate: 5, requests: [\"GET /\"], file: a.log }", "exclude each other"),
+        ("load: { rate: 5, url: \"http://a/\" }", "it is sent where users connect, and nowhere else"),
+        ("load: { rate: 5 }\ntls: { certificates: [{ certificate: a, key: b }] }", "`load` is sent without encryption"),
+    ];
+    for (line, expected) in cases {
+        let told = told_of_lines([line]);
+        assert!(told.contains(expected), "{told}");
+    }
+    let workers =
+        ["slos: [{ availability: 99% }]", "validation: {}", "load: { rate: 5 }", "triggers: { errorRate: 1% }"];
+    for line in workers {
+        let told = told(["listen: none"], |listen| format!("service: a\ncommand: [bin/a]\n{listen}\n{line}\n"));
+        assert!(told.contains("is about requests, and `listen` is `none`"), "{told}");
+    }
+    assert_eq!(
+        told_of_lines(["triggers: off", "triggers: { cpu: off, memory: 95%, security: off }"]).lines().count(),
+        2
+    );
 }

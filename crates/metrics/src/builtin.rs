@@ -207,6 +207,7 @@ mod tests {
             triggers: Triggers::off(),
             resources: Resources::default(),
             slos: Vec::new(),
+            load: None,
             stable: Some(Revision(3)),
             releases: vec![release],
             rollout: Some(promoted.clone()),

@@ -82,6 +82,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         triggers: Triggers::off(),
         resources: Resources::default(),
         slos: Vec::new(),
+        load: None,
         stable: Some(Revision(1)),
         releases: vec![release],
         rollout: None,
