@@ -523,7 +523,9 @@ pub(crate) fn env(
         }
         let value = Value { name: format!("`{}`", short(&key.text)), node };
         // A replica reads it when it starts; a check of a gate has only values.
-        if placeholders.contains(&placeholder::PORT) && matches!(node.kind, Kind::Map(_)) {
+        // Braces without quotes were told where they were read.
+        let is_braces = problems.text().get(node.at.start..).is_some_and(|written| written.starts_with("{{"));
+        if placeholders.contains(&placeholder::PORT) && matches!(node.kind, Kind::Map(_)) && !is_braces {
             let file = Fields::open(&value, &ENV_FILE, problems)
                 .and_then(|fields| fields.required("file", "file: secrets/database-url", problems, written));
             if let Some(file) = file {
