@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use crate::running::{self, Running, Sockets};
+use crate::running::{Part, Running, Sockets};
 use crate::sockets::{self, CannotListen};
 use crate::{process, sync};
 
@@ -33,6 +33,7 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 
 /// The proxy's keeper.
 pub(crate) struct Keeper {
+    part: Part,
     state: PathBuf,
     command: Vec<String>,
     workers: usize,
@@ -96,13 +97,14 @@ impl Keeper {
     ///
     /// # Errors
     /// The machine has no thread or descriptor left.
-    pub(crate) fn start(state: &Path, command: Vec<String>, workers: usize) -> io::Result<Arc<Self>> {
-        let adopted = Running::adopt(state);
+    pub(crate) fn start(part: Part, state: &Path, command: Vec<String>, workers: usize) -> io::Result<Arc<Self>> {
+        let adopted = Running::adopt(part, state);
         let desk = adopted.as_ref().map_or_else(Desk::default, |proxy| {
-            tracing::info!(pid = proxy.pid(), addresses = ?proxy.handed().keys(), "proxy adopted");
+            tracing::info!(part = part.name, pid = proxy.pid(), addresses = ?proxy.handed().keys(), "adopted");
             Desk { sockets: proxy.handed().clone(), order: Order::Keep, ..Desk::default() }
         });
         let keeper = Arc::new(Self {
+            part,
             state: state.to_owned(),
             command,
             workers,
@@ -111,7 +113,7 @@ impl Keeper {
             bell: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
         });
         let in_thread = Arc::clone(&keeper);
-        thread::Builder::new().name("keeper".to_owned()).spawn(move || in_thread.keep(adopted))?;
+        thread::Builder::new().name(format!("{} keeper", part.name)).spawn(move || in_thread.keep(adopted))?;
         Ok(keeper)
     }
 
@@ -127,6 +129,11 @@ impl Keeper {
         desk.revision += 1;
         self.ring();
         Ok(Wish { revision: desk.revision, not_had })
+    }
+
+    /// Whether nobody has asked for it yet.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock().order == Order::Idle
     }
 
     /// Returns once the proxy serves what was wanted, or what was wanted later.
@@ -153,7 +160,7 @@ impl Keeper {
         let waited = self.changed.wait_timeout_while(desk, STOP_MAX, |desk| desk.order != Order::Stopped);
         let (mut desk, _) = waited.unwrap_or_else(PoisonError::into_inner);
         desk.sockets.clear();
-        for name in [running::SOCKET, running::MARKER] {
+        for name in [self.part.socket, self.part.marker] {
             let _ = std::fs::remove_file(self.state.join(name));
         }
     }
@@ -169,7 +176,7 @@ impl Keeper {
                 break;
             }
             let how = proxy.bury();
-            tracing::error!(pid = proxy.pid(), how, "proxy died");
+            tracing::error!(part = self.part.name, pid = proxy.pid(), how, "died");
             pause.note(proxy.age());
         }
         self.lock().order = Order::Stopped;
@@ -182,13 +189,13 @@ impl Keeper {
             if !self.wait_for_order(pause.length) {
                 return None;
             }
-            match Running::start(&self.state, &self.command) {
+            match Running::start(self.part, &self.state, &self.command) {
                 Ok(proxy) => {
-                    tracing::info!(pid = proxy.pid(), "proxy started");
+                    tracing::info!(part = self.part.name, pid = proxy.pid(), "started");
                     return Some(proxy);
                 }
                 Err(error) => {
-                    tracing::error!(%error, "proxy could not be started");
+                    tracing::error!(part = self.part.name, %error, "could not be started");
                     let mut desk = self.lock();
                     let revision = desk.revision;
                     self.report(&mut desk, revision, Some(error.to_string()));
@@ -225,7 +232,7 @@ impl Keeper {
                 if process::wait_until_dead(proxy.handle(), Some(DYING)) {
                     return;
                 }
-                tracing::warn!(error, "proxy did not take its sockets");
+                tracing::warn!(part = self.part.name, error, "did not take its sockets");
             }
             let again = fault.as_ref().and_then(|_| Timespec::try_from(RETRY).ok());
             self.report(&mut self.lock(), revision, fault);

@@ -10,12 +10,14 @@
 //! - `replicas`: the book of replicas; `life` of one from spawn to exit; `adopt` what a dead agent left.
 //! - `spawn`, `ports`, `logs`, `marker`: how a process is started, its port, its log, its record on disk.
 //! - `process`, `family`: who is that pid really, and everything a replica has started.
-//! - `keeper`: the proxy and the sockets it is handed; `running` is one proxy process; `sockets` binds.
+//! - `keeper`: a process and the sockets it is handed, the proxy or egress; `running` is one such process; `sockets` binds.
+//! - `endpoints`: the ports at which replicas find what they depend on.
 //! - `disk`, `clock`, `sync`: files that survive a crash, the time, locks.
 
 mod adopt;
 mod clock;
 mod disk;
+mod endpoints;
 mod family;
 mod fence;
 mod keeper;
@@ -41,6 +43,7 @@ use std::time::Duration;
 use evenkeel_wire::frame;
 use rustix::fs::FlockOperation;
 
+use crate::endpoints::Endpoints;
 use crate::fence::Fence;
 use crate::keeper::Keeper;
 use crate::replicas::Replicas;
@@ -59,6 +62,8 @@ pub struct Options {
     pub state_directory: PathBuf,
     /// Program and arguments of the proxy that works on the same state directory.
     pub proxy_command: Vec<String>,
+    /// Program and arguments of the process through which replicas reach what they depend on.
+    pub egress_command: Vec<String>,
     /// Listening sockets per address, one for each of the proxy's workers; at least 1.
     pub workers: usize,
 }
@@ -78,9 +83,12 @@ pub fn run(options: Options) -> io::Result<()> {
 
     let replicas = Arc::new(Replicas::new(&state));
     adopt::adopt(&replicas)?;
-    let keeper = Keeper::start(&state, options.proxy_command, options.workers.max(1))?;
+    let workers = options.workers.max(1);
+    let keeper = Keeper::start(running::PROXY, &state, options.proxy_command, workers)?;
+    let egress = Keeper::start(running::EGRESS, &state, options.egress_command, workers)?;
     logs::watch(&state, &replicas)?;
-    let agent = Arc::new(Agent { fence: Fence::open(&state)?, replicas, keeper });
+    let agent =
+        Arc::new(Agent { fence: Fence::open(&state)?, replicas, keeper, egress, endpoints: Endpoints::open(&state)? });
     let listener = frame::listen(&state, SOCKET)?;
     tracing::info!(state = %state.display(), "agent ready");
 

@@ -14,6 +14,8 @@ use crate::replicas::Replicas;
 pub(crate) const DIRECTORY: &str = "logs";
 /// The proxy's log.
 pub(crate) const PROXY: &str = "proxy.log";
+/// The log of the process that replicas reach their dependencies through.
+pub(crate) const EGRESS: &str = "egress.log";
 const PROXY_BYTES_MAX: u64 = 16 << 20;
 /// How often sizes are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,11 +25,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// The machine has no thread left.
 pub(crate) fn watch(state: &Path, replicas: &Arc<Replicas>) -> io::Result<()> {
-    let (replicas, proxy) = (Arc::clone(replicas), state.join(DIRECTORY).join(PROXY));
+    let replicas = Arc::clone(replicas);
+    let own = [PROXY, EGRESS].map(|name| state.join(DIRECTORY).join(name));
     let look = move || {
         loop {
             let mut logs = replicas.logs();
-            logs.insert(proxy.clone(), PROXY_BYTES_MAX);
+            logs.extend(own.iter().map(|log| (log.clone(), PROXY_BYTES_MAX)));
             cut_all(&logs);
             thread::sleep(LOOK_EVERY);
         }

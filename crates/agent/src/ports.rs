@@ -8,20 +8,35 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 /// Below Linux's ephemeral range (32768 to 60999), so that no outgoing connection takes a replica's port before it does.
 const FIRST: u16 = 20_000;
 const COUNT: u16 = 10_000;
+/// What replicas depend on is found above their own ports, and below the ephemeral range as well.
+const FIRST_ENDPOINT: u16 = FIRST + COUNT;
+const ENDPOINTS: u16 = 32_768 - FIRST_ENDPOINT;
 
 /// No port is left.
 #[derive(Debug, thiserror::Error)]
-#[error("no port from {FIRST} to {} is free", FIRST + (COUNT - 1))]
-pub(crate) struct NoFreePort;
+#[error("no port from {first} to {} is free", first + (count - 1))]
+pub(crate) struct NoFreePort {
+    first: u16,
+    count: u16,
+}
 
 /// Finds a port that nobody uses and that is not in `taken`; looks from a random one on, so that a port that was just
 /// given back is rarely met again at once.
 pub(crate) fn free(taken: &BTreeSet<u16>) -> Result<u16, NoFreePort> {
-    let offset = fastrand::u16(0..COUNT);
-    (0..COUNT)
-        .map(|step| FIRST + (offset + step) % COUNT)
+    free_of(FIRST, COUNT, taken)
+}
+
+/// The same for what replicas depend on.
+pub(crate) fn free_endpoint(taken: &BTreeSet<u16>) -> Result<u16, NoFreePort> {
+    free_of(FIRST_ENDPOINT, ENDPOINTS, taken)
+}
+
+fn free_of(first: u16, count: u16, taken: &BTreeSet<u16>) -> Result<u16, NoFreePort> {
+    let offset = fastrand::u16(0..count);
+    (0..count)
+        .map(|step| first + (offset + step) % count)
         .find(|port| !taken.contains(port) && is_free(*port))
-        .ok_or(NoFreePort)
+        .ok_or(NoFreePort { first, count })
 }
 
 /// Binds as the least forgiving replica would: on all addresses, and without SO_REUSEADDR, so that a port with

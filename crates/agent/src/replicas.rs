@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use evenkeel_core::dependency::EndpointKey;
 use evenkeel_core::ids::ReplicaId;
 use evenkeel_wire::agent::{Exit, Launch, Replica};
 use rustix::process::Signal;
@@ -122,6 +123,13 @@ impl Replicas {
     pub(crate) fn logs(&self) -> BTreeMap<PathBuf, u64> {
         let book = self.lock();
         book.markers.values().map(|marker| (marker.launch.log.clone(), marker.launch.log_bytes_max)).collect()
+    }
+
+    /// What the replicas that run depend on.
+    pub(crate) fn endpoints(&self) -> BTreeSet<EndpointKey> {
+        let book = self.lock();
+        let running = book.markers.values().filter(|marker| marker.exit.is_none());
+        running.flat_map(|marker| marker.launch.endpoints.iter().cloned()).collect()
     }
 
     /// Kills every replica, starts no more, and removes the records.

@@ -20,10 +20,24 @@ use crate::process::{self, Process};
 use crate::spawn::open_log;
 use crate::{clock, disk, logs};
 
-/// Under this name in the state directory the proxy listens.
-pub(crate) const SOCKET: &str = "proxy.sock";
-/// Names the proxy that runs.
-pub(crate) const MARKER: &str = "proxy.json";
+/// Which of the processes that are kept alive and handed sockets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    /// What people call it.
+    pub(crate) name: &'static str,
+    /// Under this name in the state directory it listens.
+    pub(crate) socket: &'static str,
+    /// Names the process that runs.
+    pub(crate) marker: &'static str,
+    /// Its log.
+    pub(crate) log: &'static str,
+}
+
+/// What users connect to.
+pub(crate) const PROXY: Part = Part { name: "proxy", socket: "proxy.sock", marker: "proxy.json", log: logs::PROXY };
+/// What replicas reach their dependencies through.
+pub(crate) const EGRESS: Part = Part { name: "egress", socket: "egress.sock", marker: "egress.pid", log: logs::EGRESS };
+
 /// How long a proxy may take until it can be talked to.
 const START_MAX: Duration = Duration::from_secs(5);
 /// How long one that already runs may take.
@@ -41,6 +55,7 @@ pub(crate) type Sockets = BTreeMap<SocketAddr, Arc<Vec<OwnedFd>>>;
 
 /// A proxy process.
 pub(crate) struct Running {
+    part: Part,
     process: Process,
     handle: OwnedFd,
     /// `None` for one an earlier agent has started.
@@ -55,13 +70,13 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts a proxy and waits until it answers connections.
-    pub(crate) fn start(state: &Path, command: &[String]) -> io::Result<Self> {
-        let mut child = spawn(state, command)?;
+    pub(crate) fn start(part: Part, state: &Path, command: &[String]) -> io::Result<Self> {
+        let mut child = spawn(part, state, command)?;
         let (process, handle) = identify(&child).inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
         })?;
-        let mut proxy = Self::new(state, process, handle, Some(child));
+        let mut proxy = Self::new(part, state, process, handle, Some(child));
         proxy.write_marker();
         match proxy.connect(START_MAX) {
             Ok(stream) => proxy.stream = Some(stream),
@@ -75,17 +90,17 @@ impl Running {
 
     /// Finds the proxy of an earlier agent, and takes back its sockets. One that does not answer is killed: as long as
     /// it lives, its addresses cannot be had.
-    pub(crate) fn adopt(state: &Path) -> Option<Self> {
-        let process = marked(state).or_else(|| answering(state))?;
+    pub(crate) fn adopt(part: Part, state: &Path) -> Option<Self> {
+        let process = marked(part, state).or_else(|| answering(part, state))?;
         let handle = process.hold()?;
-        let mut proxy = Self::new(state, process, handle, None);
+        let mut proxy = Self::new(part, state, process, handle, None);
         match proxy.connect(ADOPT_MAX).and_then(|stream| proxy.take_back(stream)) {
             Ok(()) => {
                 proxy.write_marker();
                 Some(proxy)
             }
             Err(error) => {
-                tracing::error!(pid = proxy.process.pid, %error, "earlier proxy does not answer; killing it");
+                tracing::error!(part = part.name, pid = proxy.process.pid, %error, "an earlier one does not answer; killing it");
                 proxy.bury();
                 None
             }
@@ -138,7 +153,7 @@ impl Running {
         let drain_ms = u64::try_from(DRAIN.as_millis()).unwrap_or(u64::MAX);
         let asked = self.ask_done(&Ask::Stop { drain_ms }, &[]);
         if asked.is_err() || !process::wait_until_dead(&self.handle, Some(DRAIN + GOING)) {
-            tracing::warn!(pid = self.process.pid, "proxy did not stop when asked; killing it");
+            tracing::warn!(part = self.part.name, pid = self.process.pid, "did not stop when asked; killing it");
         }
         self.bury();
     }
@@ -155,15 +170,15 @@ impl Running {
         }
     }
 
-    fn new(state: &Path, process: Process, handle: OwnedFd, child: Option<Child>) -> Self {
+    fn new(part: Part, state: &Path, process: Process, handle: OwnedFd, child: Option<Child>) -> Self {
         let (state, handed, since) = (state.to_owned(), Sockets::new(), clock::instant());
-        Self { process, handle, child, stream: None, state, handed, since }
+        Self { part, process, handle, child, stream: None, state, handed, since }
     }
 
     fn write_marker(&self) {
         let written = serde_json::to_vec(&self.process).map_err(io::Error::from);
-        if let Err(error) = written.and_then(|text| disk::replace(&self.state.join(MARKER), &text)) {
-            tracing::warn!(%error, "the proxy's marker could not be written; a successor will not find it");
+        if let Err(error) = written.and_then(|text| disk::replace(&self.state.join(self.part.marker), &text)) {
+            tracing::warn!(%error, "the marker could not be written; a successor will not find it");
         }
     }
 
@@ -171,7 +186,7 @@ impl Running {
     fn connect(&self, limit: Duration) -> io::Result<UnixStream> {
         let start = clock::instant();
         loop {
-            let refused = match frame::connect(&self.state, SOCKET) {
+            let refused = match frame::connect(&self.state, self.part.socket) {
                 Ok(stream) => {
                     stream.set_read_timeout(Some(ANSWER_MAX))?;
                     stream.set_write_timeout(Some(ANSWER_MAX))?;
@@ -180,10 +195,13 @@ impl Running {
                 Err(error) => error,
             };
             if process::wait_until_dead(&self.handle, Some(TRY_EVERY)) {
-                return Err(io::Error::other("the proxy ended before it could be talked to"));
+                return Err(io::Error::other(format!("the {} ended before it could be talked to", self.part.name)));
             }
             if start.elapsed() > limit {
-                return Err(io::Error::new(refused.kind(), format!("no connection to the proxy: {refused}")));
+                return Err(io::Error::new(
+                    refused.kind(),
+                    format!("no connection to the {}: {refused}", self.part.name),
+                ));
             }
         }
     }
@@ -223,14 +241,14 @@ impl Running {
 }
 
 /// The living proxy that the marker names.
-fn marked(state: &Path) -> Option<Process> {
-    let marker: Process = serde_json::from_slice(&std::fs::read(state.join(MARKER)).ok()?).ok()?;
+fn marked(part: Part, state: &Path) -> Option<Process> {
+    let marker: Process = serde_json::from_slice(&std::fs::read(state.join(part.marker)).ok()?).ok()?;
     marker.is_alive().then_some(marker)
 }
 
 /// Whoever listens on the proxy's socket, which only our user can reach: a proxy whose marker could not be written.
-fn answering(state: &Path) -> Option<Process> {
-    let stream = frame::connect(state, SOCKET).ok()?;
+fn answering(part: Part, state: &Path) -> Option<Process> {
+    let stream = frame::connect(state, part.socket).ok()?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     Process::observe(u32::try_from(peer.pid.as_raw_nonzero().get()).ok()?).ok()
 }
@@ -242,10 +260,10 @@ fn identify(child: &Child) -> io::Result<(Process, OwnedFd)> {
 }
 
 /// The proxy is a part of evenkeel: it gets the agent's environment, without the marks of a replica that started it.
-fn spawn(state: &Path, command: &[String]) -> io::Result<Child> {
-    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no program is given for the proxy");
+fn spawn(part: Part, state: &Path, command: &[String]) -> io::Result<Child> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, format!("no program is given for the {}", part.name));
     let (program, arguments) = command.split_first().ok_or_else(missing)?;
-    let log = open_log(&state.join(logs::DIRECTORY).join(logs::PROXY))?;
+    let log = open_log(&state.join(logs::DIRECTORY).join(part.log))?;
     let mut proxy = Command::new(program);
     proxy.args(arguments).process_group(0);
     Family::unmark(&mut proxy);

@@ -2,16 +2,18 @@
 
 use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use evenkeel_core::dependency::EndpointKey;
 use evenkeel_wire::agent::{Answer, Ask, Request};
 use evenkeel_wire::frame;
 
+use crate::endpoints::Endpoints;
 use crate::fence::{Fence, Permit, Refused};
 use crate::keeper::{Keeper, NotListening};
 use crate::replicas::Replicas;
@@ -30,6 +32,8 @@ pub(crate) struct Agent {
     pub(crate) fence: Fence,
     pub(crate) replicas: Arc<Replicas>,
     pub(crate) keeper: Arc<Keeper>,
+    pub(crate) egress: Arc<Keeper>,
+    pub(crate) endpoints: Endpoints,
 }
 
 /// Serves connections until a shutdown has been carried out and answered.
@@ -97,15 +101,21 @@ impl Agent {
         };
         let answer = match request.ask {
             Ask::Hello => Answer::Done,
-            Ask::Start { launch } => done(self.replicas.start(*launch)),
+            Ask::Start { launch } => match self.endpoints.fill(*launch) {
+                Ok(launch) => done(self.replicas.start(launch)),
+                Err(why) => failed(why),
+            },
             Ask::Terminate { replica } => done(self.replicas.terminate(&replica)),
             Ask::Kill { replica } => done(self.replicas.kill(&replica)),
             Ask::Forget { replica } => done(self.replicas.forget(&replica)),
             Ask::Watch { seen, wait_ms } => self.watch(seen, wait_ms, permit),
             Ask::Listen { addresses } => done(self.listen(&addresses, permit)),
+            Ask::Depend { endpoints } => self.depend(&endpoints, permit),
             Ask::Shutdown => {
                 self.replicas.close();
                 self.keeper.stop();
+                self.egress.stop();
+                self.endpoints.clear();
                 return (Answer::Done, Next::End);
             }
         };
@@ -118,6 +128,24 @@ impl Agent {
         // has one. So that one need not wait for a proxy that does not start.
         drop(permit);
         self.keeper.wait(wish)
+    }
+
+    fn depend(&self, endpoints: &[EndpointKey], permit: Permit<'_>) -> Answer {
+        let ports = match self.endpoints.want(endpoints, &self.replicas.endpoints()) {
+            Ok(ports) => ports,
+            Err(why) => return failed(why),
+        };
+        if ports.is_empty() && self.egress.is_idle() {
+            return Answer::Ports { ports };
+        }
+        let addresses: Vec<SocketAddr> =
+            ports.iter().map(|(_, port)| SocketAddr::from((Ipv4Addr::LOCALHOST, *port))).collect();
+        let listening = self.egress.want(&addresses).and_then(|wish| {
+            // As with the proxy's addresses.
+            drop(permit);
+            self.egress.wait(wish)
+        });
+        listening.map_or_else(failed, |()| Answer::Ports { ports })
     }
 
     fn watch(&self, seen: u64, wait_ms: u64, permit: Permit<'_>) -> Answer {

@@ -14,6 +14,8 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use evenkeel_controller::status::{AlertStatus, Overview, ServiceStatus};
 use evenkeel_controller::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, Handle};
+use evenkeel_core::breaker::{Mode, State as BreakerState};
+use evenkeel_core::dependency::EndpointStatus;
 use evenkeel_core::gate::Passage;
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName, Timestamp};
 use evenkeel_core::record::Record;
@@ -84,6 +86,7 @@ fn everywhere() -> Vec<Route> {
         post_at("/api/v1/services/{service}/reject", command(|body| Verb::Reject { comment: body.comment })),
         post_at("/api/v1/services/{service}/scale", post(scale)),
         post_at("/api/v1/services/{service}/weights", post(weigh)),
+        post_at("/api/v1/services/{service}/breakers", post(operate)),
         get_at("/api/v1/services/{service}/logs", get(logs)),
         get_at("/api/v1/services/{service}/events", get(recorded)),
         get_at("/api/v1/services/{service}/beginning", get(beginning)),
@@ -133,7 +136,22 @@ type Answer<T> = Result<T, Problem>;
 async fn ready(State(handle): State<Handle>) -> Response {
     let overview = handle.overview();
     let status = if overview.troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": overview.troubles.is_empty(), "troubles": overview.troubles}))).into_response()
+    let body = json!({
+        "ready": overview.troubles.is_empty(),
+        "troubles": overview.troubles,
+        "dependencies": dependencies(&overview),
+    });
+    (status, Json(body)).into_response()
+}
+
+/// What every release depends on, in a word: evenkeel works without any of them, so they do not decide whether it is ready.
+fn dependencies(overview: &Overview) -> BTreeMap<String, serde_json::Value> {
+    let of = |endpoint: &EndpointStatus| {
+        let breaker = endpoint.breakers.first()?;
+        let body = json!({"breaker": breaker.state.to_string(), "up": breaker.state == BreakerState::Closed});
+        Some((endpoint.key.to_string(), body))
+    };
+    overview.dependencies.iter().filter_map(of).collect()
 }
 
 async fn health(State(handle): State<Handle>) -> Response {
@@ -383,6 +401,53 @@ async fn weigh(
     let shares = body.weights.into_iter().map(|(release, percent)| Ok((release, share(percent)?)));
     let shares = shares.collect::<Answer<BTreeMap<String, BasisPoints>>>()?;
     handle.weigh(name, shares, body.generation.map(Generation), who(&headers)).await?;
+    Ok(Json(json!({"done": true})))
+}
+
+/// The body of `breakers`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperateBody {
+    /// Which dependency; `None`: all of the service.
+    #[serde(default)]
+    pub dependency: Option<String>,
+    /// What is to be done.
+    pub operate: Operate,
+}
+
+/// What an operator does with a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operate {
+    /// Holds it open: no call is made.
+    Open,
+    /// Holds it closed: every call is made, whatever fails.
+    Close,
+    /// Takes it out of the way: every call is made, and none is counted.
+    Disable,
+    /// Lets it decide by itself again, from the beginning.
+    Reset,
+}
+
+impl Operate {
+    fn mode(self) -> Mode {
+        match self {
+            Self::Open => Mode::ForcedOpen,
+            Self::Close => Mode::ForcedClosed,
+            Self::Disable => Mode::Disabled,
+            Self::Reset => Mode::Automatic,
+        }
+    }
+}
+
+async fn operate(
+    State(handle): State<Handle>,
+    Name(name): Name,
+    headers: HeaderMap,
+    Body(body): Body<OperateBody>,
+) -> Answer<Json<serde_json::Value>> {
+    known(&handle, &name)?;
+    handle.operate(name, body.dependency, body.operate.mode(), who(&headers)).await?;
     Ok(Json(json!({"done": true})))
 }
 

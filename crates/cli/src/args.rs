@@ -159,6 +159,15 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N")]
         generation: Option<u64>,
     },
+    /// Show what releases depend on; hold a breaker open or closed, take it out of the way, let it decide again
+    Breaker {
+        /// The dependency, default all of them; then `open`, `close`, `disable` or `reset`
+        #[arg(value_name = "NAME | DEED")]
+        words: Vec<String>,
+        /// The service; needed where there are several
+        #[arg(long)]
+        service: Option<String>,
+    },
     /// Say yes to a deploy that waits for its gates
     Approve {
         /// The service; needed where there are several
@@ -216,6 +225,9 @@ pub(crate) enum Command {
     /// The proxy
     #[command(hide = true)]
     Proxy,
+    /// What replicas reach their dependencies through
+    #[command(hide = true)]
+    Egress,
     /// The demo's service
     #[command(hide = true)]
     DemoService,

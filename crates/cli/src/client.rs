@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_api::problem::Problem;
-use evenkeel_api::routes::{Beginning, CommandBody, DeployBody, ScaleBody, WeightsBody};
+use evenkeel_api::routes::{Beginning, CommandBody, DeployBody, OperateBody, ScaleBody, WeightsBody};
 use evenkeel_controller::status::{Overview, ServiceStatus};
 use evenkeel_controller::{Deployed, Foreseen, GroupDeployed, GroupMember};
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
@@ -140,6 +140,16 @@ impl Client {
     /// [`Failure`].
     pub(crate) async fn weigh(&self, service: &str, body: &WeightsBody) -> Result<(), Failure> {
         let path = format!("/api/v1/services/{service}/weights");
+        let _: serde_json::Value = self.ask(Method::POST, &path, body).await?;
+        Ok(())
+    }
+
+    /// Does with breakers what an operator wants.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn operate(&self, service: &str, body: &OperateBody) -> Result<(), Failure> {
+        let path = format!("/api/v1/services/{service}/breakers");
         let _: serde_json::Value = self.ask(Method::POST, &path, body).await?;
         Ok(())
     }

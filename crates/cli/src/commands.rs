@@ -13,6 +13,7 @@ use evenkeel_manifest::Problems;
 use serde_json::json;
 
 use crate::args::{DeployArgs, UpArgs};
+use crate::breakers;
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::follow::{Follow, follow};
@@ -423,11 +424,15 @@ pub(crate) async fn status(
         let wanted = |status: &&ServiceStatus| service.is_none_or(|name| status.service.as_str() == name);
         let shown: Vec<&ServiceStatus> = overview.services.iter().filter(wanted).collect();
         let lines: Vec<String> = if is_json {
-            vec![json!({"at_us": overview.at, "generation": overview.generation, "troubles": overview.troubles, "warnings": overview.warnings, "services": shown}).to_string()]
+            vec![json!({"at_us": overview.at, "generation": overview.generation, "troubles": overview.troubles, "warnings": overview.warnings, "services": shown, "dependencies": overview.dependencies}).to_string()]
         } else {
             let paint = Paint::stdout();
             let troubles = overview.troubles.iter().map(|trouble| paint.bad(format!("does not answer: {trouble}")));
-            let trees = shown.iter().flat_map(|service| render::tree(service, overview.at, paint));
+            let trees = shown.iter().flat_map(|service| {
+                let mut lines = render::tree(service, overview.at, paint);
+                lines.extend(breakers::lines(&overview.dependencies, &service.service, overview.at, paint));
+                lines
+            });
             let none = shown
                 .is_empty()
                 .then(|| "nothing was deployed yet\n  next: evenkeel deploy --version 1.0.0".to_owned());

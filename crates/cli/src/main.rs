@@ -14,6 +14,7 @@
 //! - [`simulate`]: a rollout in virtual time.
 //! - [`query`]: PromQL over evenkeel's own series.
 //! - [`judge`]: the evidence engine on counts from elsewhere.
+//! - [`breakers`]: what releases depend on, and its breakers.
 //! - [`split`]: how many replicas, and who has which share.
 //! - [`condition`]: what a check would say of a value.
 //! - [`follow`]: a rollout to its end.
@@ -26,6 +27,7 @@
 
 mod args;
 mod backup;
+mod breakers;
 mod choice;
 mod client;
 mod commands;
@@ -71,9 +73,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match &cli.command {
-        // These two have threads of their own.
+        // These have threads of their own.
         Command::Agent => agent(&cli),
         Command::Proxy => proxy(&cli),
+        Command::Egress => egress(&cli),
         _ => run(&cli),
     };
     match ended {
@@ -169,6 +172,10 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             let body = CommandBody { comment: comment.clone(), ..CommandBody::default() };
             gates::say(&client()?, service.as_deref(), "reject", body, is_json).await
         }
+        Command::Breaker { words, service } => {
+            let (name, operate) = breakers::which(words)?;
+            breakers::breaker(&client()?, service.as_deref(), name, operate, is_json).await
+        }
         Command::Abort(args) => lead(&client()?, &args.service, "abort", None, is_json).await,
         Command::Retry(args) => lead(&client()?, &args.service, "retry", None, is_json).await,
         Command::Rollback { group: Some(group), .. } => group::rollback(&client()?, group, is_json).await,
@@ -181,7 +188,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         }
         Command::DemoService => demo::service::run().await,
         Command::DemoLoad(args) => demo::load::run(args).await,
-        Command::Agent | Command::Proxy => Ok(Exit::Internal),
+        Command::Agent | Command::Proxy | Command::Egress => Ok(Exit::Internal),
     }
 }
 
@@ -211,6 +218,7 @@ fn agent(cli: &Cli) -> Result<Exit, Failure> {
     let options = evenkeel_agent::Options {
         state_directory: place.path().to_path_buf(),
         proxy_command: up::own_command("proxy", &place)?,
+        egress_command: up::own_command("egress", &place)?,
         workers: up::workers(),
     };
     evenkeel_agent::run(options)?;
@@ -222,6 +230,14 @@ fn proxy(cli: &Cli) -> Result<Exit, Failure> {
     let place = Place::find(cli.state.as_deref())?;
     let options = evenkeel_proxy::Options { state_directory: place.path().to_path_buf(), workers: up::workers() };
     evenkeel_proxy::run(options)?;
+    Ok(Exit::Done)
+}
+
+fn egress(cli: &Cli) -> Result<Exit, Failure> {
+    log_to_stderr();
+    let place = Place::find(cli.state.as_deref())?;
+    let options = evenkeel_egress::Options { state_directory: place.path().to_path_buf(), workers: up::workers() };
+    evenkeel_egress::run(options)?;
     Ok(Exit::Done)
 }
 

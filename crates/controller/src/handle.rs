@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use evenkeel_analysis::Counts;
 use evenkeel_core::alert::Alert;
+use evenkeel_core::breaker::Mode;
+use evenkeel_core::dependency::EndpointStatus;
 use evenkeel_core::evidence::BadTick;
 use evenkeel_core::gate::{Passage, files};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
@@ -78,6 +80,8 @@ pub struct Figures {
     pub store_bytes: Option<u64>,
     /// The services, without their history, and their ended rollouts, the newest first.
     pub services: Vec<(Arc<ServiceStatus>, Arc<[RolloutStatus]>)>,
+    /// What became of what releases depend on.
+    pub dependencies: Arc<[EndpointStatus]>,
 }
 
 /// Talks to a running controller; cheap to clone.
@@ -130,6 +134,13 @@ pub(crate) enum Request {
         group: String,
         by: String,
         reply: Reply<Vec<GroupMember>>,
+    },
+    Operate {
+        service: ServiceName,
+        name: Option<String>,
+        mode: Mode,
+        by: String,
+        reply: Reply<()>,
     },
     Command {
         service: ServiceName,
@@ -442,6 +453,26 @@ impl Handle {
         stored.iter().map(read).collect()
     }
 
+    /// Does with the breakers of a service's dependency, or of all of them, what an operator wants.
+    ///
+    /// # Errors
+    /// [`AskError`]: there is no such dependency, or nobody answers.
+    pub async fn operate(
+        &self,
+        service: ServiceName,
+        name: Option<String>,
+        mode: Mode,
+        by: String,
+    ) -> Result<(), AskError> {
+        self.ask(|reply| Request::Operate { service, name, mode, by, reply }).await
+    }
+
+    /// What became of what releases depend on, as of the last turn of the loop.
+    #[must_use]
+    pub fn dependencies(&self) -> Arc<[EndpointStatus]> {
+        self.overview.borrow().dependencies.clone()
+    }
+
     /// Shows that something does not work; `None`: that it works again.
     pub async fn trouble(&self, who: &'static str, what: Option<String>) {
         let _ = self.send(Request::Trouble { who, what }).await;
@@ -466,7 +497,12 @@ impl Handle {
     pub fn figures(&self) -> Figures {
         let shown = self.overview.borrow();
         let services = shown.services.iter().map(|service| (service.status.clone(), service.history.clone()));
-        Figures { troubles: shown.troubles.clone(), store_bytes: shown.store_bytes, services: services.collect() }
+        Figures {
+            troubles: shown.troubles.clone(),
+            store_bytes: shown.store_bytes,
+            services: services.collect(),
+            dependencies: shown.dependencies.clone(),
+        }
     }
 
     /// One service, as of the last turn of the loop.

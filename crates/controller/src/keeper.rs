@@ -1,9 +1,10 @@
 //! One service: its log, its fleet, its evidence.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
 
 use evenkeel_analysis::{Counts, Verdict};
+use evenkeel_core::dependency::Endpoint;
 use evenkeel_core::edge::Edge;
 use evenkeel_core::evidence::History;
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
@@ -11,6 +12,7 @@ use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::record::{Decided, Record, What};
+use evenkeel_core::release::Release;
 use evenkeel_core::rollout::Health;
 use evenkeel_core::service::Refused;
 use evenkeel_core::spec::Shield;
@@ -543,6 +545,19 @@ impl Keeper {
         let gated = self.service.gated.as_ref()?;
         let event = Event::Gates(Box::new(self.gates.sight(gated, now)));
         matches!(self.service.step(&event, now), Ok(Some(_))).then_some(event)
+    }
+
+    /// What its releases depend on that run, or are about to.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        let has_any = |release: &&Release| !release.content.dependencies.is_empty();
+        let depending: Vec<&Release> = self.service.releases.values().filter(has_any).collect();
+        if depending.is_empty() {
+            return Vec::new();
+        }
+        let mut live: BTreeSet<Revision> = self.service.wanted().replicas.into_keys().collect();
+        live.extend(self.fleet.list().map(|listed| listed.id.revision));
+        let is_live = depending.into_iter().filter(|release| live.contains(&release.revision));
+        is_live.flat_map(|release| release.endpoints(&self.service.name)).collect()
     }
 
     /// Lets the fleet look at the world and say what is to be done.

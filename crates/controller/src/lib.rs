@@ -11,6 +11,7 @@
 //! - `hearing`: what was heard of rollouts on trial, and what of it the store has.
 //! - `recorder`: writes down what decisions rest on, until the store has it.
 //! - `budgets`: error budgets, over weeks.
+//! - `depending`: what releases depend on.
 //! - `inbox`: alerts that belong to no service.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - `patience`: a store whose answers are not waited for without end.
@@ -21,6 +22,7 @@
 mod budgets;
 mod checks;
 pub mod clock;
+mod depending;
 mod gates;
 pub mod handle;
 mod hands;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use evenkeel_analysis::Counts;
 use evenkeel_core::alert::{Alert, Place, place};
 use evenkeel_core::check::Sighting;
+use evenkeel_core::dependency::{EgressReport, Endpoint};
 use evenkeel_core::fleet::Action;
 use evenkeel_core::group::{Fellows, Member, Together, among, in_order};
 use evenkeel_core::ids::{
@@ -31,6 +32,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::budgets;
+use crate::depending::{self, Depending};
 use crate::handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle, Request};
 use crate::hands::{self, Deed};
 use crate::inbox::{self, Inbox};
@@ -156,6 +158,7 @@ where
         told,
         troubles: BTreeMap::new(),
         warnings: Vec::new(),
+        depending: Depending::default(),
         answers: mpsc::unbounded_channel(),
         going_down: None,
         superseded: None,
@@ -198,6 +201,8 @@ struct Controller<S, W, T, C, G> {
     troubles: BTreeMap<&'static str, String>,
     /// What the proxy has people see to.
     warnings: Vec<String>,
+    /// What became of what releases depend on.
+    depending: Depending,
     answers: (mpsc::UnboundedSender<Found>, mpsc::UnboundedReceiver<Found>),
     going_down: Option<oneshot::Sender<()>>,
     /// No table that was sent can come into force any more.
@@ -225,7 +230,7 @@ struct Controller<S, W, T, C, G> {
 
 /// What a task beside the loop has found out.
 #[derive(Debug)]
-enum Found {
+pub(crate) enum Found {
     Probe {
         replica: ReplicaId,
         kind: ProbeKind,
@@ -254,6 +259,8 @@ enum Found {
     Listening(Result<(), PlatformError>),
     /// What was counted for the budgets of these services was not kept.
     Unkept(Vec<ServiceName>),
+    /// What became of what releases depend on.
+    Depending(Result<Option<EgressReport>, PlatformError>),
     /// The store was asked to keep records, up to these sequences.
     Kept(Result<(), StoreError>, Vec<(ServiceName, u64)>),
 }
@@ -270,6 +277,7 @@ where
         let (deeds, deeds_out) = mpsc::unbounded_channel();
         let (hands_told, mut hands_heard) = mpsc::unbounded_channel();
         let (addresses, addresses_out) = watch::channel(self.addresses());
+        let (endpoints, endpoints_out) = watch::channel(self.endpoints());
         let (reports_in, mut reports) = watch::channel(None);
         let (heard_in, heard_out) = watch::channel(Vec::new());
         let (replicas_in, mut replicas) = watch::channel(None);
@@ -277,6 +285,7 @@ where
         let mut beside = tokio::task::JoinSet::new();
         beside.spawn(hands::work(self.workloads.clone(), deeds_out, hands_told));
         beside.spawn(keep_listening(self.workloads.clone(), addresses_out, self.answers.0.clone()));
+        beside.spawn(depending::keep(self.workloads.clone(), endpoints_out, self.answers.0.clone()));
         beside.spawn(keep_lease(self.store.store.clone(), self.clock.clone(), self.answers.0.clone()));
         beside.spawn(watch_traffic(self.traffic.clone(), self.clock.clone(), heard_out, reports_in));
         beside.spawn(watch_replicas(self.workloads.clone(), replicas_in, self.answers.0.clone()));
@@ -318,6 +327,12 @@ where
                     differs
                 });
             }
+            endpoints.send_if_modified(|known| {
+                let wanted = self.endpoints();
+                let differs = *known != wanted;
+                *known = wanted;
+                differs
+            });
             if self.is_down() {
                 if let Some(reply) = self.going_down.take() {
                     let _ = reply.send(());
@@ -799,6 +814,11 @@ where
                     keeper.touch();
                 }
             }
+            Found::Depending(Ok(report)) => {
+                self.troubles.remove("dependencies");
+                return Ok(self.depending.take(report));
+            }
+            Found::Depending(Err(error)) => self.trouble("dependencies", error.to_string()),
             Found::Listening(Ok(())) => drop(self.troubles.remove("agent")),
             Found::Listening(Err(error)) => self.trouble("agent", error.to_string()),
             Found::Kept(Ok(()), up_to) => {
@@ -892,6 +912,14 @@ where
                 let answer = self.back_group(&group, &by).await;
                 self.show();
                 let _ = reply.send(answer);
+            }
+            Request::Operate { service, name, mode, by, reply } => {
+                let workloads = self.workloads.clone();
+                beside.spawn(async move {
+                    let answer = workloads.operate(&service, name.as_deref(), mode).await;
+                    info!(%service, name, ?mode, by, is_done = answer.is_ok(), "breaker operated");
+                    let _ = reply.send(answer.map_err(AskError::from));
+                });
             }
             Request::Command { service, verb, by, reply } => {
                 let answer = self.command(&service, verb, by).await;
@@ -1273,6 +1301,11 @@ where
         self.happen(name, Event::Command { verb, by }, self.clock.now()).await.map_err(AskError::from)
     }
 
+    /// What releases depend on that run, or are about to.
+    fn endpoints(&self) -> Vec<Endpoint> {
+        self.keepers.values().flat_map(Keeper::endpoints).collect()
+    }
+
     fn addresses(&self) -> BTreeSet<SocketAddr> {
         let specs = self.keepers.values().filter_map(|keeper| keeper.service.spec.as_deref());
         specs.flat_map(addresses_of).collect()
@@ -1303,14 +1336,19 @@ where
         let generation = table.map_or(Generation(0), |table| table.generation);
         let services = services.map(|()| self.keepers.values().filter_map(|keeper| keeper.shown.clone()).collect());
         let troubles: Vec<String> = self.troubles.iter().map(|(who, what)| format!("{who}: {what}")).collect();
+        let warnings: Vec<String> = self.warnings.iter().chain(self.depending.warnings()).cloned().collect();
+        let dependencies = self.depending.news();
         self.overview.send_if_modified(|shown| {
-            let told = troubles != shown.troubles || self.warnings != shown.warnings;
+            let told = troubles != shown.troubles || warnings != shown.warnings || dependencies.is_some();
             let differs = services.is_some() || generation != shown.generation || told;
             shown.at = now;
             shown.store_bytes = self.store_bytes;
             shown.generation = generation;
             shown.troubles = troubles;
-            shown.warnings.clone_from(&self.warnings);
+            shown.warnings = warnings;
+            if let Some(dependencies) = dependencies {
+                shown.dependencies = dependencies;
+            }
             if let Some(services) = services {
                 shown.services = services;
             }

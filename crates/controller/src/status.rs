@@ -9,6 +9,7 @@ use evenkeel_analysis::slo::{Budget, Speed};
 use evenkeel_analysis::{Answers, Counts, Verdict};
 use evenkeel_core::alert::{Action, Heard};
 use evenkeel_core::choice::StickyBy;
+use evenkeel_core::dependency::EndpointStatus;
 use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
@@ -37,6 +38,9 @@ pub struct Overview {
     pub store_bytes: Option<u64>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
+    /// What their releases depend on, as far as it is reached through evenkeel.
+    #[serde(default)]
+    pub dependencies: Vec<EndpointStatus>,
 }
 
 /// The same in parts, of which those that change are replaced.
@@ -48,6 +52,7 @@ pub(crate) struct Shown {
     pub(crate) warnings: Vec<String>,
     pub(crate) store_bytes: Option<u64>,
     pub(crate) services: Vec<ShownService>,
+    pub(crate) dependencies: Arc<[EndpointStatus]>,
 }
 
 /// One service: what changes often, and what does not.
@@ -71,7 +76,8 @@ impl Shown {
     pub(crate) fn whole(&self) -> Overview {
         let services = self.services.iter().map(ShownService::whole).collect();
         let (troubles, warnings, store_bytes) = (self.troubles.clone(), self.warnings.clone(), self.store_bytes);
-        Overview { at: self.at, generation: self.generation, troubles, warnings, store_bytes, services }
+        let (at, generation, dependencies) = (self.at, self.generation, self.dependencies.to_vec());
+        Overview { at, generation, troubles, warnings, store_bytes, services, dependencies }
     }
 }
 

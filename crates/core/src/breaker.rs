@@ -5,6 +5,7 @@
 //! *half-open*. There are three outcomes, not two: what is the caller's doing, or a limit of ours, is [`Outcome::Neutral`]:
 //! it gives its permit back and says nothing about the dependency. Time and chance are arguments.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -187,6 +188,40 @@ pub enum Why {
     },
 }
 
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InARow { failures } => write!(f, "{failures} calls in a row failed"),
+            Self::Failing { failed, calls } => write!(f, "{failed} of {calls} recent calls failed"),
+            Self::Slow { slow, calls } => write!(f, "{slow} of {calls} recent calls were slow"),
+            Self::Waited => f.write_str("it was open long enough"),
+            Self::ProbeFailed => f.write_str("a probe failed"),
+            Self::ProbeSlow => f.write_str("a probe was slow"),
+            Self::ProbeLost => f.write_str("a probe did not end in its time"),
+            Self::Recovered { probes } => write!(f, "{probes} probes succeeded"),
+            Self::Operator { mode } => {
+                let wanted = match mode {
+                    Mode::Automatic => "to decide by itself",
+                    Mode::ForcedOpen => "to be held open",
+                    Mode::ForcedClosed => "to be held closed",
+                    Mode::Disabled => "to be out of the way",
+                };
+                write!(f, "an operator wants it {wanted}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen { .. } => "half-open",
+        })
+    }
+}
+
 /// What a breaker has counted, for charts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
@@ -269,6 +304,12 @@ impl Breaker {
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Until when the dependency has asked to be left alone; it may be over.
+    #[must_use]
+    pub fn cooling(&self) -> Option<Timestamp> {
+        self.cooling
     }
 
     /// What was counted since the start.

@@ -27,6 +27,7 @@
 //! - [`fleet`]: which replica to start, route to, drain or stop next, and in which order.
 //! - [`table`]: what the proxy is told.
 //! - [`breaker`]: may the next call to a dependency be made?
+//! - [`dependency`]: what a release depends on, and what is done while that fails.
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`choice`]: which requests go where for what they are.
 //! - [`load`]: what evenkeel sends to a service itself while a release is on its way.
@@ -41,6 +42,7 @@ pub mod alone;
 pub mod breaker;
 pub mod check;
 pub mod choice;
+pub mod dependency;
 pub mod edge;
 pub mod evidence;
 pub mod fleet;

@@ -11,6 +11,8 @@ use std::time::Duration;
 use evenkeel_analysis::{Answers, Counts, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::breaker::Mode;
+use crate::dependency::{EgressReport, Endpoint, EndpointKey};
 use crate::gate::Check;
 use crate::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use crate::measure::{Measure, SourceError};
@@ -273,6 +275,35 @@ pub trait Workloads: Send + Sync {
     /// The files that are in only one of two kept artefacts, or differ between them, in order.
     fn changed(&self, from: &Digest, to: &Digest) -> impl Future<Output = Result<Vec<PathBuf>, PlatformError>> + Send;
 
+    /// Has these endpoints served, and no others; tells what became of them so far. Cheap to repeat.
+    ///
+    /// # Errors
+    /// [`PlatformError::Refused`] when one cannot be served; the others are.
+    fn depend(
+        &self,
+        endpoints: Vec<Endpoint>,
+    ) -> impl Future<Output = Result<Option<EgressReport>, PlatformError>> + Send {
+        let is_nothing = endpoints.is_empty();
+        async move {
+            let no = || PlatformError::Refused("this platform serves no dependencies".into());
+            if is_nothing { Ok(None) } else { Err(no()) }
+        }
+    }
+
+    /// Does with the breakers of a service's dependency, or of all of them, what an operator wants.
+    ///
+    /// # Errors
+    /// [`PlatformError::Refused`] when there is no such dependency.
+    fn operate(
+        &self,
+        service: &ServiceName,
+        name: Option<&str>,
+        mode: Mode,
+    ) -> impl Future<Output = Result<(), PlatformError>> + Send {
+        let _ = (service, name, mode);
+        async { Err(PlatformError::Refused("this platform serves no dependencies".into())) }
+    }
+
     /// The last lines a replica wrote, oldest first.
     fn log_tail(&self, replica: &ReplicaId, lines: usize) -> impl Future<Output = Vec<String>> + Send;
 }
@@ -336,6 +367,9 @@ pub struct Launch {
     pub log: PathBuf,
     /// The log is cut over to `<log>.1` beyond this many bytes.
     pub log_bytes_max: u64,
+    /// What it reaches through evenkeel; `{{endpoint.NAME}}` in its environment becomes the port of the one called so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointKey>,
 }
 
 /// The replicas a platform knows.

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dependency::{Dependency, Endpoint, EndpointKey};
 use crate::gate::Passage;
 use crate::group::Together;
-use crate::ids::{Revision, Timestamp};
+use crate::ids::{Revision, ServiceName, Timestamp};
 use crate::spec::{ProbeCheck, Probes, Spec, Stop};
 
 /// The SHA-256 of what a release consists of, as 64 hexadecimal digits.
@@ -62,6 +63,20 @@ pub struct Content {
     pub probes: Probes,
     /// How it is stopped.
     pub stop: Stop,
+    /// What it reaches through evenkeel, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dependencies: BTreeMap<String, Dependency>,
+}
+
+impl Release {
+    /// What its replicas shall be able to reach.
+    pub fn endpoints<'a>(&'a self, service: &'a ServiceName) -> impl Iterator<Item = Endpoint> + 'a {
+        self.content.dependencies.iter().map(|(name, dependency)| Endpoint {
+            key: EndpointKey { service: service.clone(), revision: self.revision, name: name.clone() },
+            dependency: dependency.clone(),
+            directory: self.content.directory.clone(),
+        })
+    }
 }
 
 /// What is known of a release.
@@ -140,6 +155,7 @@ impl Deploy {
             directory: self.directory.clone(),
             probes,
             stop: self.spec.stop,
+            dependencies: self.spec.dependencies.clone(),
         }
     }
 }

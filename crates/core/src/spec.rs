@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::alert::Alerts;
 use crate::alone::{Regression, Validation};
 use crate::check::Check;
+use crate::dependency::Dependency;
 use crate::edge::Edge;
 use crate::gate::Gates;
 use crate::group::Membership;
@@ -100,6 +101,9 @@ pub struct Spec {
     /// How its replicas are asked for metrics of their own; `None`: they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scrape: Option<Scrape>,
+    /// What its replicas reach through evenkeel, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dependencies: BTreeMap<String, Dependency>,
 }
 
 /// How replicas are asked for metrics of their own, in Prometheus' text format or OpenMetrics.
@@ -531,6 +535,7 @@ impl Spec {
             gates: Gates::default(),
             group: None,
             scrape: None,
+            dependencies: BTreeMap::new(),
             alerts: Alerts::default(),
             triggers: Triggers::default(),
             resources: Resources::default(),

@@ -531,7 +531,8 @@ fn range(value: &Value<'_>, problems: &mut Problems) -> Option<Range> {
     Some(Range { from: Moment::Ago(from?), until: Moment::Ago(until), step: step? })
 }
 
-fn secrets(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, Secret>> {
+/// Reads where secrets are, by name.
+pub(crate) fn secrets(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, Secret>> {
     let Kind::Map(pairs) = &value.node.kind else {
         value.wrong_type("a mapping", "write `secrets: { token: { env: TOKEN } }`", problems);
         return None;

@@ -15,6 +15,7 @@
 //! - `load`: requests that evenkeel sends itself; [`read_traffic`] reads recorded ones.
 //! - `checks`: what is measured again and again while a rollout goes.
 //! - `theirs`: what people bring from Argo Rollouts, Flagger and Kubernetes; [`read_theirs`] reads it alone.
+//! - `dependencies`: what replicas reach through evenkeel.
 //! - `gates`: what must be open before a rollout begins.
 //! - `routing`: which requests go to a release for what they are, and what a share sticks to.
 //! - `scenario`: what users and releases do while a rollout is simulated; [`read_scenario`] reads such a file.
@@ -32,6 +33,7 @@ mod alerts;
 mod checks;
 mod command;
 mod condition;
+mod dependencies;
 mod edge;
 mod environments;
 mod fields;

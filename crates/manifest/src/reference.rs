@@ -2,8 +2,8 @@
 
 use crate::fields::Section;
 use crate::{
-    Code, alerts, checks, edge, gates, load, probes, read, routing, scenario, service, slos, strategy, theirs,
-    triggers, validation,
+    Code, alerts, checks, dependencies, edge, gates, load, probes, read, routing, scenario, service, slos, strategy,
+    theirs, triggers, validation,
 };
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
@@ -161,6 +161,37 @@ fn places() -> Vec<Place> {
         ),
         place(&routing::STICKY, ("strategy: { canary: { sticky: {", "}}}"), NONE),
         place(&strategy::SMOKE, ("strategy: { blueGreen: { smoke: [{", "}]}}"), &[("path", "path: /")]),
+        place(
+            &dependencies::DEPENDENCY,
+            ("dependencies: { a: {", "}}"),
+            &[
+                ("url password ping", "url: \"https://a\""),
+                ("secrets", "secrets: { key: { env: KEY }, db: { env: DB }}"),
+            ],
+        ),
+        place(
+            &dependencies::ALTERNATIVE,
+            ("dependencies: { a: { url: \"https://a\", secrets: { key: { env: KEY }}, alternatives: [{", "}]}}"),
+            &[("url", "url: \"https://b\"")],
+        ),
+        place(&dependencies::TIMEOUTS, ("dependencies: { a: { url: \"https://a\", timeouts: {", "}}}"), NONE),
+        place(&dependencies::RETRIES, ("dependencies: { a: { url: \"https://a\", retry: {", "}}}"), NONE),
+        place(
+            &dependencies::BREAKER,
+            ("dependencies: { a: { url: \"https://a\", breaker: {", "}}}"),
+            &[("slow", "slow: 2s")],
+        ),
+        place(
+            &dependencies::CACHE,
+            ("dependencies: { a: { url: \"https://a\", cache: {", "}}}"),
+            &[("post", "post: [/a]")],
+        ),
+        place(
+            &dependencies::FIXED,
+            ("dependencies: { a: { url: \"https://a\", fixed: {", "}}}"),
+            &[("body", "body: a")],
+        ),
+        place(&dependencies::PING, ("dependencies: { a: { url: \"redis://a\", ping: {", "}}}"), NONE),
     ]
 }
 
@@ -243,6 +274,7 @@ fn every_code_is_in_the_reference() {
 fn every_section_of_the_reader_is_looked_at_here() {
     let sources = [
         include_str!("checks.rs"),
+        include_str!("dependencies.rs"),
         include_str!("edge.rs"),
         include_str!("alerts.rs"),
         include_str!("gates.rs"),

@@ -6,6 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::time::Duration;
 
+use evenkeel_core::dependency::variable;
 use evenkeel_core::edge::Certificate;
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
@@ -18,6 +19,7 @@ use evenkeel_core::spec::{
 use crate::alerts::{RuleFile, alerts};
 use crate::checks::checks;
 use crate::command::{self, Command};
+use crate::dependencies::dependencies;
 use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
 use crate::gates::{gates, truth};
@@ -82,6 +84,7 @@ pub(crate) static SERVICE: Section = Section {
         "stop",
         "logs",
         "metrics",
+        "dependencies",
     ],
     elsewhere: &[
         ("name", "write `service`"),
@@ -113,6 +116,11 @@ pub(crate) static SERVICE: Section = Section {
         ("annotations", "write what `prometheus.io/…` says as `metrics: { path: /metrics }`"),
         ("prometheus", "write `metrics: { path: /metrics }`"),
         ("fallback", "write `shield: on`; it is the default"),
+        (
+            "circuitBreaker",
+            "write it as `breaker` of a dependency: `dependencies: { api: { url: …, breaker: { failures: 5 } } }`",
+        ),
+        ("upstreams", "write `dependencies: { api: https://api.example.com }`"),
         ("terminationGracePeriodSeconds", "write `stop: { grace: 30s }`"),
         ("<<", "merge keys are not part of YAML 1.2: give a whole value an `&anchor` and use it as `*anchor`"),
     ],
@@ -388,6 +396,19 @@ fn read_limits(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("shield", &mut spec.shield, problems, shield);
     spec.group = fields.read("group", problems, group);
     spec.scrape = fields.read("metrics", problems, |value, problems| metrics(value, spec, problems));
+    fields.set("dependencies", &mut spec.dependencies, problems, dependencies);
+    taken_variables(fields, spec, problems);
+}
+
+/// Tells which variables of `env` would hide a dependency's.
+fn taken_variables(fields: &Fields<'_>, spec: &Spec, problems: &mut Problems) {
+    let variables = spec.dependencies.keys().map(|name| variable(name));
+    for variable in variables.filter(|variable| spec.env.contains_key(variable)) {
+        let at = fields.key_at("env").unwrap_or_else(|| fields.at());
+        let message = format!("`{variable}` is where replicas find a dependency");
+        problems
+            .add(Mistake::new(Code::Conflict, at, message).help("leave it out, or give the dependency another name"));
+    }
 }
 
 fn analysis(value: &Value<'_>, problems: &mut Problems) -> Option<Analysis> {

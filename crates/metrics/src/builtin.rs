@@ -19,6 +19,7 @@ const EDGES: [f64; 12] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 pub fn rows(overview: &Overview) -> Vec<Row> {
     let mut rows = Vec::new();
     overview.services.iter().for_each(|service| of_service(service, &service.history, &mut rows));
+    rows.extend(crate::breakers::rows(&overview.dependencies));
     rows.extend(of_evenkeel(&overview.troubles, overview.store_bytes));
     rows
 }

@@ -119,6 +119,34 @@ families! {
     SeriesBytes, Gauge, "evenkeel_series_bytes";
     /// Room that the store takes, of all sites that share it
     StoreBytes, Gauge, "evenkeel_store_bytes";
+    /// What the breaker of a dependency does: 0 closed, 1 open, 2 half-open
+    BreakerState, Gauge, "circuit_breaker_state";
+    /// Times a breaker opened
+    BreakerOpened, Counter, "circuit_breaker_opened";
+    /// Calls to a dependency by how they went: successful, failed, ignored
+    BreakerCalls, Counter, "circuit_breaker_calls";
+    /// Calls that a breaker did not let through
+    BreakerRefused, Counter, "circuit_breaker_not_permitted_calls";
+    /// Answers that another than the dependency's first place gave, by who; none: there was no answer
+    Fallbacks, Counter, "circuit_breaker_fallbacks";
+    /// Calls to a dependency that were repeated
+    DependencyRetries, Counter, "evenkeel_dependency_retries";
+    /// Calls to a dependency that were refused for too many at once
+    DependencyLimited, Counter, "evenkeel_dependency_limited";
+    /// Calls or connections to a dependency that are under way
+    DependencyInFlight, Gauge, "evenkeel_dependency_in_flight";
+    /// Calls to a dependency without the token of its release
+    DependencyStrangers, Counter, "evenkeel_dependency_strangers";
+    /// Room that kept answers of a dependency take
+    DependencyCacheBytes, Gauge, "evenkeel_dependency_cache_bytes";
+    /// 1 for the state that a breaker is in, 0 for the others, by the names of resilience4j
+    Resilience4jState, Gauge, "resilience4j_circuitbreaker_state";
+    /// Share of recent calls that failed in percent, -1 before enough were made, by the name of resilience4j
+    Resilience4jFailureRate, Gauge, "resilience4j_circuitbreaker_failure_rate";
+    /// Share of recent calls that were slow in percent, -1 before enough were made, by the name of resilience4j
+    Resilience4jSlowRate, Gauge, "resilience4j_circuitbreaker_slow_call_rate";
+    /// Calls that a breaker did not let through, by the name of resilience4j
+    Resilience4jRefused, Counter, "resilience4j_circuitbreaker_not_permitted_calls";
     /// Parts of evenkeel that do not answer
     Troubles, Gauge, "evenkeel_troubles";
 }

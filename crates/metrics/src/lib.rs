@@ -11,6 +11,7 @@
 //! - `scrape`: one look at a replica's own `/metrics`.
 //! - `usage`: what replicas and the machine use.
 
+mod breakers;
 pub mod builtin;
 pub mod family;
 pub mod observer;

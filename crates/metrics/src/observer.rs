@@ -242,7 +242,8 @@ impl<L: Fn() -> Figures, C: Clock> Observer<L, C> {
             Row::number(Family::SeriesKept, Vec::new(), store.len() as f64),
             Row::number(Family::SeriesBytes, Vec::new(), store.bytes() as f64),
         ];
-        let rows = builtin::of_evenkeel(&figures.troubles, figures.store_bytes);
+        let mut rows = builtin::of_evenkeel(&figures.troubles, figures.store_bytes);
+        rows.extend(crate::breakers::rows(&figures.dependencies));
         let whole: Vec<(Labels, f64)> = rows.iter().chain(&kept).flat_map(Row::series).collect();
         self.whole.push(&mut store, &whole, now);
         *self.observed.0.kept.lock().unwrap_or_else(PoisonError::into_inner) = kept;

@@ -98,7 +98,7 @@ fn observe(shown: &Arc<Mutex<Vec<Arc<ServiceStatus>>>>) -> Observed {
     let (observed, shown) = (Observed::default(), shown.clone());
     let look = move || {
         let services = shown.lock().unwrap().iter().map(|service| (service.clone(), Arc::from([]))).collect();
-        Figures { troubles: Vec::new(), store_bytes: None, services }
+        Figures { troubles: Vec::new(), store_bytes: None, services, dependencies: Vec::new().into() }
     };
     let observer = Observer::new(look, SystemClock::new(), Client::default(), observed.clone());
     observer.spawn().unwrap();

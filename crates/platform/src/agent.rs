@@ -51,6 +51,8 @@ pub struct Agent {
     calls: Client,
     /// For listening, which waits for the proxy and would hold up what is to be started or stopped meanwhile.
     listens: Client,
+    /// For endpoints, which waits for the egress process.
+    depends: Client,
     /// For watches, which wait for something to happen and would hold up the rest.
     watches: Client,
     /// Locked while an agent is being started; when the last attempt was over.
@@ -64,6 +66,7 @@ impl Agent {
         Self {
             calls: Client::new(&state, SOCKET),
             listens: Client::new(&state, SOCKET),
+            depends: Client::new(&state, SOCKET),
             watches: Client::new(&state, SOCKET),
             state,
             command,
@@ -103,6 +106,19 @@ impl Agent {
         done(self.exchange(&self.listens, Ask::Listen { addresses }, LISTEN_LIMIT).await?)
     }
 
+    /// Asks for endpoints to be listened on.
+    ///
+    /// # Errors
+    /// As [`Agent::call`].
+    pub async fn depend(&self, ask: Ask) -> Result<Answer, PlatformError> {
+        self.exchange(&self.depends, ask, LISTEN_LIMIT).await
+    }
+
+    /// The token that is sent.
+    pub fn token(&self) -> FencingToken {
+        FencingToken(self.token.load(Ordering::Relaxed))
+    }
+
     /// Asks for something that is answered after up to `wait`.
     ///
     /// # Errors
@@ -120,7 +136,7 @@ impl Agent {
     }
 
     fn request(&self, ask: Ask) -> Request {
-        Request { token: FencingToken(self.token.load(Ordering::Relaxed)), ask }
+        Request { token: self.token(), ask }
     }
 
     /// Starts an agent in place of one that is gone, unless somebody does or just did; says why this call failed.
@@ -236,14 +252,16 @@ fn accepted(answer: Answer) -> Result<Answer, PlatformError> {
     match answer {
         Answer::OldToken { highest } => Err(PlatformError::Superseded(highest)),
         Answer::Failed { why } => Err(PlatformError::Refused(why)),
-        Answer::Done | Answer::Replicas { .. } => Ok(answer),
+        Answer::Done | Answer::Replicas { .. } | Answer::Ports { .. } => Ok(answer),
     }
 }
 
 fn done(answer: Answer) -> Result<(), PlatformError> {
     match answer {
         Answer::Done => Ok(()),
-        Answer::Replicas { .. } | Answer::OldToken { .. } | Answer::Failed { .. } => Err(unexpected(&answer)),
+        Answer::Replicas { .. } | Answer::Ports { .. } | Answer::OldToken { .. } | Answer::Failed { .. } => {
+            Err(unexpected(&answer))
+        }
     }
 }
 

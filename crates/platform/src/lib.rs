@@ -7,6 +7,7 @@
 //! - [`process`]: the platform as the controller sees it.
 //! - [`agent`]: the way to the agent, which is started when nobody answers.
 //! - [`artefact`]: what a release consists of, copied to where later changes cannot reach it.
+//! - `egress`: where replicas find what they depend on, and the process that serves it.
 //! - `tree`: what lies in a folder, and the digest of it.
 //! - `check`: is what a release depends on well? One request, connection or command. And what does a program measure?
 //! - [`probe`]: is a replica well? One request over HTTP or gRPC, one connection, or one command.
@@ -21,6 +22,7 @@ pub mod agent;
 pub mod artefact;
 mod check;
 mod command;
+mod egress;
 mod grpc;
 mod http;
 mod limits;

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use evenkeel_core::breaker::Mode;
+use evenkeel_core::dependency::{EgressReport, Endpoint, EndpointKey};
 use evenkeel_core::gate::Check;
-use evenkeel_core::ids::{FencingToken, ReplicaId};
+use evenkeel_core::ids::{FencingToken, ReplicaId, ServiceName};
 use evenkeel_core::ports::{Answered, CheckedFor, Launch, LiveRelease, PlatformError, Probed, Replicas, Workloads};
 use evenkeel_core::release::{Content, Digest, Release};
 use evenkeel_core::spec::{ProbeCheck, SmokeCheck};
@@ -17,6 +19,7 @@ use tracing::warn;
 
 use crate::agent::{Agent, unexpected};
 use crate::artefact::{Artefacts, KeepError};
+use crate::egress::Egress;
 use crate::probe::Home;
 use crate::{check, logs, probe};
 
@@ -33,6 +36,7 @@ pub struct ProcessPlatform {
     state: PathBuf,
     agent: Arc<Agent>,
     artefacts: Artefacts,
+    egress: Arc<Egress>,
     /// What ran by the last list: their logs are not pruned. `None` before the first.
     running: Arc<Mutex<Option<BTreeSet<ReplicaId>>>>,
 }
@@ -50,6 +54,7 @@ impl ProcessPlatform {
         Self {
             agent: Arc::new(Agent::new(state.clone(), agent_command)),
             artefacts: Artefacts::new(&state),
+            egress: Arc::new(Egress::new(&state)),
             running: Arc::default(),
             state,
         }
@@ -93,15 +98,31 @@ impl ProcessPlatform {
         kept.unwrap_or_else(|| PathBuf::from(&content.directory))
     }
 
-    fn launch(&self, replica: &ReplicaId, content: &Content, log_bytes_max: u64) -> Launch {
-        Launch {
+    fn launch(&self, replica: &ReplicaId, content: &Content, log_bytes_max: u64) -> Result<Launch, PlatformError> {
+        let (env, endpoints) = self.environment(replica, content)?;
+        Ok(Launch {
             replica: replica.clone(),
             argv: content.command.clone(),
-            env: content.env.clone(),
+            env,
             directory: self.directory_of(content),
             log: logs::log_path(&self.state, replica),
             log_bytes_max,
-        }
+            endpoints,
+        })
+    }
+
+    /// A replica's environment, with where it finds what it depends on.
+    fn environment(
+        &self,
+        replica: &ReplicaId,
+        content: &Content,
+    ) -> Result<(BTreeMap<String, String>, Vec<EndpointKey>), PlatformError> {
+        let ReplicaId { service, revision, .. } = replica;
+        let (more, endpoints) =
+            self.egress.environment(service, *revision, &content.dependencies, &content.directory)?;
+        let mut env = content.env.clone();
+        env.extend(more);
+        Ok((env, endpoints))
     }
 
     /// Makes room among the logs of a release of which one more replica has ended.
@@ -148,7 +169,7 @@ impl Workloads for ProcessPlatform {
     }
 
     async fn start(&self, replica: &ReplicaId, release: &Release, log_bytes_max: u64) -> Result<(), PlatformError> {
-        let launch = Box::new(self.launch(replica, &release.content, log_bytes_max));
+        let launch = Box::new(self.launch(replica, &release.content, log_bytes_max)?);
         self.agent.call(Ask::Start { launch }).await
     }
 
@@ -175,7 +196,9 @@ impl Workloads for ProcessPlatform {
                 *self.running() = Some(running.map(|replica| replica.replica.clone()).collect());
                 Ok(Replicas { version, replicas })
             }
-            other @ (Answer::Done | Answer::OldToken { .. } | Answer::Failed { .. }) => Err(unexpected(&other)),
+            other @ (Answer::Done | Answer::OldToken { .. } | Answer::Failed { .. } | Answer::Ports { .. }) => {
+                Err(unexpected(&other))
+            }
         }
     }
 
@@ -184,10 +207,10 @@ impl Workloads for ProcessPlatform {
     }
 
     async fn probe(&self, whom: &Probed, check: &ProbeCheck, limit: Duration) -> Answered {
-        let home = whom
-            .content
-            .as_ref()
-            .map(|content| Home { directory: self.directory_of(content), env: content.env.clone() });
+        let home = whom.content.as_ref().map(|content| {
+            let (env, endpoints) = self.environment(&whom.replica, content).unwrap_or_default();
+            Home { directory: self.directory_of(content), env: self.egress.filled(env, &endpoints) }
+        });
         probe::probe(whom.port, check, limit, home.as_ref()).await
     }
 
@@ -202,6 +225,14 @@ impl Workloads for ProcessPlatform {
     async fn changed(&self, from: &Digest, to: &Digest) -> Result<Vec<PathBuf>, PlatformError> {
         let (artefacts, from, to) = (self.artefacts.clone(), from.clone(), to.clone());
         blocking(move || artefacts.changed(&from, &to)).await
+    }
+
+    async fn depend(&self, endpoints: Vec<Endpoint>) -> Result<Option<EgressReport>, PlatformError> {
+        self.egress.depend(&self.agent, endpoints).await
+    }
+
+    async fn operate(&self, service: &ServiceName, name: Option<&str>, mode: Mode) -> Result<(), PlatformError> {
+        self.egress.operate(&self.agent, service, name, mode).await
     }
 
     async fn log_tail(&self, replica: &ReplicaId, lines: usize) -> Vec<String> {

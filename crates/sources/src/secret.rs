@@ -1,49 +1,16 @@
 //! Secrets are read when they are needed, so that they may be exchanged while everything runs, and shown to nobody.
 
 use std::fmt;
-use std::io::Read;
-use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use evenkeel_analysis::Value;
-use evenkeel_core::measure::Secret;
+pub use evenkeel_secrets::read;
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
-/// The longest secret, in bytes.
-const SECRET_BYTES_MAX: u64 = 16 << 10;
 /// What stands in its place.
 const HIDDEN: &str = "…";
-
-/// Reads a secret; a relative file is below `directory`. Blocks on the disk.
-///
-/// # Errors
-/// In words: it is not there, empty, no text, or longer than 16 KiB.
-pub fn read(secret: &Secret, directory: &Path) -> Result<String, String> {
-    let no = |why: String| format!("{secret} cannot be used: {why}");
-    let text = match secret {
-        Secret::Env(name) => std::env::var(name).map_err(|error| no(error.to_string()))?,
-        Secret::File(path) => {
-            let path = directory.join(path);
-            // A pipe would be waited for without end.
-            let about = std::fs::metadata(&path).map_err(|error| no(error.to_string()))?;
-            if !about.is_file() {
-                return Err(no("it is not a file".into()));
-            }
-            let mut text = String::new();
-            let opened = std::fs::File::open(&path).map_err(|error| no(error.to_string()))?;
-            opened.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| no(error.to_string()))?;
-            text
-        }
-    };
-    let text = text.trim_end_matches(['\r', '\n']);
-    match text.len() as u64 {
-        0 => Err(no("it is empty".into())),
-        1..=SECRET_BYTES_MAX => Ok(text.to_owned()),
-        _ => Err(no(format!("it is longer than {SECRET_BYTES_MAX} bytes"))),
-    }
-}
 
 /// Texts that must not be seen: a source may say again what it was told.
 #[derive(Clone, Default)]
@@ -108,6 +75,8 @@ pub(crate) fn basic(user: &str, password: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evenkeel_core::measure::Secret;
+    use std::path::Path;
 
     #[test]
     fn a_secret_is_read_anew_each_time() {

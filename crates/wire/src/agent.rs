@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 
+use evenkeel_core::dependency::EndpointKey;
 use evenkeel_core::ids::{FencingToken, ReplicaId};
 pub use evenkeel_core::ports::{Exit, Launch, Replica};
 use evenkeel_core::release::env_file;
@@ -81,6 +82,13 @@ pub enum Ask {
         /// The wanted addresses.
         addresses: Vec<SocketAddr>,
     },
+    /// Holds listening sockets on the loopback address for exactly these endpoints, and for those of replicas that run,
+    /// and hands them to the egress process, which is started with the first one. A port stays an endpoint's for as long as
+    /// it is asked for. Answered by [`Answer::Ports`].
+    Depend {
+        /// The wanted endpoints.
+        endpoints: Vec<EndpointKey>,
+    },
     /// Ends everything: kills every replica that is left, stops the proxy, closes the sockets, exits.
     Shutdown,
 }
@@ -97,6 +105,11 @@ pub enum Answer {
         version: u64,
         /// All of them, running or not.
         replicas: Vec<Replica>,
+    },
+    /// Where endpoints are found, on the loopback address.
+    Ports {
+        /// Each with its port.
+        ports: Vec<(EndpointKey, u16)>,
     },
     /// A newer controller has spoken; nothing was done.
     OldToken {

@@ -5,11 +5,13 @@
 //!
 //! - [`agent`]: what the controller asks of the agent.
 //! - [`proxy`]: what the controller and the agent ask of the proxy.
+//! - [`egress`]: what they ask of the process through which replicas reach what they depend on.
 //! - [`frame`]: blocking framing, and file descriptors passed along (agent, proxy).
 //! - [`client`]: an asynchronous connection that reconnects (controller).
 
 pub mod agent;
 pub mod client;
+pub mod egress;
 pub mod frame;
 pub mod proxy;
 

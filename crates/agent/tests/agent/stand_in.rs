@@ -36,6 +36,7 @@ pub(crate) fn play() {
     let end = match role.as_str() {
         "agent" => evenkeel_agent::run(evenkeel_agent::Options {
             proxy_command: proxy_command(),
+            egress_command: Vec::new(),
             state_directory: state,
             workers: WORKERS,
         }),

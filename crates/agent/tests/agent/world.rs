@@ -102,6 +102,7 @@ impl World {
             directory: self.directory.path().to_owned(),
             log: self.log(launch),
             log_bytes_max: 1 << 20,
+            endpoints: Vec::new(),
         }
     }
 

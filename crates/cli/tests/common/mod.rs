@@ -257,6 +257,16 @@ stop: {stop}
         overview(&self.state())
     }
 
+    /// What Prometheus would be told.
+    pub fn metrics(&self) -> String {
+        let mut stream = UnixStream::connect(self.state().join("control.sock")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: evenkeel\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
     /// A user's request with headers of its own, over a connection of its own; answers its status and who answered.
     pub fn ask(&self, headers: &[&str]) -> Asked {
         ask(self.listen, &self.listen.to_string(), headers)
@@ -338,7 +348,7 @@ stop: {stop}
         if let Some(rollout) = self.rollout() {
             let _ = writeln!(text, "rollout: {rollout:#}");
         }
-        for name in ["controller", "agent", "proxy"] {
+        for name in ["controller", "agent", "proxy", "egress"] {
             let log =
                 std::fs::read_to_string(self.state().join("logs").join(format!("{name}.log"))).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();

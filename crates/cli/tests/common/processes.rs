@@ -67,13 +67,13 @@ fn belongs(pid: u32, state: &Path) -> Option<Found> {
     };
     let (command, state) = (words("cmdline"), state.to_string_lossy());
     let own = command.windows(2).any(|pair| pair[0] == "--state" && pair[1] == state)
-        && command.get(1).is_some_and(|role| ["controller", "agent", "proxy"].contains(&role.as_str()));
+        && command.get(1).is_some_and(|role| ["controller", "agent", "proxy", "egress"].contains(&role.as_str()));
     let marked = words("environ").iter().any(|entry| entry.strip_prefix("EVENKEEL_STATE=") == Some(&state));
     (own || marked).then(|| Found { pid, command: command.join(" ") })
 }
 
 impl World {
-    /// The pid of `controller`, `agent` or `proxy`; `None` while there is none.
+    /// The pid of `controller`, `agent`, `proxy` or `egress`; `None` while there is none.
     pub fn own(&self, role: &str) -> Option<u32> {
         let is_it = |found: &Found| found.command.split(' ').nth(1) == Some(role);
         all(&self.state()).into_iter().find(is_it).map(|found| found.pid)

@@ -77,6 +77,7 @@ fn release(artefact: Option<Digest>) -> Release {
         directory: "/project".into(),
         probes: Probes::default(),
         stop: Stop::default(),
+        dependencies: BTreeMap::new(),
     };
     Release {
         revision: Revision(3),

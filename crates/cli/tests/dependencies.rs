@@ -1,0 +1,228 @@
+//! What an application depends on, reached through evenkeel: the whole program, with real processes.
+
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use common::{PATIENCE, Spec, World, until};
+use serde_json::Value;
+
+/// An API that works or fails as it is told, and remembers what it was asked.
+struct Api {
+    address: SocketAddr,
+    fails: Arc<AtomicBool>,
+    calls: Arc<AtomicUsize>,
+    last: Arc<Mutex<String>>,
+}
+
+impl Api {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (fails, calls, last) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::default());
+        let api = Self { address, fails: fails.clone(), calls: calls.clone(), last: Arc::clone(&last) };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (fails, calls, last) = (fails.clone(), calls.clone(), last.clone());
+                std::thread::spawn(move || converse(stream, &fails, &calls, &last));
+            }
+        });
+        api
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+fn converse(stream: TcpStream, fails: &AtomicBool, calls: &AtomicUsize, last: &Mutex<String>) -> Option<()> {
+    let mut writer = stream.try_clone().ok()?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head).ok()? == 0 {
+                return None;
+            }
+        }
+        calls.fetch_add(1, Ordering::SeqCst);
+        *last.lock().unwrap() = head;
+        let (status, body) = if fails.load(Ordering::SeqCst) { (500, "broken") } else { (200, "fine") };
+        let answer = format!("HTTP/1.1 {status} So\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        writer.write_all(answer.as_bytes()).ok()?;
+    }
+}
+
+/// Where a replica finds a dependency: what stands in its environment.
+fn variable(world: &World, revision: u32, name: &str) -> String {
+    let (_, pid) = world.replicas_of(revision).into_iter().next().expect("a replica");
+    let bytes = std::fs::read(format!("/proc/{pid}/environ")).unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    let start = format!("{name}=");
+    text.split('\0').find_map(|entry| entry.strip_prefix(&start)).expect("it is there").to_owned()
+}
+
+/// What `curl -s URL/path` would get: status and everything. `None`: no connection, or none that held.
+fn try_get(url: &str, path: &str) -> Option<(u16, String)> {
+    let rest = url.strip_prefix("http://").unwrap();
+    let (address, token) = rest.split_once('/').unwrap();
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let head = format!("GET /{token}{path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some((text.split(' ').nth(1)?.parse().ok()?, text))
+}
+
+fn get(url: &str, path: &str) -> (u16, String) {
+    try_get(url, path).expect("an answer")
+}
+
+fn world(api: &Api, more: &str) -> World {
+    let world = World::new();
+    std::fs::write(world.folder().join("api.key"), "hush-hush\n").unwrap();
+    let dependency = format!(
+        "dependencies:
+  api:
+    url: http://{}/v1
+    headers: {{ Authorization: \"Bearer {{{{secret.key}}}}\" }}
+    secrets: {{ key: {{ file: api.key }} }}
+    retry: off
+    cache: on
+    {more}
+",
+        api.address
+    );
+    world.write_spec(&Spec { more: dependency, ..Spec::default() });
+    world
+}
+
+/// The state of the breaker of a release's dependency.
+fn breaker(world: &World, revision: u64) -> Option<String> {
+    let overview = world.overview()?;
+    let all = overview["dependencies"].as_array()?;
+    let one = all.iter().find(|one| one["key"]["revision"].as_u64() == Some(revision))?;
+    one["breakers"][0]["state"]["state"].as_str().map(str::to_owned)
+}
+
+#[test]
+fn an_application_calls_what_it_depends_on_through_evenkeel_and_stays_up_while_that_fails() {
+    let api = Api::start();
+    let world = world(&api, "breaker: { failures: 3, open: 1h, successes: 1, jitter: 0% }");
+    world.up();
+    world.ship("v1");
+    let url = variable(&world, 1, "API_URL");
+    let (status, text) = get(&url, "/models");
+    assert!(status == 200 && text.ends_with("fine"), "{text}");
+    let head = api.last.lock().unwrap().clone();
+    assert!(head.starts_with("GET /v1/models HTTP/1.1\r\n"), "{head}");
+    assert!(head.contains("authorization: Bearer hush-hush\r\n"), "{head}");
+    assert!(head.contains(&format!("host: {}\r\n", api.address)), "{head}");
+
+    // A port on the loopback address is everybody's; what it lends is not.
+    let stranger = url[..url.rfind('/').unwrap()].to_owned() + "/0123456789abcdef0123456789abcdef";
+    let calls = api.calls();
+    assert_eq!((get(&stranger, "/models").0, api.calls()), (403, calls));
+
+    api.fails.store(true, Ordering::SeqCst);
+    (0..3).for_each(|_| assert_eq!(get(&url, "/other").0, 500));
+    let calls = api.calls();
+    let (status, text) = get(&url, "/other");
+    let text = text.to_ascii_lowercase();
+    assert!(status == 503 && text.contains("\r\nretry-after: ") && text.contains("\"breaker-open\""), "{text}");
+    let (status, text) = get(&url, "/models");
+    assert!(
+        status == 200 && text.to_ascii_lowercase().contains("evenkeel-fallback: cache; reason=breaker-open"),
+        "{text}"
+    );
+    assert_eq!(api.calls(), calls, "nothing is called while it is open");
+
+    // It is seen everywhere.
+    world.wait_for("the status", || breaker(&world, 1).as_deref() == Some("open"));
+    let shown = world.expect(0, &["status"]).out;
+    assert!(shown.contains("dependency api  r1  open, tried again in"), "{shown}");
+    let told = world.expect(0, &["breaker", "api"]).out;
+    assert!(told.contains("closed → open: 3 calls in a row failed"), "{told}");
+    let metrics = world.metrics();
+    assert!(metrics.contains("circuit_breaker_state{name=\"api\",service=\"shop\""), "{metrics}");
+    assert!(metrics.contains("circuit_breaker_opened_total{name=\"api\""), "{metrics}");
+    let logs = world.logs();
+    assert!(logs.contains("breaker opened") && logs.contains("3 calls in a row failed"), "{logs}");
+
+    // An operator who knows better.
+    api.fails.store(false, Ordering::SeqCst);
+    world.expect(0, &["breaker", "api", "reset"]);
+    assert_eq!(get(&url, "/other").0, 200);
+    world.expect(0, &["breaker", "api", "open"]);
+    assert_eq!(get(&url, "/other").0, 503);
+    world.expect(0, &["breaker", "reset"]);
+    let refused = world.expect(2, &["breaker", "nothing", "open"]);
+    assert!(refused.err.contains("no dependency `nothing`"), "{}", refused.err);
+
+    let everything = format!("{}{}{}", world.logs(), world.metrics(), world.overview().unwrap());
+    assert!(!everything.contains("hush-hush"), "a secret is shown");
+    world.down();
+}
+
+#[test]
+fn calls_go_on_while_controller_and_agent_are_dead_and_egress_is_back_under_the_same_address() {
+    let api = Api::start();
+    let world = world(&api, "breaker: { failures: 3 }");
+    world.up();
+    world.ship("v1");
+    let url = variable(&world, 1, "API_URL");
+    assert_eq!(get(&url, "/a").0, 200);
+    world.kill("controller");
+    world.kill("agent");
+    assert_eq!(get(&url, "/b").0, 200);
+    world.expect(0, &["up", "--api", "127.0.0.1:0"]);
+    let egress = world.kill("egress");
+    let mut answered = None;
+    world.wait_for("egress to answer again", || {
+        answered = try_get(&url, "/c");
+        answered.as_ref().is_some_and(|(status, _)| *status == 200)
+    });
+    assert_ne!(world.another("egress", Some(egress)), egress);
+    world.down();
+}
+
+#[test]
+fn what_a_dependency_is_goes_back_with_its_release_and_each_release_has_a_breaker_of_its_own() {
+    let (first, second) = (Api::start(), Api::start());
+    let world = world(&first, "breaker: { failures: 3, open: 1h }");
+    world.up();
+    world.ship("v1");
+    let stable = variable(&world, 1, "API_URL");
+    let spec = std::fs::read_to_string(world.folder().join("evenkeel.yaml")).unwrap();
+    std::fs::write(
+        world.folder().join("evenkeel.yaml"),
+        spec.replace(&first.address.to_string(), &second.address.to_string()).replace("hold: 300ms", "hold: 1h"),
+    )
+    .unwrap();
+    world.begin("v2", 0);
+    world.wait_for("the candidate's replica", || !world.replicas_of(2).is_empty());
+    let candidate = variable(&world, 2, "API_URL");
+    assert_ne!(stable, candidate);
+    world.wait_for("the candidate's dependency", || try_get(&candidate, "/x").is_some_and(|(status, _)| status == 200));
+    assert_eq!(second.calls(), 1);
+    second.fails.store(true, Ordering::SeqCst);
+    (0..3).for_each(|_| assert_eq!(get(&candidate, "/y").0, 500));
+    assert_eq!(get(&candidate, "/y").0, 503);
+    world.wait_for("both breakers", || breaker(&world, 2).as_deref() == Some("open"));
+    assert_eq!(breaker(&world, 1).as_deref(), Some("closed"));
+    assert_eq!(get(&stable, "/y").0, 200, "what the candidate breaks is not stable's");
+    world.run(&["abort"]);
+    world.wait_for("the candidate's end", || world.replicas_of(2).is_empty());
+    assert!(until(PATIENCE, || breaker(&world, 2).is_none()), "what nobody uses is not served");
+    assert_eq!(get(&stable, "/z").0, 200);
+    let token = stable.rsplit('/').next().unwrap();
+    let shown: Value = world.overview().unwrap();
+    assert!(!shown.to_string().contains(token) && !world.logs().contains(token), "a token is shown");
+    world.down();
+}

@@ -1,0 +1,216 @@
+//! One request of an application from its first byte to its answer: token, cache, seat, tries, and what is answered instead.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep};
+
+use crate::body::{Body, Held, NoBody, hold};
+use crate::call::{Called, Failed, call, changes};
+use crate::endpoint::{Fallback, Live, Under};
+use crate::headers::strip;
+use crate::keep::Key;
+use crate::problem::{Reason, problem, unavailable};
+use crate::retry;
+
+/// Says who has answered in the dependency's place, and why.
+const FALLBACK: HeaderName = HeaderName::from_static("evenkeel-fallback");
+/// Where the token may stand, for applications that cannot keep it in the path.
+const TOKEN: HeaderName = HeaderName::from_static("evenkeel-token");
+const TOKEN_BYTES: usize = 32;
+
+/// Answers one request.
+pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Body> {
+    let (mut head, incoming) = request.into_parts();
+    let Some(uri) = let_in(live, &head) else { return stranger(live) };
+    head.uri = uri;
+    strip(&mut head.headers);
+    for name in [TOKEN, header::EXPECT, header::HOST] {
+        head.headers.remove(name);
+    }
+    live.tally.calls.fetch_add(1, Ordering::Relaxed);
+    let patience = live.dependency.timeouts.idle;
+    let mut body = match hold(incoming, patience).await {
+        Ok(body) => body,
+        Err(NoBody::Gone) => return problem(StatusCode::BAD_REQUEST, &live.key.name, "no-body", "the body broke off"),
+        Err(NoBody::Late) => {
+            return problem(StatusCode::REQUEST_TIMEOUT, &live.key.name, "no-body", "the body did not come");
+        }
+    };
+    let key = live.shelf.as_ref().and_then(|shelf| shelf.key(&head, body.whole()));
+    if let (Some(shelf), Some(key)) = (&live.shelf, &key)
+        && let Some(fresh) = shelf.fresh(key, &head)
+    {
+        live.tally.hits.fetch_add(1, Ordering::Relaxed);
+        return fresh;
+    }
+    let Some(under) = live.take_seat() else {
+        let what = format!("{} calls are under way", live.dependency.concurrency);
+        let failed =
+            Failed { reason: Reason::new("too-many-calls", what), answer: None, was_sent: false, may_pass: false };
+        return instead(live, &head, key.as_ref(), failed);
+    };
+    let end = Instant::now() + live.dependency.timeouts.total;
+    let (answer, by) = match tries(live, &head, &mut body, end).await {
+        Ok(answer) => (answer, None),
+        Err(failed) => match alternatives(live, &head, &mut body, failed.was_sent, end).await {
+            Some(answer) => (answer, Some((Fallback::Alternative, failed.reason.code))),
+            None => return instead(live, &head, key.as_ref(), failed),
+        },
+    };
+    finish(live, &head, key, answer, by, under)
+}
+
+/// The path without the token; `None` for somebody who does not know it.
+fn let_in(live: &Live, head: &Parts) -> Option<Uri> {
+    let whole = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let shown = whole.as_bytes().get(1..=TOKEN_BYTES).unwrap_or_default();
+    if live.token.is(shown) {
+        let rest = whole.get(1 + TOKEN_BYTES..)?;
+        return match rest.as_bytes().first() {
+            None => Some(Uri::from_static("/")),
+            Some(b'/') => rest.parse().ok(),
+            Some(b'?') => format!("/{rest}").parse().ok(),
+            Some(_) => None,
+        };
+    }
+    let shown = head.headers.get(TOKEN)?;
+    live.token.is(shown.as_bytes()).then(|| whole.parse().ok()).flatten()
+}
+
+fn stranger(live: &Live) -> Response<Body> {
+    live.tally.strangers.fetch_add(1, Ordering::Relaxed);
+    let what = "only replicas of its release may use this dependency: the URL in their environment holds the token";
+    problem(StatusCode::FORBIDDEN, &live.key.name, "not-yours", what)
+}
+
+/// Calls the first place, and again where that is allowed and may help.
+async fn tries(live: &Live, head: &Parts, body: &mut Held, end: Instant) -> Result<Response<Body>, Failed> {
+    let policy = &live.dependency.retry;
+    live.budget.earn();
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let failed = match once(live, 0, head, body, end).await {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        let is_allowed = !failed.was_sent || retry::is_idempotent(&head.method, head.uri.path(), policy);
+        let wait = retry::wait(policy, tries, fastrand::f64()).max(failed.reason.retry_after.unwrap_or_default());
+        let is_sensible = tries < policy.attempts && failed.may_pass && Instant::now() + wait < end;
+        if !is_allowed || !is_sensible || body.whole().is_none() || !live.budget.spend() {
+            return Err(failed);
+        }
+        drop(failed);
+        live.tally.retries.fetch_add(1, Ordering::Relaxed);
+        sleep(wait).await;
+    }
+}
+
+/// Calls the other places in turn, where the request may be carried out once more.
+async fn alternatives(
+    live: &Live,
+    head: &Parts,
+    body: &mut Held,
+    was_sent: bool,
+    end: Instant,
+) -> Option<Response<Body>> {
+    let policy = &live.dependency.retry;
+    let mut was_sent = was_sent;
+    for place in 1..live.places.len() {
+        let is_allowed = !was_sent || retry::is_idempotent(&head.method, head.uri.path(), policy);
+        if !is_allowed || body.whole().is_none() {
+            return None;
+        }
+        match once(live, place, head, body, end).await {
+            Ok(answer) => return Some(answer),
+            Err(failed) => was_sent |= failed.was_sent,
+        }
+    }
+    None
+}
+
+async fn once(
+    live: &Live,
+    place: usize,
+    head: &Parts,
+    body: &mut Held,
+    end: Instant,
+) -> Result<Response<Body>, Failed> {
+    match call(live, &live.places[place], head, body, end).await {
+        Some(Called::Answer(answer)) => Ok(answer),
+        Some(Called::Failed(failed)) => Err(failed),
+        None => Err(Failed {
+            reason: Reason::new("broken", "the body was sent before and is not held"),
+            answer: None,
+            was_sent: true,
+            may_pass: false,
+        }),
+    }
+}
+
+/// What is answered when no place has answered: what was kept, what is always the same, what the dependency said itself,
+/// or 503.
+fn instead(live: &Live, head: &Parts, key: Option<&Key>, failed: Failed) -> Response<Body> {
+    let reason = failed.reason;
+    let kept = live.shelf.as_ref().zip(key).and_then(|(shelf, key)| shelf.stale(key, head, reason.code));
+    let (mut answer, by) = if let Some(kept) = kept {
+        (kept, Fallback::Cache)
+    } else if let Some(fixed) = &live.dependency.fixed {
+        let mut answer = Response::new(Body::from(Bytes::from(fixed.body.clone())));
+        *answer.status_mut() = StatusCode::from_u16(fixed.status).unwrap_or(StatusCode::OK);
+        if let Ok(kind) = HeaderValue::try_from(&fixed.content_type) {
+            answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+        }
+        (answer, Fallback::Fixed)
+    } else {
+        live.tally.fell_back(Fallback::Nobody);
+        return failed.answer.unwrap_or_else(|| unavailable(&live.key.name, &reason));
+    };
+    live.tally.fell_back(by);
+    mark(&mut answer, by, reason.code);
+    answer
+}
+
+fn mark(answer: &mut Response<Body>, by: Fallback, why: &str) {
+    if let Ok(value) = HeaderValue::try_from(format!("{}; reason={why}", by.name())) {
+        answer.headers_mut().insert(FALLBACK, value);
+    }
+}
+
+/// Lets an answer pass; it holds the seat until it is over, and is kept where it may be.
+fn finish(
+    live: &Arc<Live>,
+    head: &Parts,
+    key: Option<Key>,
+    mut answer: Response<Body>,
+    by: Option<(Fallback, &'static str)>,
+    under: Under,
+) -> Response<Body> {
+    if let Some((by, why)) = by {
+        live.tally.fell_back(by);
+        mark(&mut answer, by, why);
+    }
+    let (parts, mut body) = answer.into_parts();
+    if let Body::Theirs(watched) = &mut body {
+        if let (Some(shelf), None) = (&live.shelf, by) {
+            if changes(&head.method) && parts.status.is_success() && key.is_none() {
+                shelf.forget(head);
+            }
+            if let Some(keeping) = key.and_then(|key| shelf.keeping(key, head, &parts)) {
+                watched.keep(keeping);
+            }
+        }
+        watched.carry(under);
+    }
+    Response::from_parts(parts, body)
+}
+
+/// Longest wait for the head of a request on a connection.
+pub(crate) const HEAD_LIMIT: Duration = Duration::from_secs(60);
