@@ -419,9 +419,10 @@ impl Breaker {
         }
     }
 
-    /// Says what an operator wants. A breaker that decides by itself again begins closed, with nothing counted.
+    /// Says what an operator wants. A breaker that is to decide by itself begins closed, with nothing counted, also when
+    /// it did so before: whoever asks knows better than what it has counted.
     pub fn set_mode(&mut self, mode: Mode, now: Timestamp) {
-        if mode == self.mode {
+        if mode == self.mode && mode != Mode::Automatic {
             return;
         }
         self.mode = mode;

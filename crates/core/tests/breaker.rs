@@ -362,6 +362,15 @@ fn an_operator_holds_it_open_closed_or_out_of_the_way() {
 }
 
 #[test]
+fn an_operator_who_knows_that_it_is_well_need_not_wait() {
+    let mut world = World::opened(simple());
+    world.breaker.set_mode(Mode::Automatic, world.now);
+    assert!(world.call(OK));
+    world.calls(&[BAD; 4]);
+    assert_eq!(world.is(), Is::Closed, "what was counted before says nothing");
+}
+
+#[test]
 fn an_answer_is_a_success_a_failure_or_says_nothing_about_who_gave_it() {
     let cooldown = Some(seconds(9));
     let of = |status| Outcome::of_status(status, FAST, cooldown);
