@@ -1,11 +1,14 @@
 //! What an application depends on, reached through evenkeel: the whole program, with real processes.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "all of it is test code, and it waits")]
+#![allow(clippy::print_stderr, reason = "a skipped test is told loudly")]
 
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -225,4 +228,55 @@ fn what_a_dependency_is_goes_back_with_its_release_and_each_release_has_a_breake
     let shown: Value = world.overview().unwrap();
     assert!(!shown.to_string().contains(token) && !world.logs().contains(token), "a token is shown");
     world.down();
+}
+
+/// Whether everything is there that the example stands on; without it the test is skipped loudly, and fails where CI is set.
+fn has_what_the_example_needs(test: &str) -> bool {
+    let runs = |program: &str, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let why = if !runs("/usr/bin/python3", &["-c", "import psycopg2, redis, http.server"]) {
+        "python3-psycopg2 or python3-redis is missing"
+    } else if !runs("redis-server", &["--version"]) {
+        "redis-server is missing"
+    } else if !Path::new("/usr/lib/postgresql").exists() {
+        "PostgreSQL is missing"
+    } else {
+        return true;
+    };
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci.is_empty()), "{test}: {why}, and CI is set");
+    eprintln!("SKIPPED {test}: {why}");
+    if let Some(file) = std::env::var_os("EVENKEEL_SKIPPED") {
+        let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
+        writeln!(file, "{test}").unwrap();
+    }
+    false
+}
+
+/// The shop of `examples/dependencies`, with a real PostgreSQL and a real Redis that stand still, and an API whose streams
+/// fail: docs/dependencies.md has the longer form.
+#[test]
+fn a_shop_in_python_keeps_answering_while_each_of_its_dependencies_is_taken_away() {
+    if !has_what_the_example_needs("a_shop_in_python_keeps_answering_while_each_of_its_dependencies_is_taken_away") {
+        return;
+    }
+    let trial = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/dependencies/trial.py");
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(trial).args(["--evenkeel", common::EVENKEEL, "--short", "--json", "--rate", "10"]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").env_remove("EVENKEEL_STATE");
+    let ran = command.stdin(Stdio::null()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{out}{err}");
+    let results: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let tried: Vec<&str> = results.iter().map(|result| result["dependency"].as_str().unwrap()).collect();
+    assert_eq!(tried, ["database", "redis", "openrouter"]);
+    for result in &results {
+        assert_eq!(result["failed"], 0, "every page was answered: {result}");
+        assert!(result["full"].as_u64().unwrap() > 0, "{result}");
+    }
+    assert!(results[0]["without"].as_u64().unwrap() > 0 && results[1]["without"].as_u64().unwrap() > 0, "{out}");
+    let chat = &results[2];
+    assert!(chat["instead"].as_u64().unwrap() > 0 && chat["without"] == 0, "another model answered: {chat}");
 }
