@@ -30,6 +30,8 @@ HEAD = (
 KNOWN = "; evenkeel-visitor=0123456789abcdef0123456789abcdef"
 CASES = {
     "unused": ([], ""),
+    "1 service by route": (["services=1"], ""),
+    "1000 services by route": (["services=1000"], ""),
     "3 pins": (["pins=3"], ""),
     "16 pins": (["pins=16"], ""),
     "64 pins": (["pins=64"], ""),

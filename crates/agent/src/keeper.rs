@@ -28,6 +28,8 @@ const DYING: Duration = Duration::from_millis(100);
 const RETRY: Duration = Duration::from_secs(1);
 /// Longest wait of a request until the proxy has taken its sockets.
 const LISTEN_MAX: Duration = Duration::from_secs(10);
+/// Longest wait of a request until a successor of the proxy serves.
+const REPLACE_MAX: Duration = Duration::from_secs(20);
 /// Longest wait of a shutdown until the proxy has gone; it is killed well before.
 const STOP_MAX: Duration = Duration::from_secs(10);
 
@@ -35,7 +37,7 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 pub(crate) struct Keeper {
     part: Part,
     state: PathBuf,
-    command: Vec<String>,
+    command: Mutex<Vec<String>>,
     workers: usize,
     desk: Mutex<Desk>,
     changed: Condvar,
@@ -53,6 +55,17 @@ struct Desk {
     told: u64,
     fault: Option<String>,
     order: Order,
+    /// A successor for the proxy that runs.
+    succession: Option<Succession>,
+    /// What became of the last one; `None` while it is under way.
+    succeeded: Option<Result<(), String>>,
+}
+
+/// Who is to take over from the proxy that runs.
+#[derive(Clone)]
+struct Succession {
+    command: Vec<String>,
+    drain: Duration,
 }
 
 /// What the thread is to do.
@@ -106,7 +119,7 @@ impl Keeper {
         let keeper = Arc::new(Self {
             part,
             state: state.to_owned(),
-            command,
+            command: Mutex::new(command),
             workers,
             desk: Mutex::new(desk),
             changed: Condvar::new(),
@@ -150,6 +163,24 @@ impl Keeper {
         desk.fault.clone().map_or(Ok(()), |why| Err(NotListening::Proxy(why)))
     }
 
+    /// Has another program take over from the proxy that runs, and returns once it serves.
+    pub(crate) fn replace(&self, command: Vec<String>, drain: Duration) -> Result<(), NotListening> {
+        let mut desk = self.lock();
+        match desk.order {
+            Order::Keep => {}
+            Order::Idle => return Err(NotListening::Proxy("none runs yet".to_owned())),
+            Order::Stop | Order::Stopped => return Err(NotListening::Stopped),
+        }
+        desk.succession = Some(Succession { command, drain });
+        desk.succeeded = None;
+        self.ring();
+        let waiting = |desk: &mut Desk| desk.succeeded.is_none() && desk.order == Order::Keep;
+        let waited = self.changed.wait_timeout_while(desk, REPLACE_MAX, waiting);
+        let (desk, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let unheard = || Err("it does not answer".to_owned());
+        desk.succeeded.clone().unwrap_or_else(unheard).map_err(NotListening::Proxy)
+    }
+
     /// Stops the proxy, closes the sockets and removes the proxy's files.
     pub(crate) fn stop(&self) {
         let mut desk = self.lock();
@@ -189,7 +220,7 @@ impl Keeper {
             if !self.wait_for_order(pause.length) {
                 return None;
             }
-            match Running::start(self.part, &self.state, &self.command) {
+            match Running::start(self.part, &self.state, &sync::lock(&self.command).clone()) {
                 Ok(proxy) => {
                     tracing::info!(part = self.part.name, pid = proxy.pid(), "started");
                     return Some(proxy);
@@ -219,12 +250,15 @@ impl Keeper {
         loop {
             // Silenced before the desk is read: whoever rings later is heard at the next poll.
             let _ = rustix::io::read(&self.bell, &mut [0; 8]);
-            let (wanted, revision, order) = {
-                let desk = self.lock();
-                (desk.sockets.clone(), desk.revision, desk.order)
+            let (wanted, revision, order, succession) = {
+                let mut desk = self.lock();
+                (desk.sockets.clone(), desk.revision, desk.order, desk.succession.take())
             };
             if order == Order::Stop {
                 return;
+            }
+            if let Some(Succession { command, drain }) = succession {
+                self.succeed(proxy, &wanted, command, drain);
             }
             let fault = proxy.hand_over(&wanted).err().map(|error| error.to_string());
             if let Some(error) = &fault {
@@ -244,6 +278,17 @@ impl Keeper {
                 return;
             }
         }
+    }
+
+    /// Has another program take over; it is started from here on when that one dies.
+    fn succeed(&self, proxy: &mut Running, wanted: &Sockets, command: Vec<String>, drain: Duration) {
+        let replaced = proxy.replace(&command, wanted, drain).map_err(|error| error.to_string());
+        match &replaced {
+            Ok(()) => *sync::lock(&self.command) = command,
+            Err(error) => tracing::error!(error, "the proxy could not be replaced"),
+        }
+        self.lock().succeeded = Some(replaced);
+        self.changed.notify_all();
     }
 
     fn report(&self, desk: &mut Desk, revision: u64, fault: Option<String>) {

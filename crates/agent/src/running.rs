@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_core::table::RoutingTable;
 use evenkeel_wire::frame;
 use evenkeel_wire::proxy::{Answer, Ask};
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -187,6 +188,7 @@ impl Running {
         let start = clock::instant();
         loop {
             let refused = match frame::connect(&self.state, self.part.socket) {
+                Ok(stream) if !self.is_served_by(&stream) => io::Error::other("another proxy answers"),
                 Ok(stream) => {
                     stream.set_read_timeout(Some(ANSWER_MAX))?;
                     stream.set_write_timeout(Some(ANSWER_MAX))?;
@@ -206,6 +208,59 @@ impl Running {
         }
     }
 
+    /// Whether it is this process that listens: where one takes over from another, the earlier one does for a while.
+    fn is_served_by(&self, stream: &UnixStream) -> bool {
+        let peer = rustix::net::sockopt::socket_peercred(stream);
+        peer.is_ok_and(|peer| u32::try_from(peer.pid.as_raw_nonzero().get()) == Ok(self.process.pid))
+    }
+
+    /// Starts a successor with the same table and sockets, and has this one finish what it has.
+    ///
+    /// # Errors
+    /// There is no successor; this one goes on.
+    pub(crate) fn replace(&mut self, command: &[String], wanted: &Sockets, drain: Duration) -> io::Result<()> {
+        let mut next = Self::start(self.part, &self.state, command).inspect_err(|_| self.write_marker())?;
+        let handed_over = self.table().and_then(|table| {
+            // One that it read from disk already is refused, and is the same.
+            if let Some(table) = table {
+                next.ask(&Ask::Apply { table }, &[])?;
+            }
+            next.hand_over(wanted)
+        });
+        if let Err(error) = handed_over {
+            next.bury();
+            self.write_marker();
+            return Err(error);
+        }
+        let mut elder = std::mem::replace(self, next);
+        let pid = (elder.pid(), self.pid());
+        tracing::info!(from = pid.0, to = pid.1, "proxy replaced");
+        let drain_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX);
+        let retired = elder.ask_done(&Ask::Retire { drain_ms }, &[]);
+        let met = retired.and_then(|()| match elder.stream.take() {
+            Some(stream) => self.ask_done(&Ask::Elder, &[stream.as_fd()]),
+            None => Ok(()),
+        });
+        if let Err(error) = met {
+            tracing::warn!(pid = pid.0, %error, "the proxy that was replaced is not heard of");
+        }
+        let reap = move || {
+            if !process::wait_until_dead(&elder.handle, Some(drain + GOING)) {
+                tracing::warn!(pid = elder.pid(), "the proxy that was replaced did not go; killing it");
+            }
+            elder.bury();
+        };
+        std::thread::Builder::new().name("elder".to_owned()).spawn(reap).map(drop)
+    }
+
+    fn table(&mut self) -> io::Result<Option<Box<RoutingTable>>> {
+        match self.ask(&Ask::Table, &[])? {
+            Answer::Table { table } if table.generation.0 > 0 => Ok(Some(table)),
+            Answer::Table { .. } => Ok(None),
+            other => Err(io::Error::other(format!("the proxy answered {other:?}"))),
+        }
+    }
+
     fn take_back(&mut self, mut stream: UnixStream) -> io::Result<()> {
         frame::write(&mut stream, &Ask::Sockets)?;
         let Some(Answer::Sockets { addresses, sockets }) = frame::read(&mut stream)? else {
@@ -220,6 +275,14 @@ impl Running {
     }
 
     fn ask_done(&mut self, ask: &Ask, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        match self.ask(ask, descriptors)? {
+            Answer::Done => Ok(()),
+            Answer::Failed { why } => Err(io::Error::other(why)),
+            other => Err(io::Error::other(format!("the proxy answered {other:?}"))),
+        }
+    }
+
+    fn ask(&mut self, ask: &Ask, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => self.connect(Duration::ZERO)?,
@@ -227,16 +290,10 @@ impl Running {
         frame::write(&mut stream, ask)?;
         frame::send_descriptors(&stream, descriptors)?;
         let answer = frame::read(&mut stream)?;
+        let closed = || io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy closed the connection");
+        let answer = answer.ok_or_else(closed)?;
         self.stream = Some(stream);
-        match answer {
-            Some(Answer::Done) => Ok(()),
-            Some(Answer::Failed { why }) => Err(io::Error::other(why)),
-            Some(other) => Err(io::Error::other(format!("the proxy answered {other:?}"))),
-            None => {
-                self.stream = None;
-                Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the proxy closed the connection"))
-            }
-        }
+        Ok(answer)
     }
 }
 

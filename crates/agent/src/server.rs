@@ -24,6 +24,8 @@ const CONNECTIONS_MAX: usize = 64;
 const WRITE_MAX: Duration = Duration::from_secs(10);
 /// Longest wait of a watch.
 const WATCH_MAX: Duration = Duration::from_secs(10);
+/// Longest time for what a replaced proxy has.
+const DRAIN_MAX: Duration = Duration::from_secs(86_400);
 /// How long to wait when the machine has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -111,6 +113,10 @@ impl Agent {
             Ask::Watch { seen, wait_ms } => self.watch(seen, wait_ms, permit),
             Ask::Listen { addresses } => done(self.listen(&addresses, permit)),
             Ask::Depend { endpoints } => self.depend(&endpoints, permit),
+            Ask::Replace { command, drain_ms } => {
+                drop(permit);
+                done(self.keeper.replace(command, Duration::from_millis(drain_ms).min(DRAIN_MAX)))
+            }
             Ask::Shutdown => {
                 self.replicas.close();
                 self.keeper.stop();

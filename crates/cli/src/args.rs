@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Judge(JudgeArgs),
     /// Start evenkeel: controller, API, agent and proxy
     Up(UpArgs),
+    /// Make this program of what runs: controller, agent and proxy, one after the other, without losing a request
+    Upgrade(UpgradeArgs),
     /// Stop everything: services, proxy, agent and controller
     Down,
     /// Roll out a version and follow it
@@ -86,6 +88,8 @@ pub(crate) enum Command {
         #[arg(short, long)]
         watch: bool,
     },
+    /// Show services and releases as a table that is drawn anew: requests, errors, times, shares, evidence
+    Top(TopArgs),
     /// Show the rollouts of a service
     History {
         /// The service; needed where there are several
@@ -339,6 +343,43 @@ pub(crate) struct UpArgs {
     pub(crate) standby: bool,
     #[command(flatten)]
     pub(crate) store: StoreArgs,
+}
+
+/// How to show the table.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// What stands first
+    #[arg(long, value_enum, default_value_t = SortBy::Service)]
+    pub(crate) sort: SortBy,
+    /// Show it once
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// What a table is sorted by: the most first, services by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SortBy {
+    /// The service's name
+    Service,
+    /// Requests per second
+    Requests,
+    /// Share of failed requests
+    Errors,
+    /// 99 % are answered in this time
+    P99,
+    /// Requests whose answer is not complete yet
+    InFlight,
+}
+
+/// What to replace, and how.
+#[derive(Debug, Args)]
+pub(crate) struct UpgradeArgs {
+    /// How long the earlier proxy may finish what it has; tunnels are closed with a word before that
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub(crate) drain: u32,
+    /// Leave controller and agent alone
+    #[arg(long)]
+    pub(crate) proxy_only: bool,
 }
 
 /// How the controller itself is started.

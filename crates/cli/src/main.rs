@@ -5,6 +5,7 @@
 //! - [`args`]: what can be typed.
 //! - [`commands`]: the everyday commands.
 //! - [`up`]: starting and stopping evenkeel; the controller's process.
+//! - [`upgrade`]: this program in the place of an earlier one.
 //! - [`watch`]: the rules that specs name, evaluated, and what their alerts ask for.
 //! - [`mod@lead`]: which of several controllers leads.
 //! - [`measuring`]: where checks are measured.
@@ -22,6 +23,7 @@
 //! - [`client`], [`place`]: the controller's socket and where it is.
 //! - [`recording`], [`report`], [`replay`]: what is written down of a rollout, told, and once more through it.
 //! - [`render`], [`screen`], [`paint`]: how things look on a terminal.
+//! - [`top`]: a table of everything, drawn anew.
 //! - [`exit`]: exit codes.
 //! - [`demo`]: the whole story on this machine.
 
@@ -53,8 +55,10 @@ mod report;
 mod screen;
 mod simulate;
 mod split;
+mod top;
 mod traffic;
 mod up;
+mod upgrade;
 mod watch;
 
 use std::process::ExitCode;
@@ -146,12 +150,14 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
             }
             commands::start(named, args, is_json).await
         }
+        Command::Upgrade(args) => upgrade::run(Place::find(named)?, args, is_json).await,
         Command::Down => commands::stop(named, is_json).await,
         Command::Deploy(args) => match &args.group {
             Some(group) => group::deploy(named, args, group, is_json).await,
             None => commands::deploy(named, args, is_json).await,
         },
         Command::Status { service, watch } => commands::status(&client()?, service.as_deref(), *watch, is_json).await,
+        Command::Top(args) => top::run(&client()?, args, is_json).await,
         Command::History { service, rollout } => {
             commands::history(&client()?, service.as_deref(), *rollout, is_json).await
         }

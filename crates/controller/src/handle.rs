@@ -1,7 +1,6 @@
 //! What can be asked of a running controller.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -20,7 +19,6 @@ use evenkeel_core::spec::Spec;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::run::addresses_of;
 use crate::status::{AlertStatus, Overview, RolloutStatus, ServiceStatus, Shown, ShownService, Told};
 
 /// A wish to deploy, before anything was kept of it.
@@ -101,8 +99,7 @@ pub(crate) enum Request {
         reply: oneshot::Sender<Result<Digest, PlatformError>>,
     },
     Listen {
-        service: ServiceName,
-        addresses: Vec<SocketAddr>,
+        spec: Box<Spec>,
         reply: Reply<()>,
     },
     /// The stable release, when nothing else is under way.
@@ -305,8 +302,8 @@ impl Handle {
             self.skip_needless(&request, artefact).await?;
         }
         // The user's address must be free before anything begins; an agent that hangs holds up only this wish.
-        let (service, addresses) = (request.spec.service.clone(), addresses_of(&request.spec));
-        self.ask(|reply| Request::Listen { service, addresses, reply }).await?;
+        let spec = Box::new(request.spec.clone());
+        self.ask(|reply| Request::Listen { spec, reply }).await?;
         Ok((request, artefact))
     }
 

@@ -10,7 +10,7 @@ use evenkeel_core::evidence::History;
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
 use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
-use evenkeel_core::ports::{Append, Recorded, Replica, Store, StoreError, Stored, TickRecord};
+use evenkeel_core::ports::{Append, Limited, Recorded, Replica, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::record::{Decided, Record, What};
 use evenkeel_core::release::Release;
 use evenkeel_core::rollout::Health;
@@ -55,6 +55,8 @@ pub(crate) struct Keeper {
     history_of: Option<RolloutId>,
     pub(crate) recorder: Recorder,
     pub(crate) hearing: Hearing,
+    /// Requests that its limits kept out, as the proxy told last.
+    limited: Option<Limited>,
     /// Events in the store.
     version: u64,
     /// When the newest of them was decided.
@@ -122,6 +124,7 @@ impl Keeper {
             history_of: None,
             recorder: Recorder::new(token),
             hearing: Hearing::default(),
+            limited: None,
             version: 0,
             newest: Timestamp::default(),
             unsaved: VecDeque::new(),
@@ -616,6 +619,12 @@ impl Keeper {
         Some(routes)
     }
 
+    /// Takes what the proxy tells of its limits.
+    pub(crate) fn take_limited(&mut self, limited: Option<Limited>) {
+        self.is_outdated |= self.limited != limited;
+        self.limited = limited;
+    }
+
     /// The store has every record up to this sequence.
     pub(crate) fn kept(&mut self, up_to: u64) {
         self.recorder.kept(up_to);
@@ -695,6 +704,7 @@ impl Keeper {
                 ..RolloutStatus::of(r, version(r.candidate), Some(self.evidence.verdict(r)))
             }),
             history: Vec::new(),
+            limited: self.limited,
             alerts: firing.take(ALERTS_SHOWN).map(|heard| AlertStatus::of(heard, Some(&service.name))).collect(),
         }
     }

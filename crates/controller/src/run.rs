@@ -23,8 +23,9 @@ use evenkeel_core::ports::{
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::{Deploy, Digest, Release, Standing};
 use evenkeel_core::rollout::RolloutEvent;
+use evenkeel_core::route::{Addresses, Taken, Use, Why};
 use evenkeel_core::service::{Effect, Service, Verb};
-use evenkeel_core::spec::{ProbeCheck, Stop};
+use evenkeel_core::spec::{ProbeCheck, Spec, Stop};
 use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
 use evenkeel_core::trial::Heard;
 use evenkeel_core::{Event, Phase, Refused};
@@ -769,6 +770,7 @@ where
         report.releases.iter().for_each(|release| counted.entry(&release.service).or_default().push(release));
         for (name, keeper) in &mut self.keepers {
             keeper.meter.take(report.boot, counted.get(name).map_or(&[], Vec::as_slice), asked);
+            keeper.take_limited(report.limited.get(name).copied());
         }
         for trial in &report.trials {
             let Some(keeper) = self.keepers.get_mut(&trial.service) else { continue };
@@ -879,7 +881,7 @@ where
                     let _ = reply.send(workloads.changed(&from, &to).await.map_err(AskError::from));
                 });
             }
-            Request::Listen { service, addresses, reply } => match self.with_those_of_others(&service, &addresses) {
+            Request::Listen { spec, reply } => match self.with_those_of_others(&spec.service, &spec) {
                 Err(taken) => drop(reply.send(Err(taken))),
                 Ok(all) => {
                     let workloads = self.workloads.clone();
@@ -994,7 +996,7 @@ where
 
     async fn deploy_one(&mut self, name: ServiceName, deploy: Deploy) -> Result<Deployed, AskError> {
         // Somebody else may have been given the address since it was asked for.
-        self.with_those_of_others(&name, &addresses_of(&deploy.spec))?;
+        self.with_those_of_others(&name, &deploy.spec)?;
         let deploy = self.with_budgets(deploy);
         let fresh = !self.keepers.contains_key(&name);
         let keeper = self.keepers.entry(name.clone()).or_insert_with(|| Keeper::new(name.clone(), self.token));
@@ -1024,7 +1026,7 @@ where
             None => (request, artefact),
         };
         let DeployRequest { version, spec, directory, by, again, how, .. } = request;
-        self.with_those_of_others(&name, &addresses_of(&spec))?;
+        self.with_those_of_others(&name, &spec)?;
         let directory = directory.to_string_lossy().into_owned();
         let deploy = Deploy { version, spec: Box::new(spec), artefact, directory, by, again, how, group: None };
         let deploy = self.with_budgets(deploy);
@@ -1082,7 +1084,7 @@ where
         let mut members = Vec::new();
         for deploy in &deploys {
             let name = &deploy.spec.service;
-            self.with_those_of_others(name, &addresses_of(&deploy.spec))?;
+            self.with_those_of_others(name, &deploy.spec)?;
             members.push(member_of(deploy));
             match self.comes_of(name, deploy) {
                 Ok(true) => comes.push(name.clone()),
@@ -1169,18 +1171,20 @@ where
     }
 
     /// The addresses to listen on when a service is to have these.
-    fn with_those_of_others(&self, name: &ServiceName, mine: &[SocketAddr]) -> Result<Vec<SocketAddr>, AskError> {
+    fn with_those_of_others(&self, name: &ServiceName, mine: &Spec) -> Result<Vec<SocketAddr>, AskError> {
         let others = self.keepers.values().filter(|keeper| keeper.service.name != *name);
-        let taken = others.flat_map(|keeper| keeper.service.specs()).find_map(|other| {
-            let theirs = addresses_of(other);
-            mine.iter().find(|address| theirs.contains(address)).map(|address| (address, other))
-        });
-        if let Some((address, other)) = taken {
-            let why = format!("{address} belongs to the service `{}` already", other.service);
-            return Err(PlatformError::Refused(why).into());
+        for other in others.flat_map(|keeper| keeper.service.specs()) {
+            // Two of one service, the one in force and the one to come, may well want the same.
+            let mut all = Addresses::default();
+            let theirs = uses_of(other).into_iter().map(|(address, for_what)| (address, other, for_what));
+            let mine = uses_of(mine).into_iter().map(|(address, for_what)| (address, mine, for_what));
+            for (address, spec, for_what) in theirs.chain(mine) {
+                let taken = all.take(address, &spec.service, for_what);
+                taken.map_err(|taken| PlatformError::Refused(in_words(address, &taken, &spec.service)))?;
+            }
         }
         let mut addresses = self.addresses();
-        addresses.extend(mine);
+        addresses.extend(addresses_of(mine));
         Ok(addresses.into_iter().collect())
     }
 
@@ -1375,8 +1379,32 @@ fn member_of(deploy: &Deploy) -> Member {
 }
 
 /// Where a spec's users and previews connect, and those without encryption who are sent on.
-pub(crate) fn addresses_of(spec: &evenkeel_core::spec::Spec) -> Vec<SocketAddr> {
-    spec.listen.into_iter().chain(spec.preview).chain(spec.edge.redirect()).collect()
+fn addresses_of(spec: &Spec) -> Vec<SocketAddr> {
+    uses_of(spec).into_iter().map(|(address, _)| address).collect()
+}
+
+fn uses_of(spec: &Spec) -> Vec<(SocketAddr, Use<'_>)> {
+    let listen = spec.listen.map(|address| (address, Use::Users(&spec.edge)));
+    let preview = spec.preview.map(|address| (address, Use::Preview));
+    let sent_on = spec.listen.map(|listen| Use::SentOn(listen.port()));
+    let redirect = spec.edge.redirect().zip(sent_on);
+    [listen, preview, redirect].into_iter().flatten().collect()
+}
+
+/// Why a service cannot have an address beside another one.
+fn in_words(address: SocketAddr, taken: &Taken<&ServiceName>, who: &ServiceName) -> String {
+    let other = taken.first;
+    match &taken.why {
+        Why::Address if other == who => format!("`{who}` wants {address} for two different things"),
+        Why::Address => format!(
+            "{address} belongs to the service `{other}` already; services share a `listen` when each has `routes` of its own"
+        ),
+        Why::Route(route) => format!("`{route}` at {address} belongs to the service `{other}` already"),
+        Why::Key(key) => format!(
+            "the service `{other}` is at {address} too, with another `{key}`: that is settled before a request says whom it \
+             is for, so it must be the same in both"
+        ),
+    }
 }
 
 impl From<Unhappened> for AskError {

@@ -8,9 +8,19 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How a service is spoken to. The default: HTTP without encryption on both sides, fronts on this machine only.
+use crate::limit::Limit;
+use crate::route::Route;
+
+/// How a service is spoken to. The default: HTTP without encryption on both sides, fronts on this machine only, and every
+/// request of its address.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
+    /// Which requests of its address are its own; empty: all that belong to nobody else.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// What its users' requests may take.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
     /// Encryption of what clients send; `None`: none.
     #[serde(default)]
     pub tls: Option<Tls>,
@@ -231,8 +241,13 @@ mod tests {
             redirect: None,
         };
         let fronts = vec!["10.0.0.0/8".parse().unwrap()];
-        let edge =
-            Edge { tls: Some(tls), replicas: Protocol::Http2, fronts, proxy_protocol: ProxyProtocol::On, drain: None };
+        let edge = Edge {
+            tls: Some(tls),
+            replicas: Protocol::Http2,
+            fronts,
+            proxy_protocol: ProxyProtocol::On,
+            ..Edge::default()
+        };
         let written = serde_json::to_string(&edge).unwrap();
         assert!(written.contains(r#""10.0.0.0/8""#) && written.contains(r#""1.3""#), "{written}");
         assert_eq!(serde_json::from_str::<Edge>(&written).unwrap(), edge);

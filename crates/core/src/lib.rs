@@ -29,6 +29,8 @@
 //! - [`breaker`]: may the next call to a dependency be made?
 //! - [`dependency`]: what a release depends on, and what is done while that fails.
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
+//! - [`route`]: which requests of an address are whose.
+//! - [`limit`]: how much of a service one client may have.
 //! - [`choice`]: which requests go where for what they are.
 //! - [`load`]: what evenkeel sends to a service itself while a release is on its way.
 //! - [`lease`]: who of several controllers leads, and when another one takes over.
@@ -50,6 +52,7 @@ pub mod gate;
 pub mod group;
 pub mod ids;
 pub mod lease;
+pub mod limit;
 pub mod load;
 pub mod measure;
 pub mod plan;
@@ -60,6 +63,7 @@ pub mod record;
 pub mod release;
 pub mod replay;
 pub mod rollout;
+pub mod route;
 pub mod service;
 pub mod slo;
 pub mod span;

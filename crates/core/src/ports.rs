@@ -480,6 +480,20 @@ pub struct Report {
     /// What people should know: certificates that cannot be read, or end soon.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Requests that a service's limits kept out, of services that have some.
+    #[serde(default)]
+    pub limited: BTreeMap<ServiceName, Limited>,
+}
+
+/// Requests that a service's limits kept out, by what there was too much of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limited {
+    /// The body was too long (413).
+    pub body: u64,
+    /// They came too fast (429).
+    pub rate: u64,
+    /// Too many were under way (429 for one client, 503 for all).
+    pub at_once: u64,
 }
 
 /// Counters of one release.

@@ -1,6 +1,5 @@
 //! What the proxy is told: which release gets which share of which address, and where its backends are.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ pub use crate::choice::{Match, Mirror, Pin, StickyBy, Unfit, ValueMatch};
 use crate::choice::{PINS_MAX, TEXT_BYTES_MAX};
 use crate::edge::Edge;
 use crate::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
+use crate::route::{Addresses, Route, Taken, Use, Why};
 pub use crate::trial::Trial;
 
 /// The whole routing table of a proxy, replaced as one.
@@ -119,6 +119,30 @@ pub enum TableRefused {
         /// Who wants it too.
         second: ServiceName,
     },
+    /// Two services want the same requests of an address.
+    #[error("`{first}` and `{second}` both want `{route}` at {address}")]
+    RouteTaken {
+        /// The address.
+        address: SocketAddr,
+        /// The requests.
+        route: Route,
+        /// Who has them.
+        first: ServiceName,
+        /// Who wants them too.
+        second: ServiceName,
+    },
+    /// Two services at one address differ in what is settled before a request says whom it is for.
+    #[error("`{first}` and `{second}` share {address}, and their `{key}` differs")]
+    Differs {
+        /// The address.
+        address: SocketAddr,
+        /// The key of the spec.
+        key: String,
+        /// Who was there before.
+        first: ServiceName,
+        /// Who came after.
+        second: ServiceName,
+    },
     /// Requests are to go to a release that is not there.
     #[error("`{service}` {does} {revision}, which is not in the table")]
     NoSuchRelease {
@@ -169,17 +193,29 @@ impl RoutingTable {
     /// # Errors
     /// [`TableRefused`] says which rule it breaks.
     pub fn check(&self) -> Result<(), TableRefused> {
-        let mut taken: BTreeMap<SocketAddr, &ServiceName> = BTreeMap::new();
+        let mut all = Addresses::default();
         for routes in &self.services {
             routes.check()?;
-            for address in std::iter::once(routes.listen).chain(routes.preview).chain(routes.edge.redirect()) {
-                if let Some(first) = taken.insert(address, &routes.service) {
-                    let (first, second) = (first.clone(), routes.service.clone());
-                    return Err(TableRefused::AddressTaken { address, first, second });
-                }
+            let listen = (routes.listen, Use::Users(&routes.edge));
+            let preview = routes.preview.map(|address| (address, Use::Preview));
+            let redirect = routes.edge.redirect().map(|address| (address, Use::SentOn(routes.listen.port())));
+            for (address, for_what) in [Some(listen), preview, redirect].into_iter().flatten() {
+                let taken = all.take(address, &routes.service, for_what);
+                taken.map_err(|taken| TableRefused::taken(address, taken, &routes.service))?;
             }
         }
         Ok(())
+    }
+}
+
+impl TableRefused {
+    fn taken(address: SocketAddr, taken: Taken<&ServiceName>, second: &ServiceName) -> Self {
+        let (first, second) = (taken.first.clone(), second.clone());
+        match taken.why {
+            Why::Address => Self::AddressTaken { address, first, second },
+            Why::Route(route) => Self::RouteTaken { address, route, first, second },
+            Why::Key(key) => Self::Differs { address, key: key.to_owned(), first, second },
+        }
     }
 }
 
@@ -283,6 +319,24 @@ mod tests {
         assert_eq!(elsewhere.unwrap_err(), "`web` pins requests to r7, which is not in the table");
         let elsewhere = with(|web| web.mirror = Some(Mirror { to: Revision(2), share: all }));
         assert_eq!(elsewhere.unwrap_err(), "`web` copies requests to r2, which is not in the table");
+    }
+
+    #[test]
+    fn services_share_an_address_when_their_requests_can_be_told_apart() {
+        let told = |routes: &[&str], other: &[&str]| {
+            let mut table: RoutingTable = serde_json::from_str(OLD).unwrap();
+            let mut api = ServiceRoutes { service: ServiceName::new("api").unwrap(), ..table.services[0].clone() };
+            let read = |routes: &[&str]| routes.iter().map(|route| route.parse().unwrap()).collect();
+            (table.services[0].edge.routes, api.edge.routes) = (read(routes), read(other));
+            table.services.push(api);
+            table.check().map_err(|refused| refused.to_string())
+        };
+        assert_eq!(told(&[], &["/api"]), Ok(()));
+        assert_eq!(told(&[], &[]).unwrap_err(), "`web` and `api` both listen on 127.0.0.1:80");
+        assert_eq!(
+            told(&["a.com/x"], &["a.com/x"]).unwrap_err(),
+            "`web` and `api` both want `a.com/x` at 127.0.0.1:80"
+        );
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! `tls`, `protocol`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
+//! `routes`, `limits`, `tls`, `protocol`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 
 use evenkeel_core::edge::{Certificate, Edge, Network, NoNetwork, Protocol, ProxyProtocol, Tls, TlsVersion};
+use evenkeel_core::route::Route;
 
 use crate::fields::{Fields, Section, Value};
+use crate::limits::limits;
 use crate::problem::Problems;
+use crate::routes::routes;
 use crate::values::{address, short, text};
 
 /// Most certificates of a service.
@@ -43,6 +46,7 @@ pub(crate) static CERTIFICATE: Section = Section {
 #[derive(Debug, Default)]
 pub(crate) struct ReadEdge {
     pub(crate) edge: Edge,
+    pub(crate) routes: Vec<(Route, Range<usize>)>,
     /// Where clients without encryption connect.
     pub(crate) redirect: Option<(SocketAddr, Range<usize>)>,
     pub(crate) certificates: Vec<(Certificate, Range<usize>)>,
@@ -51,6 +55,9 @@ pub(crate) struct ReadEdge {
 /// Reads the keys of a service that are about its edge.
 pub(crate) fn edge(fields: &Fields<'_>, problems: &mut Problems) -> ReadEdge {
     let mut read = ReadEdge::default();
+    fields.set("routes", &mut read.routes, problems, routes);
+    read.edge.routes = read.routes.iter().map(|(route, _)| route.clone()).collect();
+    fields.set("limits", &mut read.edge.limits, problems, limits);
     let tls = fields.read("tls", problems, |value, problems| tls(value, &mut read, problems));
     read.edge.tls = tls;
     fields.set("protocol", &mut read.edge.replicas, problems, protocol);

@@ -1,7 +1,6 @@
 //! A file of services: each by itself, then against one another.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -14,6 +13,7 @@ use crate::alerts::RuleFile;
 use crate::environments;
 use crate::load::TrafficFile;
 use crate::problem::{BETWEEN, Code, Mistake, Problems};
+use crate::routes::check_addresses;
 use crate::service::{BEGINNING, Service, service};
 use crate::theirs;
 use crate::yaml::{self, Node};
@@ -112,25 +112,6 @@ fn check_names(services: &[Service], problems: &mut Problems) {
     }
 }
 
-fn check_addresses(services: &[Service], problems: &mut Problems) {
-    let mut by_port: BTreeMap<u16, Vec<&(SocketAddr, Range<usize>)>> = BTreeMap::new();
-    for taken in services.iter().flat_map(|service| &service.addresses) {
-        let same_port = by_port.entry(taken.0.port()).or_default();
-        if let Some((_, first)) = same_port.iter().find(|(address, _)| overlap(address.ip(), taken.0.ip())) {
-            let message = format!("the address {} is taken", taken.0);
-            let mistake = Mistake::new(Code::AddressTaken, taken.1.clone(), message);
-            // Two environments that both have what the service says.
-            problems.add(if *first == taken.1 {
-                mistake.label("would be that of several environments").help("write another one in each environment")
-            } else {
-                let help = "give each `listen`, `preview` and `redirect` an address of its own";
-                mistake.label("taken").also(first.clone(), "by this one").help(help)
-            });
-        }
-        same_port.push(taken);
-    }
-}
-
 /// Those that a service comes after are meant in its own environment.
 fn in_own_environment(spec: &mut Spec) {
     let environment = spec.service.environment().to_owned();
@@ -168,10 +149,4 @@ fn check_groups(services: &[Service], problems: &mut Problems) {
         };
         problems.add(Mistake::new(Code::Conflict, at, bad.to_string()).help(help));
     }
-}
-
-/// Tells whether one socket address covers the other: `0.0.0.0` is every IPv4 address, `[::]` every one of both kinds.
-fn overlap(a: IpAddr, b: IpAddr) -> bool {
-    let covers = |a: IpAddr, b: IpAddr| a.is_unspecified() && (a.is_ipv6() || b.is_ipv4());
-    a == b || covers(a, b) || covers(b, a)
 }

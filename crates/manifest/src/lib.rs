@@ -7,6 +7,8 @@
 //! - `file`: all services of a file, and whether they get in one another's way.
 //! - `environments`: one service in several places, each with what differs there.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
+//! - `routes`: which requests of its address are a service's.
+//! - `limits`: how much of a service one client may have.
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
 //! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]).
@@ -39,12 +41,14 @@ mod environments;
 mod fields;
 mod file;
 mod gates;
+mod limits;
 mod load;
 mod placeholder;
 mod probes;
 mod problem;
 #[cfg(test)]
 mod reference;
+mod routes;
 mod routing;
 mod rules;
 mod scenario;

@@ -12,6 +12,7 @@ use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
 use evenkeel_core::plan::Plan;
 use evenkeel_core::release::in_file;
+use evenkeel_core::route::Route;
 use evenkeel_core::spec::{
     Amount, Analysis, CanaryStep, NotEnough, ProbeCheck, Probes, Scrape, Shield, Spec, Stop, Strategy,
 };
@@ -27,12 +28,13 @@ use crate::load::{TrafficFile, load};
 use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
+use crate::routes::{Address, Kind};
 use crate::slos::slos;
 use crate::strategy::{objectives, strategy};
 use crate::triggers::{nothing_about_requests, resources, triggers};
 use crate::validation::{regression, validation};
 use crate::values::{address, count, duration, label, name, number, percentage, short, size, url_path, written};
-use crate::yaml::{Kind, Node};
+use crate::yaml::{self, Node};
 
 /// How a file of one service begins.
 pub(crate) const BEGINNING: &str =
@@ -57,6 +59,8 @@ pub(crate) static SERVICE: Section = Section {
         "replicas",
         "listen",
         "preview",
+        "routes",
+        "limits",
         "tls",
         "protocol",
         "fronts",
@@ -94,6 +98,13 @@ pub(crate) static SERVICE: Section = Section {
         ("cmd", "write `command`"),
         ("entrypoint", "write `command: [program, argument]`, with all of them in one list"),
         ("args", "write `command: [program, argument]`, with all of them in one list"),
+        ("host", "write `routes: [example.com]`"),
+        ("hosts", "write `routes: [example.com, www.example.com]`"),
+        ("path", "write `routes: [/api]`"),
+        ("paths", "write `routes: [/api, /static]`"),
+        ("hostnames", "write `routes: [example.com, www.example.com]`"),
+        ("rateLimit", "write `limits: [{ rate: 100/s }]`"),
+        ("maxBodySize", "write `limits: [{ body: 10MiB }]`"),
         ("port", "write `listen: 127.0.0.1:8080`; the program finds its own port in `{{port}}` or $PORT"),
         ("ports", "write `listen: 127.0.0.1:8080`; the program finds its own port in `{{port}}` or $PORT"),
         ("https", "write `tls: { certificates: [{ certificate: web.pem, key: web.key }] }`"),
@@ -174,8 +185,10 @@ pub(crate) struct Service {
     pub(crate) group_at: Option<Range<usize>>,
     /// Where its name stands; `None` when it has none that can be used.
     pub(crate) name_at: Option<Range<usize>>,
-    /// The addresses it takes, each with its place.
-    pub(crate) addresses: Vec<(SocketAddr, Range<usize>)>,
+    /// The addresses it takes.
+    pub(crate) addresses: Vec<Address>,
+    /// Its routes, each with its place.
+    pub(crate) routes: Vec<(Route, Range<usize>)>,
     /// Files that must be certificates, each with its place.
     pub(crate) certificates: Vec<(Certificate, Range<usize>)>,
     /// Files of rules, each with its place.
@@ -186,7 +199,7 @@ pub(crate) struct Service {
 
 /// Reads one document. What cannot be used is told, and the default stands in for it so that the rest is read too.
 pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
-    if !matches!(node.kind, Kind::Map(_)) {
+    if !matches!(node.kind, yaml::Kind::Map(_)) {
         let message = format!("a service is a mapping of keys to values, not {}", node.describe());
         problems.add(Mistake::new(Code::NoService, node.at.clone(), message).help(BEGINNING));
         return None;
@@ -208,7 +221,7 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
         spec.strategy = worker_default();
     }
     spec.preview = addresses.preview.as_ref().map(|(address, _)| *address);
-    let ReadEdge { edge, redirect, certificates } = edge(&fields, problems);
+    let ReadEdge { edge, routes, redirect, certificates } = edge(&fields, problems);
     spec.edge = edge;
     read_program(&fields, command, &mut spec, problems);
     let (mut rules, mut traffic) = (Vec::new(), Vec::new());
@@ -220,9 +233,12 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
     read_rollout(&fields, &mut spec, &mut rules, problems);
     read_limits(&fields, &mut spec, problems);
     spec.service = spec.service.in_environment(&spec.environment).expect("both are DNS labels");
-    let addresses = addresses.listen.into_iter().chain(addresses.preview).chain(redirect).collect();
+    let kinds = [(Kind::Listen, addresses.listen), (Kind::Preview, addresses.preview), (Kind::Redirect, redirect)];
+    let addresses =
+        kinds.into_iter().filter_map(|(kind, taken)| taken.map(|(address, at)| Address { address, at, kind }));
+    let addresses = addresses.collect();
     let group_at = fields.key_at("group");
-    Some(Service { spec, group_at, name_at, addresses, certificates, rules, traffic })
+    Some(Service { spec, group_at, name_at, addresses, routes, certificates, rules, traffic })
 }
 
 struct Addresses {
@@ -330,11 +346,13 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
 }
 
 /// Keys that make no sense for a service that nobody connects to.
-const ABOUT_REQUESTS: [&str; 14] = [
+const ABOUT_REQUESTS: [&str; 16] = [
     "load",
     "slos",
     "validation",
     "preview",
+    "routes",
+    "limits",
     "objectives",
     "minimumRequests",
     "analysis",
@@ -436,7 +454,7 @@ fn analysis(value: &Value<'_>, problems: &mut Problems) -> Option<Analysis> {
 
 fn group(value: &Value<'_>, problems: &mut Problems) -> Option<Membership> {
     let as_text = |name: ServiceName| name.as_str().to_owned();
-    if !matches!(value.node.kind, Kind::Map(_)) {
+    if !matches!(value.node.kind, yaml::Kind::Map(_)) {
         return name(value, problems).map(|group| Membership { group: as_text(group), after: Vec::new() });
     }
     let fields = Fields::open(value, &GROUP, problems)?;
@@ -470,7 +488,7 @@ fn metrics(value: &Value<'_>, spec: &Spec, problems: &mut Problems) -> Option<Sc
 fn shield(value: &Value<'_>, problems: &mut Problems) -> Option<Shield> {
     let help = "write `on`, `off`, or `{ idempotent: [/search] }`";
     match (&value.node.kind, value.scalar().map(|scalar| scalar.text.as_str())) {
-        (Kind::Map(_), _) => {
+        (yaml::Kind::Map(_), _) => {
             let fields = Fields::open(value, &SHIELD, problems)?;
             let idempotent = fields.required("idempotent", "idempotent: [/search]", problems, paths)?;
             Some(Shield::On { idempotent })
@@ -504,7 +522,7 @@ fn stop(value: &Value<'_>, problems: &mut Problems) -> Option<Stop> {
 fn not_enough(value: &Value<'_>, problems: &mut Problems) -> Option<NotEnough> {
     let help = "write `hold`, `fail`, or `{ hold: 2h }`";
     match (&value.node.kind, value.scalar().map(|scalar| scalar.text.as_str())) {
-        (Kind::Map(_), _) => {
+        (yaml::Kind::Map(_), _) => {
             let fields = Fields::open(value, &NOT_ENOUGH, problems)?;
             let at_most = fields.required("hold", "hold: 2h", problems, duration(Duration::ZERO..=30 * DAY))?;
             Some(NotEnough::Hold { at_most })
@@ -528,7 +546,7 @@ pub(crate) fn env(
     placeholders: &[&str],
     problems: &mut Problems,
 ) -> Option<BTreeMap<String, String>> {
-    let Kind::Map(pairs) = &value.node.kind else {
+    let yaml::Kind::Map(pairs) = &value.node.kind else {
         value.wrong_type(
             "a mapping of names to values",
             "write `env: { NAME: value }`, or one `NAME: value` a line",
@@ -546,7 +564,7 @@ pub(crate) fn env(
         // A replica reads it when it starts; a check of a gate has only values.
         // Braces without quotes were told where they were read.
         let is_braces = problems.text().get(node.at.start..).is_some_and(|written| written.starts_with("{{"));
-        if placeholders.contains(&placeholder::PORT) && matches!(node.kind, Kind::Map(_)) && !is_braces {
+        if placeholders.contains(&placeholder::PORT) && matches!(node.kind, yaml::Kind::Map(_)) && !is_braces {
             let file = Fields::open(&value, &ENV_FILE, problems)
                 .and_then(|fields| fields.required("file", "file: secrets/database-url", problems, written));
             if let Some(file) = file {

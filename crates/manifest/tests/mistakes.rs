@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -1222,4 +1222,123 @@ fn what_is_wrong_with_triggers_promises_validation_and_load_is_told_at_its_place
         told_of_lines(["triggers: off", "triggers: { cpu: off, memory: 95%, security: off }"]).lines().count(),
         2
     );
+}
+
+#[test]
+fn what_is_wrong_with_routes_and_with_shared_addresses_is_told_with_both_places() {
+    let lines = [
+        "routes: []",
+        "routes: example.com",
+        "routes: [\"http://a.com\", a.com:80, \"*\", /a//b, \"/a?b\", a.com, A.com/]",
+        "host: a.com",
+    ];
+    insta::assert_snapshot!(told_of_lines(lines), @r#"
+    routes: []
+      5:9 spec::bad_value `routes` is an empty list
+        write a list of hosts and beginnings of paths: `[example.com, "*.example.com/api", /static]`
+    routes: example.com
+      5:9 spec::wrong_type `routes` takes a list, not text
+        write a list of hosts and beginnings of paths: `[example.com, "*.example.com/api", /static]`
+    routes: ["http://a.com", a.com:80, "*", /a//b, "/a?b", a.com, A.com/]
+      5:10 spec::bad_value an item of `routes`: `http://a.com` is no route: `http:` is no host
+        write a name or an IPv4 address without scheme and port: `example.com`, or `"*.example.com"` for all names below it
+      5:26 spec::bad_value an item of `routes`: `a.com:80` is no route: `a.com:80` is no host
+        write a name or an IPv4 address without scheme and port: `example.com`, or `"*.example.com"` for all names below it
+      5:36 spec::bad_value an item of `routes`: `*` is no route: `*` is no host
+        write a name or an IPv4 address without scheme and port: `example.com`, or `"*.example.com"` for all names below it
+      5:41 spec::bad_value an item of `routes`: `/a//b` is no route: `/a//b` is no path to begin with
+        write whole segments as clients send them, such as `/api/v2`: no query, no `*`, no `.` or `..`, no empty segment
+      5:48 spec::bad_value an item of `routes`: `/a?b` is no route: `/a?b` is no path to begin with
+        write whole segments as clients send them, such as `/api/v2`: no query, no `*`, no `.` or `..`, no empty segment
+      5:63 spec::conflict `a.com` is written twice
+        leave one of them out
+    host: a.com
+      5:1 spec::unknown_key a service has no key `host`
+        write `routes: [example.com]`
+    "#);
+    let second =
+        |keys: &str| format!("---\nservice: api\ncommand: [bin/api]\nobjectives: [\"error_rate < 1%\"]\n{keys}\n");
+    let tls = "tls: { certificates: [{ certificate: a, key: b }] }";
+    let texts = [
+        second("listen: 8080"),
+        format!("routes: [a.com]\n{}", second("listen: 8080")),
+        format!("routes: [a.com/x, /y]\n{}", second("listen: 8080\nroutes: [b.com, a.com/x/]")),
+        format!("routes: [a.com]\n{}", second("listen: 8080\nroutes: [/]\nfronts: [10.0.0.0/8]")),
+        format!("routes: [a.com]\n{}", second(&format!("listen: 8080\n{tls}"))),
+        format!("routes: [a.com]\n{}", second("listen: 0.0.0.0:8080\nroutes: [b.com]")),
+        format!("routes: [a.com]\n{}", second("listen: 8081\npreview: 8080")),
+    ];
+    insta::assert_snapshot!(told_of_lines(texts.iter().map(String::as_str)), @r#"
+    ---⏎service: api⏎command: [bin/api]⏎objectives: ["error_rate < 1%"]⏎listen: 8080⏎
+      9:9 spec::address_taken the address 127.0.0.1:8080 is taken
+        give each `listen`, `preview` and `redirect` an address of its own; services share a `listen` when each says which `routes` are its own
+    routes: [a.com]⏎---⏎service: api⏎command: [bin/api]⏎objectives: ["error_rate < 1%"]⏎listen: 8080⏎
+    routes: [a.com/x, /y]⏎---⏎service: api⏎command: [bin/api]⏎objectives: ["error_rate < 1%"]⏎listen: 8080⏎routes: [b.com, a.com/x/]⏎
+      11:17 spec::address_taken `a.com/x` at 127.0.0.1:8080 is wanted twice
+        services that share an address want different hosts, or paths that begin differently
+    routes: [a.com]⏎---⏎service: api⏎command: [bin/api]⏎objectives: ["error_rate < 1%"]⏎listen: 8080⏎routes: [/]⏎fronts: [10.0.0.0/8]⏎
+      10:9 spec::conflict `web` and `api` share 127.0.0.1:8080, and their `fronts` differs
+        it is settled before a request says whom it is for: write the same in both
+    routes: [a.com]⏎---⏎service: api⏎command: [bin/api]⏎objectives: ["error_rate < 1%"]⏎listen: 8080⏎tls: { certificates: [{ certificate: a, key: b }] }⏎
+      10:9 spec::conflict `web` and `api` share 127.0.0.1:8080, and their `tls` differs
+        it is settled before a request says whom it is for: write the same in both
+    routes: [a.com]⏎---⏎service: api⏎command: [bin/api]⏎objectives: ["error_rate < 1%"]⏎listen: 0.0.0.0:8080⏎routes: [b.com]⏎
+      10:9 spec::address_taken the address 0.0.0.0:8080 is taken
+        give each `listen`, `preview` and `redirect` an address of its own
+    routes: [a.com]⏎---⏎service: api⏎command: [bin/api]⏎objectives: ["error_rate < 1%"]⏎listen: 8081⏎preview: 8080⏎
+      11:10 spec::address_taken the address 127.0.0.1:8080 is taken
+        give each `listen`, `preview` and `redirect` an address of its own
+    "#);
+}
+
+#[test]
+fn what_is_wrong_with_limits_is_told_where_it_stands() {
+    let lines = [
+        "limits: [{}]",
+        "limits: [{ path: api, rate: 100 }]",
+        "limits: [{ rate: 0/s }, { rate: 1/d }, { rate: +5/s }, { rate: 1000001/h }]",
+        "limits: [{ burst: 5 }]",
+        "limits: [{ body: 1MiB, per: client }]",
+        "limits: [{ rate: 1/s, per: address }, { atOnce: 0, per: { header: \"a b\" } }]",
+        "limits: [{ rps: 5 }]",
+        "rateLimit: 5",
+    ];
+    insta::assert_snapshot!(told_of_lines(lines), @r#"
+    limits: [{}]
+      5:10 spec::missing_key this limit limits nothing
+        add `body`, `rate` or `atOnce`
+    limits: [{ path: api, rate: 100 }]
+      5:18 spec::bad_value `path`: `api` is no path to begin with
+        write whole segments as clients send them, such as `/api/v2`
+      5:29 spec::wrong_type `rate` takes text, not a whole number
+        put quotes around it: "100"
+    limits: [{ rate: 0/s }, { rate: 1/d }, { rate: +5/s }, { rate: 1000001/h }]
+      5:18 spec::bad_value `rate`: `0/s` is no rate
+        write requests per second, minute or hour: `100/s`, `600/m`, `1000/h`
+      5:33 spec::bad_value `rate`: `1/d` is no rate
+        write requests per second, minute or hour: `100/s`, `600/m`, `1000/h`
+      5:48 spec::bad_value `rate`: `+5/s` is no rate
+        write requests per second, minute or hour: `100/s`, `600/m`, `1000/h`
+      5:64 spec::bad_value `rate`: `1000001/h` is no rate
+        write requests per second, minute or hour: `100/s`, `600/m`, `1000/h`
+    limits: [{ burst: 5 }]
+      5:12 spec::conflict `burst` is how many requests of a `rate` may come at one moment
+        write `rate: 100/s` beside it, or leave it out
+    limits: [{ body: 1MiB, per: client }]
+      5:24 spec::not_used `per` says whose requests `rate` and `atOnce` count together
+        leave it out: `body` is for each request by itself
+    limits: [{ rate: 1/s, per: address }, { atOnce: 0, per: { header: "a b" } }]
+      5:28 spec::bad_value `per` takes `client`, `service` or `{ header: NAME }`
+        write `client` for each address by itself, `service` for all of them together
+      5:49 spec::out_of_range `atOnce`: `0` is out of range
+        write a value from 1 to 1000000
+      5:67 spec::bad_value `header`: `a b` is no name of a header
+        write `X-Api-Key`
+    limits: [{ rps: 5 }]
+      5:12 spec::unknown_key a limit has no key `rps`
+        write `rate: 100/s`
+    rateLimit: 5
+      5:1 spec::unknown_key a service has no key `rateLimit`
+        write `limits: [{ rate: 100/s }]`
+    "#);
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use evenkeel_analysis::Counts;
 use evenkeel_controller::status::{Overview, ReleaseStatus, RolloutStatus, ServiceStatus};
 use evenkeel_core::Outcome;
+use evenkeel_core::ports::Limited;
 
 use crate::family::{Family, Pairs, Row, Value};
 
@@ -42,6 +43,12 @@ pub(crate) fn of_service(service: &ServiceStatus, history: &[RolloutStatus], row
         rows.push(Row::number(Family::SloBudget, named.clone(), slo.budget.left));
         for (speed, rate) in &slo.burn_rates {
             rows.push(Row::number(Family::SloBurn, with(&named, [("speed", speed.clone())]), *rate));
+        }
+    }
+    if let Some(Limited { body, rate, at_once }) = service.limited {
+        for (limit, count) in [("body", body), ("rate", rate), ("at_once", at_once)] {
+            let labels = with(&of_whole(service), [("limit", limit.to_owned())]);
+            rows.push(Row::number(Family::Limited, labels, count as f64));
         }
     }
     let mut ended: BTreeMap<&str, u32> = BTreeMap::new();
@@ -215,6 +222,7 @@ mod tests {
             queued: None,
             gated: None,
             history: vec![promoted],
+            limited: Some(Limited { rate: 4, ..Limited::default() }),
             alerts: Vec::new(),
         };
         let overview = Overview { services: vec![service], store_bytes: Some(4096), ..Overview::default() };
@@ -237,6 +245,7 @@ mod tests {
             format!(r#"http_requests_in_flight{{{labels}}} 2"#),
             r#"evenkeel_replica_restarts_total{service="web",environment="production",release="r3"} 3"#.into(),
             r#"evenkeel_replica_crash_looping{service="web",environment="production",release="r3"} 1"#.into(),
+            r#"evenkeel_limited_requests_total{service="web",environment="production",limit="rate"} 4"#.into(),
             "evenkeel_store_bytes 4096".into(),
             "# HELP http_requests Requests by release, status and method.".into(),
             "# TYPE evenkeel_rollouts_remembered gauge".into(),

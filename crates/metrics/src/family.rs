@@ -70,6 +70,8 @@ families! {
     Mirrored, Counter, "evenkeel_mirrored_requests";
     /// Copies that were not sent, since too many were under way
     MirrorDropped, Counter, "evenkeel_mirror_dropped";
+    /// Requests that the limits of a service kept out: bodies too long, too many in a time, too many at once
+    Limited, Counter, "evenkeel_limited_requests";
     /// Time to the first byte of the answer
     Durations, Histogram, "http_request_duration_seconds";
     /// Time to the first byte of the answer to a copy

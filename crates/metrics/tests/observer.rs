@@ -89,6 +89,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         queued: None,
         gated: None,
         history: Vec::new(),
+        limited: None,
         alerts: Vec::new(),
     })
 }

@@ -1,9 +1,10 @@
 //! A proxy without agent and controller: opens the sockets, applies one table, serves until SIGTERM. For `bench/`.
 //!
 //! `standalone STATE_DIRECTORY LISTEN WORKERS UPSTREAM=WEIGHT… [pins=N] [sticky=visitor|cookie|address] [mirror=SHARE]
-//! [tls=CERTIFICATE,KEY] [replicas=http2]`,
+//! [tls=CERTIFICATE,KEY] [replicas=http2] [services=N]`,
 //! weights and shares in units of 0.01 %. `pins` are cookies, headers and parameters in turn that no request has, sticky
-//! cookies are called `session`, and copies go to the last upstream.
+//! cookies are called `session`, and copies go to the last upstream. With `services`, so many share the address by host; the
+//! upstreams are those of the host `web`.
 
 #![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a tool for benchmarks; it says what is wrong and ends")]
 
@@ -64,8 +65,9 @@ fn socket(address: SocketAddr) -> std::io::Result<OwnedFd> {
 }
 
 fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
-    let is_option =
-        |text: &&String| ["pins=", "sticky=", "mirror=", "tls=", "replicas="].iter().any(|name| text.starts_with(name));
+    let is_option = |text: &&String| {
+        ["pins=", "sticky=", "mirror=", "tls=", "replicas=", "services="].iter().any(|name| text.starts_with(name))
+    };
     let (options, upstreams): (Vec<&String>, Vec<&String>) = rest.iter().partition(is_option);
     let option = |name: &str| options.iter().find_map(|text| text.strip_prefix(name));
     let service = ServiceName::new("bench").unwrap();
@@ -118,5 +120,15 @@ fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
         trial: None,
         edge: Edge { tls, replicas, ..Edge::default() },
     };
-    RoutingTable { generation: Generation(1), token: FencingToken(1), services: vec![routes] }
+    let mut services = vec![routes];
+    if let Some(count) = option("services=") {
+        services[0].edge.routes = vec!["web".parse().unwrap()];
+        let others = (1..count.parse().unwrap()).map(|n: u32| ServiceRoutes {
+            service: ServiceName::new(format!("s{n}")).unwrap(),
+            edge: Edge { routes: vec![format!("s{n}.example.com").parse().unwrap()], ..Edge::default() },
+            ..services[0].clone()
+        });
+        services.extend(others.collect::<Vec<_>>());
+    }
+    RoutingTable { generation: Generation(1), token: FencingToken(1), services }
 }

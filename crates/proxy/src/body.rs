@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::client::Client;
 use crate::headers::clean_trailers;
+use crate::limiter::Seats;
 use crate::limits::{BODY_GAP, KEPT_BYTES_MAX};
 use crate::replica::{InFlight, Lane, Link};
 use crate::shield::Spared;
@@ -28,6 +29,8 @@ pub(crate) struct Upload {
     moved: Cell<Instant>,
     /// Present when gaps are to be limited here: on a stream of HTTP/2, a connection that is alive says little.
     gap: RefCell<Option<Pin<Box<Sleep>>>>,
+    /// How much more of it may come.
+    left: Cell<u64>,
 }
 
 /// Why there is no more of a client's body.
@@ -36,6 +39,9 @@ pub(crate) enum NoBody {
     /// The client broke its framing, or went away.
     #[error(transparent)]
     Broken(hyper::Error),
+    /// There is more of it than a limit allows.
+    #[error("the body is too long")]
+    TooLong,
     /// Nothing came for too long.
     #[error("the client sends nothing")]
     Stalled,
@@ -47,17 +53,30 @@ enum UploadState {
     Complete,
     /// The client broke the framing, or went away.
     Broken,
+    /// More came than may.
+    TooLong,
 }
 
 impl Upload {
     pub(crate) fn begin(incoming: Incoming, now: Instant) -> Self {
         let (state, moved) = (Cell::new(UploadState::Going), Cell::new(now));
-        Self { incoming: RefCell::new(incoming), kept: RefCell::default(), state, moved, gap: RefCell::default() }
+        let (incoming, left) = (RefCell::new(incoming), Cell::new(u64::MAX));
+        Self { incoming, kept: RefCell::default(), state, moved, gap: RefCell::default(), left }
     }
 
     /// Limits the gaps in it.
     pub(crate) fn limit_gaps(&self) {
         self.gap.replace(Some(Box::pin(tokio::time::sleep_until(self.moved.get() + BODY_GAP))));
+    }
+
+    /// Lets only so many bytes of it pass.
+    pub(crate) fn limit(&self, most: u64) {
+        self.left.set(most);
+    }
+
+    /// Tells whether more has come than may.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.state.get() == UploadState::TooLong
     }
 
     /// Keeps what comes from here on, up to [`KEPT_BYTES_MAX`].
@@ -82,7 +101,7 @@ impl Upload {
     }
 
     pub(crate) fn is_broken(&self) -> bool {
-        self.state.get() == UploadState::Broken
+        matches!(self.state.get(), UploadState::Broken | UploadState::TooLong)
     }
 
     /// When the last frame came.
@@ -116,6 +135,12 @@ impl Upload {
             Some(Err(_)) => self.state.set(UploadState::Broken),
             None => self.state.set(UploadState::Complete),
             Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                let Some(left) = self.left.get().checked_sub(length) else {
+                    self.state.set(UploadState::TooLong);
+                    return Poll::Ready(Some(Err(NoBody::TooLong)));
+                };
+                self.left.set(left);
                 self.note(frame);
                 if let Some(trailers) = frame.trailers_mut() {
                     clean_trailers(trailers);
@@ -231,6 +256,8 @@ pub(crate) struct Held {
     /// Present when the stable release answers for another.
     #[expect(dead_code, reason = "it counts for as long as it is held")]
     pub(crate) spared: Option<Spared>,
+    #[expect(dead_code, reason = "they count for as long as they are held")]
+    pub(crate) seats: Seats,
 }
 
 impl AnswerBody {

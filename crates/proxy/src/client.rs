@@ -27,7 +27,8 @@ use crate::body::AnswerBody;
 use crate::forward::{Choice, Exchange};
 use crate::gate;
 use crate::headers::Sender;
-use crate::limits::{FAREWELL_TIME, FIRST_BYTE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME};
+use crate::limiter::Admitted;
+use crate::limits::{FIRST_BYTE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME};
 use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
@@ -142,7 +143,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin + 'static>(
         .serve_connection(io, service);
     let mut farewell = Farewell { seat, timer: None };
     let ended = poll_fn(|cx| {
-        if farewell.is_due(&watch, cx) {
+        if farewell.is_due(&watch, &client.worker, cx) {
             Pin::new(&mut connection).graceful_shutdown();
         }
         Pin::new(&mut connection).poll(cx)
@@ -190,9 +191,9 @@ struct Farewell {
 
 impl Farewell {
     /// True when hyper should let no further request in.
-    fn is_due(&mut self, watch: &Watch, cx: &mut Context<'_>) -> bool {
+    fn is_due(&mut self, watch: &Watch, worker: &Worker, cx: &mut Context<'_>) -> bool {
         if self.seat.is_asked_to_end(cx) {
-            self.timer = Some(Box::pin(tokio::time::sleep(FAREWELL_TIME)));
+            self.timer = Some(Box::pin(tokio::time::sleep(worker.farewell())));
             if watch.is_answering() {
                 return true;
             }
@@ -328,7 +329,14 @@ impl Client {
     fn plan(self: &Rc<Self>, mut request: Request<Incoming>) -> Result<Exchange, NoExchange> {
         let now = self.worker.clock.exact();
         self.begin(&mut request)?;
-        let entry = self.slot.entry().ok_or(Refusal::NO_SERVICE)?;
+        let (entry, place) = match self.slot.entry() {
+            Some(entry) => (entry, None),
+            None => self.at_crossroads(&request)?,
+        };
+        let Admitted { body: body_max, seats } = match &entry.routes.limiter {
+            Some(limiter) if entry.audience == Audience::Users => limiter.admit(&request, &self.sender, now)?,
+            _ => Admitted::default(),
+        };
         let mut random = self.worker.random.borrow_mut();
         let Chosen { release, audience, user, newcomer } = match entry.audience {
             Audience::Preview => Chosen::by(Audience::Preview, entry.routes.by_host(request.headers().get(HOST))?),
@@ -344,6 +352,9 @@ impl Client {
         if let (Carrier::Stream(..), Some(upload)) = (&self.carrier, &outgoing.upload) {
             upload.limit_gaps();
         }
+        if let (Some(most), Some(upload)) = (body_max, &outgoing.upload) {
+            upload.limit(most);
+        }
         let (release, in_flight, spared) = match chosen.pick(&[], &mut random, now) {
             Some(replica) => (release, InFlight::at(replica), None),
             None => {
@@ -353,8 +364,18 @@ impl Client {
                 (release, in_flight, Some(spared))
             }
         };
-        let choice = Choice { entry, release, in_flight, tally, spared, newcomer };
+        let choice = Choice { entry, place, release, in_flight, tally, spared, seats, newcomer };
         Ok(Exchange::new(self.clone(), choice, outgoing))
+    }
+
+    /// Whom a request is for where services share the address, and where that one's successor is found.
+    #[cold]
+    #[inline(never)]
+    fn at_crossroads(&self, request: &Request<Incoming>) -> Result<(Entry, Option<Rc<Slot>>), Refusal> {
+        let crossroads = self.slot.crossroads().ok_or(Refusal::NO_SERVICE)?;
+        let place = crossroads.find(request).ok_or(Refusal::NO_ROUTE)?;
+        let entry = place.entry().ok_or(Refusal::NO_SERVICE)?;
+        Ok((entry, Some(place.clone())))
     }
 
     /// Sends a request on to the same host, encrypted.

@@ -5,7 +5,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,6 +21,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::doors::Doors;
+use crate::elder::Elder;
+use crate::fittings::{self, Fittings};
 use crate::limits::{ADDRESSES_MAX, DISK_TIME, REVEAL_ALONE, WORKER_TIME};
 use crate::saved::{self, Desk};
 use crate::trial::Logs;
@@ -30,12 +34,16 @@ pub(crate) struct Control {
     boot: u64,
     state: Mutex<State>,
     desk: Arc<Desk>,
+    /// A successor serves.
+    retired: AtomicBool,
+    elder: Elder,
 }
 
 /// Held by whoever carries out an ask: asks never overlap.
 struct State {
     table: Arc<RoutingTable>,
     doors: Doors,
+    fittings: Arc<Fittings>,
     /// The sockets as the agent sent them.
     sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
     /// What has become final of trials.
@@ -51,14 +59,17 @@ impl Control {
         let table = Arc::new(saved::load(&directory));
         let boot = RandomState::new().build_hasher().finish();
         let mut doors = Doors::new()?;
-        let ciphers = Arc::new(doors.fit(&table));
+        let ciphers = doors.fit(&table);
+        let limiters = fittings::limiters(&Default::default(), &table);
+        let fittings = Arc::new(Fittings { ciphers, limiters });
         let (sockets, logs) = (BTreeMap::new(), Logs::default());
-        let state = Mutex::new(State { table: table.clone(), doors, sockets, logs });
+        let state = Mutex::new(State { table: table.clone(), doors, fittings: fittings.clone(), sockets, logs });
         let desk = Arc::new(Desk::new(table.clone()));
-        let control = Self { workers, boot, state, desk: desk.clone() };
+        let (retired, elder) = (AtomicBool::new(false), Elder::default());
+        let control = Self { workers, boot, state, desk: desk.clone(), retired, elder };
         let work = move || desk.work(|table| saved::store(&directory, table));
         std::thread::Builder::new().name("disk".into()).spawn(work)?;
-        control.tell_all(|done| Command::Apply(table.clone(), ciphers.clone(), done))?;
+        control.tell_all(|done| Command::Apply(table.clone(), fittings.clone(), done))?;
         Ok(control)
     }
 
@@ -74,8 +85,10 @@ impl Control {
         let generation = table.generation;
         let in_force = Arc::new(table);
         state.table = in_force.clone();
-        let ciphers = Arc::new(state.doors.fit(&in_force));
-        let told = self.tell_all(|done| Command::Apply(state.table.clone(), ciphers.clone(), done));
+        let ciphers = state.doors.fit(&in_force);
+        let limiters = fittings::limiters(&state.fittings.limiters, &in_force);
+        state.fittings = Arc::new(Fittings { ciphers, limiters });
+        let told = self.tell_all(|done| Command::Apply(state.table.clone(), state.fittings.clone(), done));
         self.desk.put(state.table.clone());
         drop(state);
         if !self.desk.wait(generation, DISK_TIME) {
@@ -104,8 +117,12 @@ impl Control {
                 let (generation, trials) = (state.table.generation, state.logs.report(self.boot, heard));
                 let (boot, pid) = (self.boot, std::process::id());
                 let warnings = state.doors.troubles();
-                let empty = Report { boot, pid, generation, trials, warnings, ..Report::default() };
-                Answer::Report(Box::new(merge(empty, reports)))
+                let limited = fittings::limited(&state.fittings.limiters);
+                let empty = Report { boot, pid, generation, trials, warnings, limited, ..Report::default() };
+                let mut whole = merge(empty, reports);
+                drop(state);
+                self.elder.add_to(&mut whole);
+                Answer::Report(Box::new(whole))
             }
             Err(error) => failed(&error),
         }
@@ -122,6 +139,21 @@ impl Control {
         {
             state.logs.add(self.boot, at, found);
         }
+    }
+
+    /// Takes note that a successor serves.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// Tells whether a successor serves.
+    pub(crate) fn has_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Takes a connection to the proxy that was here before.
+    pub(crate) fn take_elder(&self, stream: Option<UnixStream>) {
+        self.elder.meet(stream);
     }
 
     /// Accepts on sockets of an address, dealt out to the workers in turn.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::Metadata;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -23,18 +24,20 @@ use tracing::{info, warn};
 use crate::certificates::{self, Found, Validity};
 use crate::limits::{DISK_TIME, FILES_LOOK};
 
-/// How each service's connections are encrypted; those without are not in it.
-pub(crate) type Ciphers = BTreeMap<ServiceName, Arc<ServerConfig>>;
+/// How the connections of each address are encrypted; those without are not in it.
+pub(crate) type Ciphers = BTreeMap<SocketAddr, Arc<ServerConfig>>;
 
 /// The encrypted addresses of a table.
 pub(crate) struct Doors {
-    doors: BTreeMap<ServiceName, Arc<Door>>,
+    doors: BTreeMap<SocketAddr, Arc<Door>>,
     to_read: Sender<(Arc<Door>, Sender<()>)>,
 }
 
-/// One service's certificates.
+/// The certificates of an address.
 struct Door {
     tls: Tls,
+    /// Whose each certificate is.
+    owners: Vec<ServiceName>,
     cipher: Arc<ServerConfig>,
     names: Arc<Names>,
     pairs: Mutex<Vec<Pair>>,
@@ -70,11 +73,11 @@ impl Doors {
     pub(crate) fn fit(&mut self, table: &RoutingTable) -> Ciphers {
         let mut doors = BTreeMap::new();
         let mut waits = Vec::new();
-        for service in &table.services {
-            let Some(tls) = &service.edge.tls else { continue };
-            let door = match self.doors.get(&service.service).filter(|door| door.tls == *tls) {
+        for (address, (tls, owners)) in encrypted(table) {
+            let earlier = self.doors.get(&address);
+            let door = match earlier.filter(|door| door.tls == tls && door.owners == owners) {
                 Some(same) => same.clone(),
-                None => match Door::new(tls) {
+                None => match Door::new(tls, owners, earlier) {
                     Ok(door) => {
                         let (done, wait) = channel();
                         let door = Arc::new(door);
@@ -84,12 +87,12 @@ impl Doors {
                         door
                     }
                     Err(error) => {
-                        warn!(service = %service.service, %error, "no encryption can be set up");
+                        warn!(%address, %error, "no encryption can be set up");
                         continue;
                     }
                 },
             };
-            doors.insert(service.service.clone(), door);
+            doors.insert(address, door);
         }
         for wait in waits {
             if wait.recv_timeout(DISK_TIME).is_err() {
@@ -97,21 +100,38 @@ impl Doors {
             }
         }
         self.doors = doors;
-        self.doors.iter().map(|(service, door)| (service.clone(), door.cipher.clone())).collect()
+        self.doors.iter().map(|(address, door)| (*address, door.cipher.clone())).collect()
     }
 
     /// What is wrong with certificates in use, each with its service.
     pub(crate) fn troubles(&self) -> Vec<String> {
-        let of = |(service, door): (&ServiceName, &Arc<Door>)| {
-            let troubles: Vec<String> = door.pairs().iter().filter_map(|pair| pair.trouble.clone()).collect();
-            troubles.into_iter().map(move |trouble| format!("{service}: {trouble}")).collect::<Vec<_>>()
+        let of = |door: &Arc<Door>| {
+            let pairs = door.pairs();
+            let told = pairs.iter().zip(&door.owners).filter_map(|(pair, owner)| Some((owner, pair.trouble.as_ref()?)));
+            told.map(|(owner, trouble)| format!("{owner}: {trouble}")).collect::<Vec<_>>()
         };
-        self.doors.iter().flat_map(of).collect()
+        self.doors.values().flat_map(of).collect()
     }
 }
 
+/// The certificates of each address, those of all services there, and whose they are.
+fn encrypted(table: &RoutingTable) -> BTreeMap<SocketAddr, (Tls, Vec<ServiceName>)> {
+    let mut all: BTreeMap<SocketAddr, (Tls, Vec<ServiceName>)> = BTreeMap::new();
+    for service in &table.services {
+        let Some(tls) = &service.edge.tls else { continue };
+        let nothing = || (Tls { certificates: Vec::new(), redirect: None, ..tls.clone() }, Vec::new());
+        let (whole, owners) = all.entry(service.listen).or_insert_with(nothing);
+        let fresh = tls.certificates.iter().filter(|files| !whole.certificates.contains(files));
+        let fresh: Vec<Certificate> = fresh.cloned().collect();
+        owners.extend(fresh.iter().map(|_| service.service.clone()));
+        whole.certificates.extend(fresh);
+    }
+    all
+}
+
 impl Door {
-    fn new(tls: &Tls) -> Result<Self, rustls::Error> {
+    /// What an earlier door of the address has read of the same files is in use until they are read again.
+    fn new(tls: Tls, owners: Vec<ServiceName>, earlier: Option<&Arc<Self>>) -> Result<Self, rustls::Error> {
         let versions: &[&rustls::SupportedProtocolVersion] = match tls.minimum {
             TlsVersion::V1_2 => &[&rustls::version::TLS13, &rustls::version::TLS12],
             TlsVersion::V1_3 => &[&rustls::version::TLS13],
@@ -123,16 +143,25 @@ impl Door {
             .with_no_client_auth()
             .with_cert_resolver(names.clone());
         cipher.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        cipher.ticketer = ring::Ticketer::new()?;
+        cipher.ticketer = match earlier {
+            Some(earlier) => earlier.cipher.ticketer.clone(),
+            None => ring::Ticketer::new()?,
+        };
         let pair = |files: &Certificate| Pair {
             files: files.clone(),
             stamps: [None; 2],
-            found: None,
+            found: earlier.and_then(|earlier| earlier.found(files)),
             good: false,
             trouble: None,
         };
-        let pairs = Mutex::new(tls.certificates.iter().map(pair).collect());
-        Ok(Self { tls: tls.clone(), cipher: Arc::new(cipher), names, pairs })
+        let pairs: Vec<Pair> = tls.certificates.iter().map(pair).collect();
+        names.set(&pairs.iter().filter_map(|pair| pair.found.clone()).collect::<Vec<_>>());
+        Ok(Self { tls, owners, cipher: Arc::new(cipher), names, pairs: Mutex::new(pairs) })
+    }
+
+    /// What was read last of these files.
+    fn found(&self, files: &Certificate) -> Option<Arc<Found>> {
+        self.pairs().iter().find(|pair| pair.files == *files)?.found.clone()
     }
 
     fn pairs(&self) -> MutexGuard<'_, Vec<Pair>> {

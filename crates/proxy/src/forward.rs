@@ -21,12 +21,13 @@ use crate::client::Client;
 use crate::grpc;
 use crate::headers::prepare_answer;
 use crate::leftover;
+use crate::limiter::Seats;
 use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE, SHIELD_WAIT_MIN};
 use crate::mirror::Copy;
 use crate::outgoing::{Outgoing, again};
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Lane, Link, NoLink, Replica};
-use crate::routes::Entry;
+use crate::routes::{Entry, Slot};
 use crate::shield::{Shield, Spared};
 use crate::sticky::Newcomer;
 use crate::tally::{Audience, Tally};
@@ -46,6 +47,8 @@ pub(crate) struct Exchange {
 /// Where a request goes, and where its outcome is counted.
 pub(crate) struct Choice {
     pub(crate) entry: Entry,
+    /// Where a later table puts what is in force for the service, when that is not the client's own slot.
+    pub(crate) place: Option<Rc<Slot>>,
     /// Index of the release among the entry's.
     pub(crate) release: usize,
     pub(crate) in_flight: InFlight,
@@ -53,6 +56,8 @@ pub(crate) struct Choice {
     pub(crate) tally: Tally,
     /// Present once the stable release answers for the one the coin chose.
     pub(crate) spared: Option<Spared>,
+    /// What it takes of the service's limits.
+    pub(crate) seats: Seats,
     /// Present where the user is to be given a cookie.
     pub(crate) newcomer: Option<Newcomer>,
 }
@@ -241,7 +246,11 @@ impl Exchange {
             }
             Miss::BadUpload => {
                 self.settle(Outcome::ClientGone);
-                Err(Refusal::bad_request("the body's framing is broken"))
+                let is_too_long = self.outgoing.upload.as_ref().is_some_and(|upload| upload.is_too_long());
+                match self.choice.entry.routes.limiter.as_ref().filter(|_| is_too_long) {
+                    Some(limiter) => Err(limiter.too_long()),
+                    None => Err(Refusal::bad_request("the body's framing is broken")),
+                }
             }
         }
     }
@@ -293,7 +302,8 @@ impl Exchange {
     /// What the table in force says for whom this request comes from.
     fn entry(&self) -> Option<Entry> {
         let audience = self.choice.entry.audience;
-        self.client.slot.entry().map(|entry| Entry { audience, ..entry })
+        let place = self.choice.place.as_ref().unwrap_or(&self.client.slot);
+        place.entry().map(|entry| Entry { audience, ..entry })
     }
 
     fn discard(&self, response: Response<Incoming>, link: Link, in_flight: InFlight) {
@@ -393,8 +403,8 @@ impl Exchange {
             return self.switch(response);
         }
         let reusable = !self.outgoing.upgrade && self.outgoing.upload.is_none_or(|upload| upload.is_complete());
-        let Choice { in_flight, spared, .. } = self.choice;
-        let held = Held { link: reusable.then_some(link), in_flight, spared };
+        let Choice { in_flight, spared, seats, .. } = self.choice;
+        let held = Held { link: reusable.then_some(link), in_flight, spared, seats };
         response.map(|incoming| AnswerBody::replica(incoming, held, self.client))
     }
 
@@ -404,7 +414,7 @@ impl Exchange {
         let websocket = response.headers().get(UPGRADE).is_some_and(is_websocket);
         let speaks = if websocket { Speaks::WebSocket } else { Speaks::SomethingElse };
         let drain = self.choice.entry.routes.drain;
-        let tunnel = Tunnel { replica, in_flight: self.choice.in_flight, speaks, drain };
+        let tunnel = Tunnel { replica, in_flight: self.choice.in_flight, seats: self.choice.seats, speaks, drain };
         *self.client.tunnel.borrow_mut() = Some(tunnel);
         response.map(|_| AnswerBody::text("", self.client))
     }

@@ -5,8 +5,10 @@
 //! on the way of a request nothing is locked or shared. Modules, in reading order:
 //!
 //! - [`process`]: start, and end
-//! - `server`, `control`, `saved`: what the operator's side asks; the table on disk
+//! - `server`, `control`, `elder`, `saved`: what the operator's side asks; who was here before; the table on disk
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
+//! - `fittings`, `limiter`: what goes with a table; how much one client may have
+//! - `crossroads`: which service, where several share an address
 //! - `routes`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
 //! - `trial`: what became of requests on trial, by the moment of their assignment
 //! - `pins`, `sticky`, `cookies`, `marks`: which release, for what a request is, and whom a trial has counted
@@ -30,8 +32,11 @@ mod client;
 mod clock;
 mod control;
 mod cookies;
+mod crossroads;
 mod doors;
+mod elder;
 mod fair;
+mod fittings;
 mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -39,6 +44,7 @@ mod gate;
 mod grpc;
 mod headers;
 mod leftover;
+mod limiter;
 mod limits;
 mod marks;
 mod messages;

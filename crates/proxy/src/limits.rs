@@ -125,6 +125,10 @@ pub(crate) const TERM_DRAIN: Duration = Duration::from_secs(1);
 /// and a successor accepts meanwhile.
 pub(crate) const FAREWELL_TIME: Duration = Duration::from_secs(1);
 
+/// The same where the proxy has a successor and more time: by then a client that rests has most likely sent a request, and
+/// was told that it was the last one here.
+pub(crate) const FAREWELL_LONGEST: Duration = Duration::from_secs(10);
+
 /// How long a refused client is listened to after our last byte, so that the refusal reaches it before a reset does.
 pub(crate) const LINGER_TIME: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,7 @@
 //! Answers the proxy gives itself.
 
+use std::time::Duration;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 
@@ -8,6 +10,8 @@ use http::{HeaderValue, Response, StatusCode};
 pub(crate) struct Refusal {
     status: StatusCode,
     why: &'static str,
+    /// When to try again, in seconds; 0: nobody knows.
+    retry_after: u32,
     /// The connection cannot be used any further.
     pub(crate) close: bool,
 }
@@ -17,6 +21,8 @@ impl Refusal {
     pub(crate) const NO_RELEASE: Self = Self::open(StatusCode::SERVICE_UNAVAILABLE, "no release can take requests");
     /// The table has no service at this address.
     pub(crate) const NO_SERVICE: Self = Self::open(StatusCode::SERVICE_UNAVAILABLE, "no service at this address");
+    /// Services share this address, and none of them has routes for this host and path.
+    pub(crate) const NO_ROUTE: Self = Self::open(StatusCode::NOT_FOUND, "no service for this host and path");
     /// A preview asked for a release that is not in the table.
     pub(crate) const NO_REVISION: Self = Self::open(StatusCode::NOT_FOUND, "no such release");
     /// This machine lacks ports or descriptors.
@@ -26,13 +32,31 @@ impl Refusal {
     /// The release took too long.
     pub(crate) const LATE: Self = Self::open(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time");
 
+    /// So many requests of this service are under way that its limit is reached.
+    pub(crate) const FULL: Self = Self::open(StatusCode::SERVICE_UNAVAILABLE, "too many requests at once");
+    /// So many requests of this client are under way that its limit is reached.
+    pub(crate) const TOO_MANY_AT_ONCE: Self =
+        Self { retry_after: 1, ..Self::open(StatusCode::TOO_MANY_REQUESTS, "too many requests at once") };
+    /// The body is longer than the limit. Where the next request begins would be known only after all of it.
+    pub(crate) const TOO_LONG: Self =
+        Self { close: true, ..Self::open(StatusCode::PAYLOAD_TOO_LARGE, "the body is too long") };
+
     const fn open(status: StatusCode, why: &'static str) -> Self {
-        Self { status, why, close: false }
+        let retry_after = if status.as_u16() == StatusCode::SERVICE_UNAVAILABLE.as_u16() { 1 } else { 0 };
+        Self { status, why, retry_after, close: false }
+    }
+
+    /// Requests of this client come too fast; one would pass after this time.
+    pub(crate) fn too_many(wait: Duration) -> Self {
+        // Rounded up: whoever comes a little early is refused once more.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let retry_after = u32::try_from(seconds).unwrap_or(u32::MAX);
+        Self { retry_after, ..Self::open(StatusCode::TOO_MANY_REQUESTS, "too many requests") }
     }
 
     /// A request that breaks the rules of HTTP: where the next one begins is not certain.
     pub(crate) const fn bad_request(why: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, why, close: true }
+        Self { close: true, ..Self::open(StatusCode::BAD_REQUEST, why) }
     }
 
     /// The same on a stream of its own, where the next one is not in doubt.
@@ -47,8 +71,8 @@ impl Refusal {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(self.why.len()));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        if self.retry_after > 0 {
+            headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

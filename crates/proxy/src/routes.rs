@@ -16,8 +16,10 @@ use http::{HeaderValue, Request};
 use rustls::ServerConfig;
 use tokio::time::Instant;
 
-use crate::doors::Ciphers;
+use crate::crossroads::Crossroads;
+use crate::fittings::Fittings;
 use crate::headers::Sender;
+use crate::limiter::Limiter;
 use crate::limits::FIRST_BYTE_TIME;
 use crate::marks::User;
 use crate::mirror::Mirror;
@@ -44,6 +46,7 @@ pub(crate) struct Routes {
     sticky: Option<Sticky>,
     pub(crate) mirror: Option<Mirror>,
     trial: Option<Rc<Trying>>,
+    pub(crate) limiter: Option<Arc<Limiter>>,
 }
 
 /// The release that a request goes to.
@@ -81,6 +84,8 @@ pub(crate) struct Entry {
 #[derive(Default)]
 pub(crate) struct Slot {
     entry: RefCell<Option<Entry>>,
+    /// Present where services share the address.
+    crossroads: RefCell<Option<Rc<Crossroads>>>,
     approach: RefCell<Rc<Approach>>,
     /// Where it sends everyone on to: a port of the same host, encrypted.
     elsewhere: Cell<Option<u16>>,
@@ -155,12 +160,18 @@ impl Slot {
         self.elsewhere.get()
     }
 
+    /// Who has which of its requests, where services share it.
+    pub(crate) fn crossroads(&self) -> Option<Rc<Crossroads>> {
+        self.crossroads.borrow().clone()
+    }
+
     fn is_filled(&self) -> bool {
-        self.entry.borrow().is_some() || self.elsewhere.get().is_some()
+        self.entry.borrow().is_some() || self.elsewhere.get().is_some() || self.crossroads.borrow().is_some()
     }
 
     fn fill(&self, entry: Option<Entry>, approach: &Rc<Approach>, elsewhere: Option<u16>) {
         self.entry.replace(entry);
+        self.crossroads.replace(None);
         self.approach.replace(approach.clone());
         self.elsewhere.set(elsewhere);
     }
@@ -306,6 +317,8 @@ fn was_tried(tried: &[Rc<Replica>], replica: &Rc<Replica>) -> bool {
 #[derive(Default)]
 pub(crate) struct Switchboard {
     slots: BTreeMap<SocketAddr, Rc<Slot>>,
+    /// Of services that share an address: what is in force for each of them.
+    places: BTreeMap<ServiceName, Rc<Slot>>,
     replicas: BTreeMap<Backend, Rc<Replica>>,
     stand_ins: BTreeMap<(ServiceName, Revision), Rc<StandIn>>,
     pub(crate) trials: Trials,
@@ -319,18 +332,30 @@ impl Switchboard {
     }
 
     /// Puts a table in force: every request chosen after this call is chosen by it.
-    pub(crate) fn apply(&mut self, table: &RoutingTable, ciphers: &Ciphers) {
+    pub(crate) fn apply(&mut self, table: &RoutingTable, fittings: &Fittings) {
         for replica in self.replicas.values() {
             replica.set_listed(false);
         }
-        for slot in self.slots.values() {
+        for slot in self.slots.values().chain(self.places.values()) {
             slot.fill(None, &Rc::default(), None);
         }
+        let mut shared: BTreeMap<SocketAddr, Crossroads> = BTreeMap::new();
+        let mut at_address: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        table.services.iter().for_each(|service| *at_address.entry(service.listen).or_default() += 1);
         for service in &table.services {
-            let routes = Rc::new(self.compile(service, table.generation));
+            let limiter = fittings.limiters.get(&service.service).cloned();
+            let routes = Rc::new(Routes { limiter, ..self.compile(service, table.generation) });
             let entry = |audience| Some(Entry { routes: routes.clone(), audience });
-            let approach = Rc::new(Approach::of(&service.edge, ciphers.get(&service.service)));
-            self.slot(service.listen).fill(entry(Audience::Users), &approach, None);
+            let approach = Rc::new(Approach::of(&service.edge, fittings.ciphers.get(&service.listen)));
+            let slot = self.slot(service.listen);
+            if at_address[&service.listen] > 1 || !service.edge.routes.is_empty() {
+                slot.fill(None, &approach, None);
+                let place = self.places.entry(service.service.clone()).or_default();
+                place.fill(entry(Audience::Users), &approach, None);
+                shared.entry(service.listen).or_default().add(&service.edge.routes, place);
+            } else {
+                slot.fill(entry(Audience::Users), &approach, None);
+            }
             let plain = Rc::new(Approach::of(&service.edge, None));
             if let Some(preview) = service.preview {
                 self.slot(preview).fill(entry(Audience::Preview), &plain, None);
@@ -339,8 +364,12 @@ impl Switchboard {
                 self.slot(redirect).fill(None, &plain, Some(service.listen.port()));
             }
         }
+        for (address, crossroads) in shared {
+            self.slot(address).crossroads.replace(Some(Rc::new(crossroads)));
+        }
         self.replicas.values().for_each(|replica| replica.tell_left());
         self.slots.retain(|_, slot| slot.is_filled() || Rc::strong_count(slot) > 1);
+        self.places.retain(|_, place| place.is_filled() || Rc::strong_count(place) > 1);
         self.replicas.retain(|_, replica| Rc::strong_count(replica) > 1);
         self.stand_ins.retain(|_, stand_in| Rc::strong_count(stand_in) > 1);
         self.ledger.forget_old();
@@ -373,7 +402,7 @@ impl Switchboard {
         let mirror = mirror
             .and_then(|mirror| Some(Mirror { release: index_of(mirror.to)?, share: u32::from(mirror.share.get()) }));
         let drain = service.edge.drain;
-        Routes { releases, first_byte, replicas: speaks, drain, shield, pins, sticky, mirror, trial }
+        Routes { releases, first_byte, replicas: speaks, drain, shield, pins, sticky, mirror, trial, limiter: None }
     }
 
     fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
@@ -433,7 +462,8 @@ mod tests {
         let releases = releases.collect();
         let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
         let (replicas, drain) = (Protocol::Http1, None);
-        Routes { releases, first_byte, replicas, drain, shield: None, pins, sticky: None, mirror: None, trial: None }
+        let (shield, sticky, mirror, trial, limiter) = (None, None, None, None, None);
+        Routes { releases, first_byte, replicas, drain, shield, pins, sticky, mirror, trial, limiter }
     }
 
     #[test]

@@ -50,7 +50,11 @@ pub(crate) fn serve(listener: &UnixListener, control: &Arc<Control>, stop: &Unbo
 
 fn converse(mut stream: UnixStream, control: &Control, stop: &UnboundedSender<Duration>) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
+    let mut has_retired_it = false;
     while let Some(ask) = frame::read::<Ask>(&mut stream)? {
+        if control.has_retired() && !has_retired_it {
+            return Ok(());
+        }
         let answer = match ask {
             Ask::Apply { table } => control.apply(*table),
             Ask::Report { heard } => control.report(&heard),
@@ -62,6 +66,20 @@ fn converse(mut stream: UnixStream, control: &Control, stop: &UnboundedSender<Du
                     frame::write(&mut stream, answer)?;
                     frame::send_descriptors(&stream, descriptors)
                 })?;
+                continue;
+            }
+            Ask::Elder => {
+                stream.set_read_timeout(Some(PATIENCE))?;
+                let elder = frame::receive_descriptors(&stream, 1);
+                stream.set_read_timeout(None)?;
+                control.take_elder(elder?.into_iter().next().map(UnixStream::from));
+                Answer::Done
+            }
+            Ask::Retire { drain_ms } => {
+                has_retired_it = true;
+                control.retire();
+                frame::write(&mut stream, &Answer::Done)?;
+                let _ = stop.send(Duration::from_millis(drain_ms));
                 continue;
             }
             Ask::Stop { drain_ms } => {

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
+use crate::limiter::Seats;
 use crate::limits::{FAREWELL_TIME, TUNNEL_WORD_TIME, WRITE_GAP};
 use crate::messages::{Messages, close_to_client, close_to_server};
 use crate::replica::InFlight;
@@ -36,6 +37,8 @@ thread_local! {
 pub(crate) struct Tunnel {
     pub(crate) replica: OnUpgrade,
     pub(crate) in_flight: InFlight,
+    #[expect(dead_code, reason = "they count for as long as they are held")]
+    pub(crate) seats: Seats,
     pub(crate) speaks: Speaks,
     /// How long it may stay when the replica is to be stopped; `None`: until that is stopped.
     pub(crate) drain: Option<Duration>,

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use evenkeel_core::table::RoutingTable;
 use evenkeel_wire::proxy::{InFlight, ReleaseReport};
@@ -20,8 +21,8 @@ use tokio::time::Instant;
 
 use crate::accept::Acceptor;
 use crate::clock::Clock;
-use crate::doors::Ciphers;
-use crate::limits::TICK;
+use crate::fittings::Fittings;
+use crate::limits::{FAREWELL_LONGEST, FAREWELL_TIME, TICK};
 use crate::mirror::Copies;
 use crate::routes::Switchboard;
 use crate::seats::{Seat, Seats};
@@ -31,7 +32,7 @@ use crate::vital::Vital;
 /// What a worker is told. It answers on the channel in the command when it is done.
 pub(crate) enum Command {
     /// Choose by this table from here on.
-    Apply(Arc<RoutingTable>, Arc<Ciphers>, Sender<()>),
+    Apply(Arc<RoutingTable>, Arc<Fittings>, Sender<()>),
     /// Accept on these sockets; earlier ones of this address are emptied and closed. Where one of these is no good, the
     /// earlier ones stay.
     Listen(SocketAddr, Vec<TcpListener>, Sender<io::Result<()>>),
@@ -116,8 +117,8 @@ impl Worker {
         let mut acceptors: BTreeMap<SocketAddr, Vec<Acceptor>> = BTreeMap::new();
         while let Some(command) = inbox.recv().await {
             match command {
-                Command::Apply(table, ciphers, done) => {
-                    worker.switchboard.borrow_mut().apply(&table, &ciphers);
+                Command::Apply(table, fittings, done) => {
+                    worker.switchboard.borrow_mut().apply(&table, &fittings);
                     let _ = done.send(());
                 }
                 Command::Listen(address, sockets, done) => {
@@ -174,6 +175,12 @@ impl Worker {
     /// When everything must have ended, once the proxy stops.
     pub(crate) fn stops_by(&self) -> Option<Instant> {
         self.stops_by.get()
+    }
+
+    /// How long a connection that rests waits for one more request, once the proxy stops: a third of the time there is.
+    pub(crate) fn farewell(&self) -> Duration {
+        let left = self.stops_by.get().map(|by| by.saturating_duration_since(self.clock.exact())).unwrap_or_default();
+        (left / 3).clamp(FAREWELL_TIME, FAREWELL_LONGEST)
     }
 
     /// Tells whether connections are to end.

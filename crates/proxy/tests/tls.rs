@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use common::{Message, PATIENCE, Proxy, Wire, saying, table, upstream, wait_for};
 use evenkeel_core::edge::{Certificate, Tls, TlsVersion};
+use evenkeel_core::ids::ServiceName;
 use evenkeel_core::table::RoutingTable;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -304,4 +305,39 @@ fn a_client_that_offers_http_2_gets_it_and_one_that_does_not_is_served_all_the_s
     assert_eq!(old.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
     assert_eq!(ask(&mut old, "web.example").unwrap(), "200 ok");
     assert!(offering(&[b"spdy/3"]).is_err());
+}
+
+#[test]
+fn services_at_one_address_have_each_their_own_certificate() {
+    let mut proxy = Proxy::start(1);
+    let listen = proxy.listen();
+    let (shop, docs) = (Site::new().with("shop", &["shop.test"]), Site::new().with("docs", &["docs.test"]));
+    let service = |site: &Site, name: &str, replica| {
+        let mut own = site.table(1, listen, replica).services.remove(0);
+        own.service = ServiceName::new(name).unwrap();
+        own.releases[0].backends[0].replica.service = own.service.clone();
+        own.edge.routes = vec![format!("{name}.test").parse().unwrap()];
+        own
+    };
+    let mut whole = shop.table(1, listen, saying("nobody"));
+    whole.services = vec![service(&shop, "shop", saying("shop"))];
+    proxy.apply(whole.clone());
+    let trusting = |site: &Site| Arc::new(client(&site.believed(), &rustls::version::TLS13));
+    let mut open = connect(listen, "shop.test", &trusting(&shop)).unwrap();
+    assert_eq!(ask(&mut open, "shop.test").unwrap(), "200 shop");
+
+    whole.generation.0 += 1;
+    whole.services.push(service(&docs, "docs", saying("docs")));
+    proxy.apply(whole);
+    assert_eq!(ask(&mut open, "shop.test").unwrap(), "200 shop", "the open connection goes on");
+    for (site, name) in [(&shop, "shop"), (&docs, "docs")] {
+        let mut tls = connect(listen, &format!("{name}.test"), &trusting(site)).unwrap();
+        assert_eq!(ask(&mut tls, &format!("{name}.test")).unwrap(), format!("200 {name}"));
+    }
+    // One that was renewed is taken over although the address is shared.
+    let (_, renewed) = docs.write("docs", &["docs.test"]);
+    let renewed = CertificateDer::from_pem_slice(renewed.as_bytes()).unwrap();
+    let config = Arc::new(client(std::slice::from_ref(&renewed), &rustls::version::TLS13));
+    let tls = wait_for(|| connect(listen, "docs.test", &config).ok());
+    assert_eq!(shown(&tls), renewed);
 }

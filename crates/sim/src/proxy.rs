@@ -267,6 +267,7 @@ impl Proxy {
             connections: 0,
             trials,
             warnings: Vec::new(),
+            limited: BTreeMap::new(),
         }
     }
 }

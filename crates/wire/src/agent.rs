@@ -89,6 +89,14 @@ pub enum Ask {
         /// The wanted endpoints.
         endpoints: Vec<EndpointKey>,
     },
+    /// Has another program take over from the proxy that runs: it gets the same sockets and table, and the earlier one
+    /// finishes what it has and goes. Answered when the new one serves; where that fails, the earlier one goes on.
+    Replace {
+        /// Program and arguments.
+        command: Vec<String>,
+        /// Longest time for what the earlier one has, in milliseconds.
+        drain_ms: u64,
+    },
     /// Ends everything: kills every replica that is left, stops the proxy, closes the sockets, exits.
     Shutdown,
 }

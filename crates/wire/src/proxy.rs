@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use evenkeel_core::ids::Generation;
-pub use evenkeel_core::ports::{InFlight, ReleaseReport, Report};
+pub use evenkeel_core::ports::{InFlight, Limited, ReleaseReport, Report};
 use evenkeel_core::table::{RoutingTable, TableRefused};
 use evenkeel_core::trial::Heard;
 use serde::{Deserialize, Serialize};
@@ -46,6 +46,15 @@ pub enum Ask {
         /// Longest wait in milliseconds.
         drain_ms: u64,
     },
+    /// The same, since a successor serves: whoever asks anything over another connection than this one is closed on, and
+    /// finds the successor.
+    Retire {
+        /// Longest wait in milliseconds.
+        drain_ms: u64,
+    },
+    /// Takes a connection to the one that was here before and has retired, which follows as a file descriptor: what is in
+    /// flight there is told with what is in flight here, until it has gone.
+    Elder,
 }
 
 /// What the proxy answers.

@@ -82,6 +82,28 @@ fn a_successor_adopts_the_proxy_and_can_replace_it() {
 }
 
 #[test]
+fn a_proxy_is_replaced_by_another_program_on_the_same_sockets() {
+    let mut world = World::new();
+    let [first, second] = [local(free_port()), local(free_port())];
+    world.must(Ask::Listen { addresses: vec![first, second] });
+    let old = served_by(first).unwrap();
+    let why = world.must_not(Ask::Replace { command: vec!["/no/such/program".to_owned()], drain_ms: 1_000 });
+    assert!(why.contains("/no/such/program"), "{why}");
+    assert_eq!([served_by(first), served_by(second)], [Some(old); 2], "the one that runs goes on");
+
+    world.must(Ask::Replace { command: crate::stand_in::proxy_command(), drain_ms: 5_000 });
+    let new = served_by(first).unwrap();
+    assert_ne!(new, old);
+    assert_eq!(served_by(second), Some(new));
+    wait_for("the end of the one before", || !is_alive(old));
+    // It is the one that is adopted, and replaced when it dies.
+    world.kill_agent();
+    world.start_agent();
+    world.must(Ask::Listen { addresses: vec![first, second] });
+    assert_eq!(served_by(second), Some(new));
+}
+
+#[test]
 fn a_proxy_without_a_marker_is_adopted_by_its_socket() {
     let mut world = World::new();
     let address = local(free_port());

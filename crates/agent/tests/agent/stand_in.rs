@@ -50,7 +50,7 @@ pub(crate) fn play() {
 }
 
 /// `env` becomes this program, with the same pid.
-fn proxy_command() -> Vec<String> {
+pub(crate) fn proxy_command() -> Vec<String> {
     let program = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
     ["/usr/bin/env", &format!("{ROLE}=proxy"), &program, "--exact", TEST, "--nocapture"].map(str::to_owned).into()
 }
@@ -96,11 +96,24 @@ fn converse(mut stream: UnixStream, held: &Held) -> std::io::Result<()> {
                 frame::send_descriptors(&stream, &all)?;
                 continue;
             }
+            Ask::Retire { .. } => {
+                held.lock().unwrap().clear();
+                frame::write(&mut stream, &Answer::Done)?;
+                // As long as the connection is held, which its successor has.
+                let _ = frame::read::<Ask>(&mut stream);
+                std::process::exit(0);
+            }
+            Ask::Elder => {
+                let elder = frame::receive_descriptors(&stream, 1)?;
+                drop(elder);
+                Answer::Done
+            }
+            Ask::Table => Answer::Table { table: Box::default() },
             Ask::Stop { .. } => {
                 frame::write(&mut stream, &Answer::Done)?;
                 std::process::exit(0);
             }
-            Ask::Apply { .. } | Ask::Report { .. } | Ask::Table => Answer::Failed { why: "a stand-in".to_owned() },
+            Ask::Apply { .. } | Ask::Report { .. } => Answer::Failed { why: "a stand-in".to_owned() },
         };
         frame::write(&mut stream, &answer)?;
     }

@@ -92,6 +92,12 @@ impl Proxy {
         self.thread.take().unwrap().join().unwrap().unwrap();
     }
 
+    /// Whether it closes instead of answering.
+    pub fn is_unheard(&mut self) -> bool {
+        frame::write(&mut self.control, &Ask::Table).unwrap();
+        !matches!(frame::read::<Answer>(&mut self.control), Ok(Some(_)))
+    }
+
     pub fn is_running(&self) -> bool {
         self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
