@@ -151,6 +151,7 @@ where
         token,
         held,
         keepers,
+        groups_begun: 0,
         inbox,
         replicas: None,
         in_flight: None,
@@ -189,6 +190,8 @@ struct Controller<S, W, T, C, G> {
     /// The lease that goes with the token.
     held: Held,
     keepers: BTreeMap<ServiceName, Keeper>,
+    /// Deploys of groups that it has begun.
+    groups_begun: u64,
     /// Alerts that belong to no service.
     inbox: Inbox,
     /// What the platform lists, by service; `None` while it does not answer.
@@ -1097,7 +1100,9 @@ where
             let what = format!("every service of `{group}` has this release live already, or on its way");
             return Err(AskError::Refused(Refused::NothingToDo { what }));
         }
-        let id = format!("{group}-{}", self.clock.now().0);
+        // No other controller ever has this token, whatever the clock says.
+        self.groups_begun += 1;
+        let id = format!("{group}-{}-{}", self.token.0, self.groups_begun);
         let members = among(&members, &comes);
         let together = Together { group: group.to_owned(), id: id.clone(), members: members.clone() };
         let mut services = Vec::new();

@@ -159,6 +159,13 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         invariant: 7,
+        what: "two deploys of a group share an id",
+        file: RUN,
+        line: "        self.groups_begun += 1;",
+        instead: "        self.groups_begun += 0;",
+    },
+    Bug {
+        invariant: 7,
         what: "a rollout begins before the time that was set for it",
         file: "crates/core/src/gate.rs",
         line: "        let is_time = self.start_at.is_none_or(|start| now >= start);",

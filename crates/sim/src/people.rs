@@ -44,6 +44,8 @@ pub(crate) fn errors_in_a_thousand(version: &str) -> u32 {
 
 /// So many wishes in a million are for several services at once.
 const OF_GROUPS: u32 = 200_000;
+/// So many of those in a million are told by two people at once.
+const GROUP_TWICE: u32 = 100_000;
 /// So many of what is asked in a million are alerts.
 const OF_ALERTS: u32 = 100_000;
 
@@ -113,7 +115,16 @@ fn is_in_store(state: &mut State, service: &ServiceName, revision: Revision) {
     }
 }
 
+/// Sometimes two people do so at the same moment.
 fn deploy_group(yard: Arc<Yard>, handle: Handle, _: ServiceName) {
+    let is_twice = yard.with(|state| state.dice.chance(GROUP_TWICE));
+    if is_twice {
+        deploy_group_once(yard.clone(), handle.clone());
+    }
+    deploy_group_once(yard, handle);
+}
+
+fn deploy_group_once(yard: Arc<Yard>, handle: Handle) {
     let requests = yard.with(|state| {
         let services = state.dice.between(2, state.services_max as u64) as usize;
         let specs = group(&mut state.dice, services);

@@ -58,6 +58,8 @@ pub(crate) struct Log {
     /// Rollouts that began.
     pub(crate) begun: u64,
     pub(crate) begun_ids: BTreeSet<RolloutId>,
+    /// Deploys of a group that it was part of.
+    pub(crate) group_ids: BTreeSet<String>,
 }
 
 /// A way back that is not in the log.
@@ -82,6 +84,7 @@ impl Log {
             weighed: BTreeSet::new(),
             begun: 0,
             begun_ids: BTreeSet::new(),
+            group_ids: BTreeSet::new(),
         }
     }
 

@@ -47,6 +47,7 @@ pub(crate) fn may_follow(state: &mut State, name: &ServiceName, before: &Service
         bounded(state, name),
         one_at_a_time(state, name, before, event),
         passes_gates(state, name, before, event, *at),
+        group_is_new(state, name, event),
         has_evidence(state, name, before, event, is_late),
     ];
     for what in broken.into_iter().flatten() {
@@ -141,6 +142,14 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     };
     (matches!(was_bad, Some(Standing::Bad { .. })) && !again)
         .then(|| format!("{} was rolled back and is tried again by itself", begun.candidate))
+}
+
+/// 7: each deploy of a group has an id of its own, or services would be promoted together that do not belong together.
+fn group_is_new(state: &mut State, name: &ServiceName, event: &Event) -> Option<String> {
+    let Event::Deploy(deploy) = event else { return None };
+    let id = &deploy.group.as_ref()?.id;
+    let is_new = state.book.logs.get_mut(name)?.group_ids.insert(id.clone());
+    (!is_new).then(|| format!("two deploys of its group are both called {id}"))
 }
 
 /// What waits at its gates begins when enough of those have said yes who may, and every check has answered well; what
