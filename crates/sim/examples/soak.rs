@@ -96,6 +96,9 @@ fn many(first: u64) -> Sum {
 
 impl Sum {
     fn add(&mut self, seed: u64, ended: Ended) {
+        if let Some(what) = &ended.violation {
+            show(&format!("seed {seed}: {what}"), false);
+        }
         self.worlds += 1;
         self.rollouts += ended.rollouts;
         self.lasted += ended.lasted;
