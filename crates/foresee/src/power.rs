@@ -186,9 +186,10 @@ impl Seen<'_> {
     }
 }
 
-/// How much of the evidence for a gate earlier steps have brought: it is kept from step to step.
+/// The steps before, each with how long a healthy release is in it and how much of that tells of it: evidence for a gate is
+/// kept from step to step.
 #[derive(Default)]
-struct Passed(Vec<(f64, f64)>);
+struct Passed(Vec<(f64, Of)>);
 
 impl Passed {
     /// When a healthy release passes the gate to the next share, where the step ends with that.
@@ -198,16 +199,17 @@ impl Passed {
             return None;
         }
         let settings = seen.plan.analysis.settings();
-        let needed_s = settings.to_pass(seen.of(), next.as_share(), true)?.seconds;
+        let needs_s = |of: Of| settings.to_pass(of, next.as_share(), true).map(|needed| needed.seconds);
+        // The same evidence takes another time under another share.
+        let brought: f64 = self.0.iter().filter_map(|(seconds, of)| Some(seconds / needs_s(*of)?)).sum();
+        let left_s = needs_s(seen.of())? * (1.0 - brought).max(0.0);
         let per_second = seen.rate * seen.step.weight.as_share();
-        // Answer times alone are late: by their age, and while the release is cold.
-        let cold_s = (seen.plan.analysis.warm_up + seen.ages().times).as_secs_f64();
-        let before: f64 = self.0.iter().map(|(seconds, weight)| seconds * weight).sum::<f64>() * seen.rate;
-        let left_s = (needed_s - before / per_second).max(0.0);
         let least_s = settings.gate_s.max(settings.gate_requests as f64 / per_second);
-        let own_s = least_s.max(seen.step.minimum_requests as f64 / per_second);
-        let seconds = if left_s > 0.0 { own_s.max(left_s + cold_s) } else { own_s + seen.ages().usual.as_secs_f64() };
-        self.0.push((seconds, seen.step.weight.as_share()));
+        let own_s = least_s.max(seen.step.minimum_requests as f64 / per_second) + seen.ages().usual.as_secs_f64();
+        // Answer times are told late: by their age, and not while the release is cold.
+        let cold_s = (seen.plan.analysis.warm_up + seen.ages().times).as_secs_f64();
+        let seconds = if left_s > 0.0 { own_s.max(left_s + cold_s) } else { own_s };
+        self.0.push(((seconds - cold_s).max(0.0), seen.of()));
         millis(seconds)
     }
 }

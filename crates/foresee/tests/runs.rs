@@ -101,17 +101,7 @@ fn a_release_that_turns_bad_is_taken_back_within_seconds_and_its_users_are_spare
 fn what_is_forecast_of_finding_a_bad_release_is_what_simulated_rollouts_show() {
     let spec = spec();
     let traffic = Traffic { per_second: Some(200.0), failing: Some(0.001), times: Some((LATENCY.p50, LATENCY.p99)) };
-    let deploy = Deploy {
-        version: "v2".into(),
-        spec: Box::new(spec.clone()),
-        artefact: None,
-        directory: String::new(),
-        by: "you".into(),
-        again: false,
-        how: Passage::default(),
-        group: None,
-    };
-    let forecast = Forecast::of(&running(&spec, "v1", Timestamp(0)), &deploy, &traffic, Timestamp(0)).unwrap();
+    let forecast = self::forecast(&spec, &traffic);
     let power = forecast.steps[0].power.as_ref().unwrap();
     let shown = |candidate: Behaviour| {
         let scenario = Scenario { candidate: vec![candidate], ..calm() };
@@ -139,9 +129,41 @@ fn what_is_forecast_of_finding_a_bad_release_is_what_simulated_rollouts_show() {
     println!("twice as slow: forecast {forecast_s:.1} s, simulated {shown_s:.1} s");
     assert!((0.5..2.0).contains(&(shown_s / forecast_s)), "{forecast_s} s, and it was {shown_s} s");
     assert!(forecast.too_little.is_none());
-    let few = Traffic { per_second: Some(0.2), ..traffic };
-    let few = Forecast::of(&running(&spec, "v1", Timestamp(0)), &deploy, &few, Timestamp(0)).unwrap();
+    let few = self::forecast(&spec, &Traffic { per_second: Some(0.2), ..traffic });
     assert!(few.too_little.unwrap().starts_with("a release that fails 20 % of its requests is not found"));
+}
+
+#[test]
+fn how_long_a_healthy_release_takes_whose_steps_end_early_is_forecast() {
+    let steps = [(10, 600), (50, 600), (100, 0)];
+    let steps = steps.map(|(share, hold)| CanaryStep::new(percent(share), Hold::For(seconds(hold)))).into();
+    let analysis = Analysis { early: true, ..Analysis::default() };
+    let spec = Spec { strategy: Strategy::Canary { steps, sticky: None }, analysis, ..spec() };
+    let traffic = Traffic { per_second: Some(200.0), failing: Some(0.001), times: Some((LATENCY.p50, LATENCY.p99)) };
+    let forecast = self::forecast(&spec, &traffic);
+    let forecast_s = forecast.healthy_ms.unwrap() as f64 / 1e3;
+    let took = |seed| {
+        let story = simulate(&Question { spec: &spec, version: "v2", scenario: &calm(), seed, keeps_points: false });
+        assert_eq!(story.end, End::Promoted);
+        story.ended_us as f64 / 1e6
+    };
+    let shown_s = (0..12).map(took).sum::<f64>() / 12.0;
+    println!("healthy: forecast {forecast_s:.1} s, simulated {shown_s:.1} s");
+    assert!((0.4..2.5).contains(&(shown_s / forecast_s)), "{forecast_s} s, and it was {shown_s} s");
+}
+
+fn forecast(spec: &Spec, traffic: &Traffic) -> Forecast {
+    let deploy = Deploy {
+        version: "v2".into(),
+        spec: Box::new(spec.clone()),
+        artefact: None,
+        directory: String::new(),
+        by: "you".into(),
+        again: false,
+        how: Passage::default(),
+        group: None,
+    };
+    Forecast::of(&running(spec, "v1", Timestamp(0)), &deploy, traffic, Timestamp(0)).unwrap()
 }
 
 #[test]
