@@ -124,7 +124,7 @@ async fn proxy(place: &Place, drain: u32) -> Result<(Pid, Pid), Failure> {
         Ok(Answer::Done) => return Ok((before, other_than(before, place, PROXY_SOCKET).await?)),
         Ok(Answer::Failed { why }) => why,
         Ok(Answer::OldToken { .. }) => "another controller has just taken over: once more".to_owned(),
-        Ok(Answer::Replicas { .. }) => "an answer to another question".to_owned(),
+        Ok(Answer::Replicas { .. } | Answer::Ports { .. }) => "an answer to another question".to_owned(),
         Err(error) => format!("the agent does not answer: {error}"),
     };
     Err(Failure::Internal(format!("the proxy was not replaced: {why}")))
