@@ -163,7 +163,7 @@ fn an_application_calls_what_it_depends_on_through_evenkeel_and_stays_up_while_t
     world.expect(0, &["breaker", "api", "reset"]);
     assert_eq!(get(&url, "/other").0, 200);
     world.expect(0, &["breaker", "api", "open"]);
-    assert_eq!(get(&url, "/other").0, 503);
+    assert_eq!(get(&url, "/unasked").0, 503, "what is kept is still answered, and nothing else");
     world.expect(0, &["breaker", "reset"]);
     let refused = world.expect(2, &["breaker", "nothing", "open"]);
     assert!(refused.err.contains("no dependency `nothing`"), "{}", refused.err);
@@ -227,6 +227,39 @@ fn what_a_dependency_is_goes_back_with_its_release_and_each_release_has_a_breake
     let token = stable.rsplit('/').next().unwrap();
     let shown: Value = world.overview().unwrap();
     assert!(!shown.to_string().contains(token) && !world.logs().contains(token), "a token is shown");
+    world.down();
+}
+
+/// What docs/dependencies.md proposes: a breaker that is open for the candidate and not for the stable release is the
+/// candidate's fault; one that is open for both is nobody's.
+#[test]
+fn a_check_takes_a_candidate_back_that_cannot_use_what_the_stable_release_can() {
+    let api = Api::start();
+    let world = world(&api, "breaker: { failures: 3, open: 1h }");
+    let spec = std::fs::read_to_string(world.folder().join("evenkeel.yaml"))
+        .unwrap()
+        .replace("hold: 300ms", "hold: 1h")
+        + r#"checks:
+  - name: dependencies
+    metrics: "max(circuit_breaker_state{service='shop',release='{{release}}'} == bool 1) - max(circuit_breaker_state{service='shop',release='{{stable}}'} == bool 1)"
+    failure: "result[0] > 0"
+    interval: 1s
+"#;
+    std::fs::write(world.folder().join("evenkeel.yaml"), &spec).unwrap();
+    world.up();
+    world.ship("v1");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let elsewhere = spec.replace(&api.address.to_string(), &nobody.to_string());
+    std::fs::write(world.folder().join("evenkeel.yaml"), elsewhere).unwrap();
+    world.begin("v2", 0);
+    world.wait_for("the candidate's replica", || !world.replicas_of(2).is_empty());
+    let candidate = variable(&world, 2, "API_URL");
+    world.wait_for("the candidate's breaker", || {
+        let _ = try_get(&candidate, "/x");
+        breaker(&world, 2).as_deref() == Some("open")
+    });
+    world.wait_for("the way back", || world.outcome("v2") == "rolled_back");
+    assert_eq!(world.stable().as_deref(), Some("v1"));
     world.down();
 }
 
