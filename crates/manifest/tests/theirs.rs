@@ -517,6 +517,30 @@ fn a_rollout_and_a_deployment_of_one_name_are_not_two_services() {
 }
 
 #[test]
+fn the_example_for_argos_users_is_good() {
+    let files = [
+        ("evenkeel.yaml", include_str!("../../../examples/argo/evenkeel.yaml")),
+        ("rollout.yaml", include_str!("../../../examples/argo/rollout.yaml")),
+        ("analysis.yaml", include_str!("../../../examples/argo/analysis.yaml")),
+    ];
+    let files = files.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let named: Vec<String> = manifests(&files[0].1).into_iter().map(|(path, _)| path).collect();
+    assert_eq!(named, ["rollout.yaml", "analysis.yaml"]);
+    let read = read_files(&files).unwrap_or_else(|problems| panic!("{}", problems.render(140, false)));
+    let [shop] = &read.specs[..] else { panic!("{} services", read.specs.len()) };
+    assert_eq!((shop.replicas, canary_of(shop).len(), shop.checks.len()), (3, 3, 2));
+    assert!(shop.checks.iter().all(|check| matches!(check.measure.query, Query::Metrics { .. })));
+}
+
+#[test]
+fn a_secret_of_a_pod_is_in_a_file_that_is_named() {
+    let secret = "env: [{ name: KEY, valueFrom: { secretKeyRef: { name: shop, key: api } } }]";
+    let with = ROLLOUT.replace("image: shop:1", &format!("command: [bin/shop]\n        {secret}"));
+    assert_eq!(spec_of(&with).env["KEY"], "{{file:secrets/shop/api}}");
+    assert!(told(&with).contains("`KEY` is what is in the file secrets/shop/api"));
+}
+
+#[test]
 fn documents_of_other_kinds_are_named_and_a_file_of_nothing_else_is_refused() {
     let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: { name: a }\n";
     let beside = told(&format!("service: web\ncommand: [bin/web]\nlisten: 8080\n---\n{ingress}"));
