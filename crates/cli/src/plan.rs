@@ -73,7 +73,8 @@ pub(crate) async fn warn(client: &Client, service: &str, body: &DeployBody) {
         // The deploy itself says what is wrong.
         return;
     };
-    let traffic = Traffic::beside(Some(requests_per_second), &stable);
+    let sent = deploy.spec.load.as_ref().map_or(0.0, |load| f64::from(load.rate));
+    let traffic = Traffic::beside(Some(requests_per_second + sent), &stable);
     let forecast = Forecast::of(&service, &deploy, &traffic, at);
     if let Some(too_little) = forecast.ok().and_then(|forecast| forecast.too_little) {
         complain(format_args!("warning: {too_little} (`evenkeel plan` has the whole of it)"));
