@@ -12,7 +12,7 @@ fn a_release_that_takes_too_much_memory_is_told_of_and_then_goes_back() {
     world.write_spec(&Spec {
         strategy: canary(&[("50%", "1h")], "1s"),
         replicas: 1,
-        more: "resources: { memory: 200MiB }\ntriggers: { memory: { above: 90%, for: 10s } }".into(),
+        more: "resources: { memory: 200MiB }\ntriggers: { memory: { above: 90%, for: 5s } }".into(),
         ..Spec::default()
     });
     world.up();
@@ -24,7 +24,7 @@ fn a_release_that_takes_too_much_memory_is_told_of_and_then_goes_back() {
     let why = &world.rollout_of("2.0.0").unwrap()["outcome"]["why"];
     assert_eq!((&why["why"], &why["name"]), (&"alert".into(), &"SustainedMemory".into()), "{why:#}");
     let summary = why["summary"].as_str().unwrap();
-    assert!(summary.starts_with("r2 of shop takes 1") && summary.ends_with("above 90 % for 10 s"), "{summary}");
+    assert!(summary.starts_with("r2 of shop takes 1") && summary.ends_with("above 90 % for 5 s"), "{summary}");
     let explained = world.expect(0, &["explain"]).out;
     assert!(explained.contains("alert SustainedMemory: r2 of shop takes"), "{explained}");
     let told = world.expect(0, &["history", "--json"]).out;

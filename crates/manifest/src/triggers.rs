@@ -160,7 +160,7 @@ fn processors(value: &Value<'_>, problems: &mut Problems) -> Option<u32> {
 /// They are about every release of every service; whoever evaluates them leaves out what is not meant.
 #[must_use]
 pub fn trigger_rules(triggers: &Triggers, resources: &Resources) -> String {
-    let mut rules = Rules(String::from("groups:\n- name: triggers\n  interval: 5s\n  rules:\n"));
+    let mut rules = Rules(String::from("groups:\n- name: triggers\n  interval: 10s\n  rules:\n"));
     requests(triggers, &mut rules);
     if let Some(lasting) = triggers.unhealthy {
         let expr = "max by (service, environment, release) (replica_wanted{role=\"stable\"} - replica_up{role=\"stable\"}) > 0";
@@ -204,6 +204,17 @@ const WHOM: &str = "{{ $labels.release }} of {{ $labels.service }}";
 struct Rules(String);
 
 impl Rules {
+    /// Records how many requests of these statuses each release had in the window, once; the name of the series.
+    fn counted(&mut self, what: &str, statuses: &str, window: u128) -> String {
+        let name = format!("trigger:{what}:{window}ms");
+        let status = if statuses.is_empty() { String::new() } else { format!(",status=~\"{statuses}\"") };
+        if !self.0.contains(&format!("record: {name}\n")) {
+            let expr = format!("{BY} (increase(http_requests_total{{{LIVING}{status}}}[{window}ms]))");
+            let _ = write!(self.0, "  - record: {name}\n    expr: '{expr}'\n");
+        }
+        name
+    }
+
     fn add(&mut self, name: &str, action: &str, expr: &str, lasting: Duration, summary: &str) {
         let seconds = lasting.as_millis();
         let _ = write!(
@@ -220,30 +231,36 @@ fn requests(triggers: &Triggers, rules: &mut Rules) {
     let window = triggers.window.as_millis();
     let over = span(triggers.window);
     let least = triggers.minimum_requests.unwrap_or(MINIMUM);
-    let all = format!("{BY} (increase(http_requests_total{{{LIVING}}}[{window}ms]))");
-    let share = |status: &str, limit: BasisPoints| {
-        let bad = format!("{BY} (increase(http_requests_total{{{LIVING},status=~\"{status}\"}}[{window}ms]))");
-        let limit = f64::from(limit.get()) / 10_000.0;
-        let expected = format!("{limit:?} * ({all})");
+    // Every release is added up once, whatever is asked of the sums.
+    let all = rules.counted("requests", "", window);
+    let share = |bad: &str, limit: BasisPoints| {
+        let expected = format!("{:?} * {all}", f64::from(limit.get()) / 10_000.0);
         format!("{bad} / {all} and {bad} > {expected} + 4 * sqrt({expected}) + 1 and {all} >= {least}")
     };
-    let failing = "5..|none";
-    let mut add = |name: &str, status: &str, limit: Option<BasisPoints>, did: &str, shown: String| {
+    let mut add = |name: &str, (what, statuses): (&str, &str), limit: Option<BasisPoints>, did: &str, shown: String| {
         if let Some(limit) = limit {
+            let bad = rules.counted(what, statuses, window);
             let summary = format!(
                 "{{{{ $value | humanizePercentage }}}} of the requests to {WHOM} {did} in {over}, limit {shown}"
             );
-            rules.add(name, "rollback", &share(status, limit), Duration::ZERO, &summary);
+            rules.add(name, "rollback", &share(&bad, limit), Duration::ZERO, &summary);
         }
     };
+    let failing = ("failed", "5..|none");
     let told = |limit: Option<BasisPoints>| limit.map_or_else(String::new, |limit| limit.to_string());
     let rest = |limit: BasisPoints| BasisPoints::new(10_000 - limit.get()).unwrap_or(BasisPoints::NONE);
     add("ErrorRate", failing, triggers.error_rate, "failed", told(triggers.error_rate));
-    add("ServerErrors", "5..", triggers.server_errors, "were answered with 5xx", told(triggers.server_errors));
+    add(
+        "ServerErrors",
+        ("server_errors", "5.."),
+        triggers.server_errors,
+        "were answered with 5xx",
+        told(triggers.server_errors),
+    );
     let success = triggers.success.map(rest);
     add("SuccessRate", failing, success, "did not succeed", told(success));
     let availability = triggers.availability.map(rest);
-    add("Availability", "none", availability, "got no answer", told(availability));
+    add("Availability", ("unanswered", "none"), availability, "got no answer", told(availability));
     for (name, quantile, limit) in [("LatencyP99", 0.99, triggers.p99), ("LatencyP95", 0.95, triggers.p95)] {
         let Some(limit) = limit else { continue };
         let times = format!(

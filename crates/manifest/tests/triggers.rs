@@ -122,7 +122,7 @@ impl Story {
                     self.count(release, does);
                 }
             }
-            if self.now.is_multiple_of(5) {
+            if self.now.is_multiple_of(5) && self.book.due().is_none_or(|due| self.now * 1_000 >= due.unsigned_abs()) {
                 self.evaluate();
             }
         }
