@@ -238,7 +238,7 @@ impl Watched {
     fn kept(&mut self) {
         let has_error = self.events.as_ref().is_some_and(|events| events.has_error);
         if let Some(keeping) = self.keeping.take().filter(|_| !has_error) {
-            keeping.is_whole();
+            keeping.put_away();
         }
     }
 

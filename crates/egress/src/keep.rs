@@ -256,7 +256,7 @@ impl Keeping {
     }
 
     /// All of it has passed.
-    pub(crate) fn is_whole(self) {
+    pub(crate) fn put_away(self) {
         if self.is_too_long {
             return;
         }
