@@ -19,6 +19,7 @@ use evenkeel_controller::status::ServiceStatus;
 use evenkeel_controller::{AskError, DeployRequest, Handle, Options, start};
 use evenkeel_core::Refused;
 use evenkeel_core::gate::{Check, Passage};
+use evenkeel_core::guard::CutName;
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::measure::{Measure, SourceError};
 use evenkeel_core::ports::{
@@ -345,7 +346,7 @@ impl Traffic for Known {
         Ok(self.0.lock().table.clone())
     }
 
-    async fn report(&self, heard: &[Heard]) -> Result<Report, TrafficError> {
+    async fn report(&self, heard: &[Heard], _: &[CutName]) -> Result<Report, TrafficError> {
         let asked = serde_json::to_vec(heard).map_err(unreadable)?;
         let told = {
             let mut state = self.0.lock();

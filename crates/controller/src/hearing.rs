@@ -73,6 +73,11 @@ impl Hearing {
         }
     }
 
+    /// Whether everything of a rollout up to a sequence of a proxy's start was heard.
+    pub(crate) fn has_heard(&self, rollout: RolloutId, boot: u64, sequence: u64) -> bool {
+        self.heard.get(&rollout).is_some_and(|ear| ear.boot == boot && ear.heard >= sequence)
+    }
+
     /// Whether something was heard that is in no record yet.
     pub(crate) fn has_fresh(&self) -> bool {
         !self.fresh.is_empty()

@@ -9,6 +9,7 @@ use evenkeel_core::edge::Edge;
 use evenkeel_core::evidence::History;
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
 use evenkeel_core::group::Fellows;
+use evenkeel_core::guard::{Cut, CutName, cut_routes};
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{Append, Limited, Recorded, Replica, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::record::{Decided, Record, What};
@@ -57,6 +58,8 @@ pub(crate) struct Keeper {
     pub(crate) hearing: Hearing,
     /// Requests that its limits kept out, as the proxy told last.
     limited: Option<Limited>,
+    /// Releases of it that the proxy has cut off, as it told last.
+    pub(crate) cuts: Vec<Cut>,
     /// Events in the store.
     version: u64,
     /// When the newest of them was decided.
@@ -125,6 +128,7 @@ impl Keeper {
             recorder: Recorder::new(token),
             hearing: Hearing::default(),
             limited: None,
+            cuts: Vec::new(),
             version: 0,
             newest: Timestamp::default(),
             unsaved: VecDeque::new(),
@@ -467,6 +471,29 @@ impl Keeper {
         }
     }
 
+    /// Takes note of whom the proxy has cut off.
+    pub(crate) fn hear_of_cuts(&mut self, cuts: Vec<Cut>) {
+        if self.cuts != cuts {
+            self.cuts = cuts;
+            self.touch();
+        }
+    }
+
+    /// Cuts that the log knows of: the rollout goes back, is over, or was promoted before.
+    pub(crate) fn acknowledged(&self) -> impl Iterator<Item = CutName> {
+        let is_durable = self.unsaved.is_empty() && !self.is_unsure;
+        let in_flight = self.service.in_flight();
+        let awaits = in_flight.filter(|rollout| !is_settled(rollout)).map(|rollout| rollout.id);
+        let known = self.cuts.iter().filter(move |cut| is_durable && Some(cut.name.rollout) != awaits);
+        known.map(|cut| cut.name.clone())
+    }
+
+    /// How the proxy has cut the candidate of the rollout in flight off, where that has yet to be decided upon.
+    fn cut(&self) -> Option<&Cut> {
+        let rollout = self.service.in_flight().filter(|rollout| !is_settled(rollout))?;
+        self.cuts.iter().find(|cut| cut.name.rollout == rollout.id && cut.name.revision == rollout.candidate)
+    }
+
     /// The world as the rollout in flight needs to know it; `None` when there is none.
     ///
     /// While the platform does not answer, the fleet's last knowledge stands.
@@ -482,6 +509,8 @@ impl Keeper {
         let is_worker = self.service.spec.as_ref().is_some_and(|spec| spec.listen.is_none());
         let in_force = || sight.in_force.map_or(BasisPoints::NONE, |routes| routes.weight_of(rollout.candidate));
         let weight = || if is_worker { rollout.weight() } else { in_force() };
+        let is_told =
+            |cut: &Cut| cut.boot != self.meter.boot() || self.hearing.has_heard(rollout.id, cut.boot, cut.sequence);
         let seen = Observation {
             candidate: health(Some(rollout.candidate)),
             stable: health(rollout.stable),
@@ -490,6 +519,8 @@ impl Keeper {
             is_proven: false,
             alone: None,
             measured: None,
+            // What it rests on comes first, where it still can.
+            cut: self.cut().filter(|cut| is_told(cut)).map(|cut| Box::new(cut.clone())),
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
             fellows,
         };
@@ -502,7 +533,11 @@ impl Keeper {
             let reveals = self.hearing.record(rollout.id, sequence);
             let is_first = !reveals.is_empty() && self.history_of != Some(rollout.id);
             let stable = rollout.stable.filter(|_| is_first);
-            let history = stable.map(|stable| History::of(&self.meter.history(stable), self.meter.clustered(stable)));
+            // The proxy judges by what it was told when the trial began.
+            let trial = sight.in_force.or(self.routes.as_ref()).and_then(|routes| routes.trial.as_ref());
+            let brief = trial.filter(|trial| trial.rollout == rollout.id).and_then(|trial| trial.brief.as_ref());
+            let told = brief.map(|brief| brief.history.clone());
+            let history = stable.map(|stable| told.unwrap_or_else(|| self.history(stable)));
             if is_first {
                 self.history_of = Some(rollout.id);
             }
@@ -519,6 +554,11 @@ impl Keeper {
     /// What the stable release has answered in the last minutes.
     pub(crate) fn stable_lately(&self) -> Counts {
         self.service.stable.map_or_else(Counts::default, |stable| self.meter.history(stable))
+    }
+
+    /// What a release was like in the last minutes.
+    fn history(&self, release: Revision) -> History {
+        History::of(&self.meter.history(release), self.meter.clustered(release))
     }
 
     /// The same with the evidence in numbers, which whoever decides on it keeps.
@@ -602,12 +642,21 @@ impl Keeper {
             pins: pins.collect(),
             sticky: wanted.sticky.clone(),
             mirror: mirror.map(|to| Mirror { to, share: wanted.mirror }),
-            trial: Trial::wanted(&self.service, in_force_trial, |stable| self.meter.p99(stable)),
+            trial: Trial::wanted(
+                &self.service,
+                in_force_trial,
+                |stable| self.meter.p99(stable),
+                |stable| self.history(stable),
+            ),
             releases,
             first_byte_timeout_ms: u64::try_from(spec.first_byte_timeout.as_millis()).unwrap_or(u64::MAX),
             fallback,
+            relief: self.service.in_flight().and_then(|rollout| self.fleet.relief(&world, rollout)),
             idempotent,
         };
+        if let Some(cut) = self.cut() {
+            cut_routes(&mut routes, cut);
+        }
         // No table is sent only to say that a trial is over: the next one says so.
         if let (None, Some(in_force)) = (&routes.trial, sight.in_force) {
             let trial = in_force.trial.clone();
@@ -738,6 +787,26 @@ fn counted(record: &TickRecord) -> Option<Tick> {
             warn!(rollout = %record.rollout, sequence = record.sequence, %error, "a record cannot be read");
             None
         }
+    }
+}
+
+/// Whether it is decided what becomes of a rollout: it goes back, or was promoted.
+fn is_settled(rollout: &Rollout) -> bool {
+    match rollout.phase {
+        Phase::Lining { .. }
+        | Phase::Clearing { back: None, .. }
+        | Phase::Preparing { .. }
+        | Phase::Smoking { .. }
+        | Phase::Shifting { .. }
+        | Phase::Holding { .. }
+        | Phase::Paused { .. }
+        | Phase::Gathering { .. } => false,
+        Phase::Clearing { back: Some(_), .. }
+        | Phase::Retiring { .. }
+        | Phase::RollingBack { .. }
+        | Phase::Stopping { .. }
+        | Phase::Stuck { .. }
+        | Phase::Done { .. } => true,
     }
 }
 

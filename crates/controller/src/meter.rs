@@ -86,6 +86,11 @@ impl Meter {
         self.looked = now;
     }
 
+    /// The proxy that was last heard of.
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
     /// Begins to keep what is counted from the last report on for ticks, or stops that.
     pub(crate) fn record(&mut self, is_wanted: bool) {
         let fresh = || Fresh { from: self.looked, counted: BTreeMap::new() };

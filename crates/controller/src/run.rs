@@ -11,6 +11,7 @@ use evenkeel_core::check::Sighting;
 use evenkeel_core::dependency::{EgressReport, Endpoint};
 use evenkeel_core::fleet::Action;
 use evenkeel_core::group::{Fellows, Member, Together, among, in_order};
+use evenkeel_core::guard::{Cut, CutName};
 use evenkeel_core::ids::{
     BasisPoints, FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp,
 };
@@ -169,6 +170,7 @@ where
         routes_differ: true,
         has_taken_stock: None,
         forgetting: BTreeSet::new(),
+        strange_cuts: Vec::new(),
         reports_missed: 0,
         keeping: (Timestamp::default(), false),
         has_looked: false,
@@ -220,6 +222,8 @@ struct Controller<S, W, T, C, G> {
     has_taken_stock: Option<Timestamp>,
     /// Replicas whose record the platform was asked to drop since its last list.
     forgetting: BTreeSet<ReplicaId>,
+    /// Cuts of services that nobody knows.
+    strange_cuts: Vec<CutName>,
     /// Reports in a row that did not come.
     reports_missed: u32,
     /// When the store was last asked to keep records, and whether it has yet to answer.
@@ -283,7 +287,7 @@ where
         let (addresses, addresses_out) = watch::channel(self.addresses());
         let (endpoints, endpoints_out) = watch::channel(self.endpoints());
         let (reports_in, mut reports) = watch::channel(None);
-        let (heard_in, heard_out) = watch::channel(Vec::new());
+        let (heard_in, heard_out) = watch::channel((Vec::new(), Vec::new()));
         let (replicas_in, mut replicas) = watch::channel(None);
         // Aborted with the loop: whatever ends it, nothing of it goes on acting.
         let mut beside = tokio::task::JoinSet::new();
@@ -322,7 +326,7 @@ where
                 self.take_report(report);
             }
             self.turn(&deeds, &mut beside).await?;
-            heard_in.send_replace(self.keepers.iter().flat_map(|(name, keeper)| keeper.hearing.told(name)).collect());
+            heard_in.send_replace(self.told_to_the_proxy());
             if std::mem::take(&mut self.has_news) {
                 addresses.send_if_modified(|known| {
                     let wanted = self.addresses();
@@ -344,6 +348,13 @@ where
                 return Ok(());
             }
         }
+    }
+
+    /// What the proxy need not tell again, and which cuts it need not keep.
+    fn told_to_the_proxy(&self) -> (Vec<Heard>, Vec<CutName>) {
+        let heard = self.keepers.iter().flat_map(|(name, keeper)| keeper.hearing.told(name)).collect();
+        let known = self.keepers.values().flat_map(Keeper::acknowledged);
+        (heard, known.chain(self.strange_cuts.iter().cloned()).collect())
     }
 
     /// Decides, moves traffic, and has replicas started and stopped, until nothing changes any more.
@@ -779,6 +790,7 @@ where
             let Some(keeper) = self.keepers.get_mut(&trial.service) else { continue };
             keeper.hearing.take(trial, keeper.service.in_flight().map(|rollout| rollout.id));
         }
+        self.take_cuts(report.cuts);
         // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
         if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
             self.know_no_table();
@@ -787,6 +799,15 @@ where
         // Only what was counted under the table in force tells whether a replica that it dropped is idle.
         let busy = report.in_flight.into_iter().map(|busy| (busy.replica, busy.requests));
         self.in_flight = Some(busy.collect());
+    }
+
+    /// Takes note of whom the proxy has cut off.
+    fn take_cuts(&mut self, cuts: Vec<Cut>) {
+        let is_known = |cut: &&Cut| self.keepers.contains_key(&cut.name.service);
+        self.strange_cuts = cuts.iter().filter(|cut| !is_known(cut)).map(|cut| cut.name.clone()).collect();
+        for (name, keeper) in &mut self.keepers {
+            keeper.hear_of_cuts(cuts.iter().filter(|cut| cut.name.service == *name).cloned().collect());
+        }
     }
 
     /// Takes note of what was found; tells whether it is worth a turn. Most probes say what was known already.
@@ -1627,15 +1648,16 @@ async fn keep_lease<S: Store, C: Clock>(store: Arc<S>, clock: Arc<C>, found: mps
 async fn watch_traffic<T: Traffic, C: Clock>(
     traffic: Arc<T>,
     clock: Arc<C>,
-    heard: watch::Receiver<Vec<Heard>>,
+    told: watch::Receiver<(Vec<Heard>, Vec<CutName>)>,
     reports: watch::Sender<Option<(Timestamp, Report)>>,
 ) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while !reports.is_closed() {
         tick.tick().await;
-        let (asked, known) = (clock.now(), heard.borrow().clone());
-        let report = traffic.report(&known).await.ok();
+        let asked = clock.now();
+        let (heard, acknowledged) = told.borrow().clone();
+        let report = traffic.report(&heard, &acknowledged).await.ok();
         reports.send_replace(report.map(|report| (asked, report)));
     }
 }

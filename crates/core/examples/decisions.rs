@@ -96,6 +96,7 @@ fn seen(service: &Service) -> Observation {
         alone: None,
         verdict: Verdict::Pass { findings: Vec::new() },
         measured: None,
+        cut: None,
         smoke: None,
         fellows: None,
     }

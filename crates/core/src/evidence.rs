@@ -20,11 +20,12 @@ use crate::service::Service;
 
 mod assessment;
 mod judging;
+mod terms;
 mod tick;
 
-use assessment::{Assessment, Names};
-
+pub use assessment::Assessment;
 pub use judging::Judging;
+pub use terms::{Brief, Terms};
 pub use tick::{BadTick, History, Tally, Tick};
 
 /// A tick that began longer than this before a step belongs to the step before: most of its requests came under another
@@ -131,7 +132,7 @@ impl Evidence {
             return;
         };
         if self.rollout != Some(rollout.id) {
-            let trial = Some(Box::new(Assessment::new(rollout, names(service, rollout))));
+            let trial = Some(Box::new(Assessment::new(&Terms::of(service, rollout))));
             let baseline = service.baseline_for(rollout).cloned().map(Box::new);
             let alone = Watched { candidate: Some(rollout.candidate), baseline, ..Watched::default() };
             *self = Self { rollout: Some(rollout.id), trial, alone, ..Self::new() };
@@ -283,15 +284,6 @@ impl Judged {
 #[must_use]
 pub fn limits(plan: &Plan) -> (Vec<(Objective, f64)>, usize) {
     assessment::limits(plan)
-}
-
-/// What people call the releases of a rollout.
-fn names(service: &Service, rollout: &Rollout) -> Names {
-    let called = |revision: Revision| {
-        let version = service.releases.get(&revision).map(|release| release.version.clone());
-        version.filter(|version| !version.is_empty()).unwrap_or_else(|| revision.to_string())
-    };
-    Names { candidate: called(rollout.candidate), stable: rollout.stable.map(called) }
 }
 
 impl Arms {

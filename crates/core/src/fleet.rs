@@ -14,7 +14,7 @@ use crate::ids::{BasisPoints, ReplicaId, Revision, ServiceName, Timestamp};
 use crate::ports::{Answered, Exit, Replica};
 use crate::probe::{ProbeBook, ProbeKind};
 use crate::release::Release;
-use crate::rollout::Health;
+use crate::rollout::{Health, Kind, Rollout};
 use crate::service::Wanted;
 use crate::spec::{Probe, Probes, Stop};
 use crate::table::{Backend, ReleaseRoutes, ServiceRoutes};
@@ -216,6 +216,17 @@ impl Fleet {
     pub fn fallback(&self, world: &World<'_>) -> Option<Revision> {
         let is_judged = |revision| world.wanted.candidate.is_some_and(|(candidate, _)| candidate == revision);
         world.wanted.stable.filter(|stable| !is_judged(*stable) && self.ready_count(*stable) > 0)
+    }
+
+    /// The release that can take all of a rollout's traffic at once: the stable one, while it has as many ready replicas
+    /// as it needs for that.
+    #[must_use]
+    pub fn relief(&self, world: &World<'_>, rollout: &Rollout) -> Option<Revision> {
+        // Whoever goes back flees the other one.
+        let is_ahead = rollout.kind == Kind::Deploy && !rollout.is_rescue;
+        let stable = self.fallback(world).filter(|stable| is_ahead && rollout.stable == Some(*stable))?;
+        let needed = if rollout.plan.scales_stable() { rollout.stable_replicas.max(1) } else { 1 };
+        (self.ready_count(stable) >= needed).then_some(stable)
     }
 
     /// How the replicas of a release are.

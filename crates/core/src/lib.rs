@@ -15,6 +15,7 @@
 //! - [`check`]: what do its measurements add up to?
 //! - [`evidence`]: what do the requests say about the candidate?
 //! - [`alone`]: what can be said of a release that has no other one beside it?
+//! - [`guard`]: whom does the proxy cut off by itself?
 //! - [`group`]: several services that are promoted and rolled back together.
 //! - [`alert`]: which service is an alert about, which release of it, and what is remembered of it?
 //! - [`trigger`]: which figures take a release back?
@@ -50,6 +51,7 @@ pub mod evidence;
 pub mod fleet;
 pub mod gate;
 pub mod group;
+pub mod guard;
 pub mod ids;
 pub mod lease;
 pub mod limit;

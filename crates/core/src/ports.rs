@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::breaker::Mode;
 use crate::dependency::{EgressReport, Endpoint, EndpointKey};
 use crate::gate::Check;
+use crate::guard::{Cut, CutName};
 use crate::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use crate::measure::{Measure, SourceError};
 use crate::release::{Content, Digest, Release};
@@ -442,8 +443,13 @@ pub trait Traffic: Send + Sync {
     /// The table in force.
     fn table(&self) -> impl Future<Output = Result<RoutingTable, TrafficError>> + Send;
 
-    /// Counters, requests in flight, and what has become final of trials beyond what was heard of them.
-    fn report(&self, heard: &[Heard]) -> impl Future<Output = Result<Report, TrafficError>> + Send;
+    /// Counters, requests in flight, and what has become final of trials beyond what was heard of them. Cuts that are
+    /// `acknowledged` are forgotten.
+    fn report(
+        &self,
+        heard: &[Heard],
+        acknowledged: &[CutName],
+    ) -> impl Future<Output = Result<Report, TrafficError>> + Send;
 }
 
 /// Why the proxy did not do it.
@@ -458,7 +464,7 @@ pub enum TrafficError {
 }
 
 /// What the proxy has counted since it started.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// Differs after every start of the proxy; the counters then begin at zero again.
     pub boot: u64,
@@ -477,6 +483,9 @@ pub struct Report {
     /// What has become final of rollouts in flight.
     #[serde(default)]
     pub trials: Vec<TrialReport>,
+    /// Releases that it has cut off, until that is acknowledged.
+    #[serde(default)]
+    pub cuts: Vec<Cut>,
     /// What people should know: certificates that cannot be read, or end soon.
     #[serde(default)]
     pub warnings: Vec<String>,

@@ -147,6 +147,7 @@ mod tests {
             is_proven: false,
             alone: None,
             measured: None,
+            cut: None,
             smoke,
             fellows: None,
         };

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Evidence, Tick};
+use crate::evidence::{Evidence, Terms, Tick};
 use crate::ids::{BasisPoints, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::ports::Recorded;
@@ -312,6 +312,14 @@ impl<'a> Run<'a> {
         });
         let is_proven = self.evidence.is_proven(rollout);
         differ(differences, "proven", &seen.is_proven, &is_proven);
+        if let Some(cut) = &seen.cut {
+            let reveals = self.ticks.iter().flat_map(|tick| &tick.reveals);
+            let history = self.ticks.iter().find_map(|tick| tick.history.as_ref());
+            let recomputed = cut.recomputed(&Terms::of(&self.service, rollout), history, reveals);
+            if let Some(recomputed) = recomputed {
+                differ(differences, "cut", &Some((*cut.case).clone()), &recomputed);
+            }
+        }
         let alone = self.evidence.alone(rollout);
         differ(differences, "alone", &seen.alone, &alone);
         Observation { verdict, is_proven, alone, measured, ..seen.clone() }
@@ -480,7 +488,8 @@ impl Other {
             return false;
         }
         let Some(rollout) = self.service.in_flight().filter(|rollout| rollout.id == self.rollout) else { return false };
-        let mut seen = seen.clone();
+        // Whom the proxy cut off it cut off by the other spec.
+        let mut seen = Observation { cut: None, ..seen.clone() };
         // As many were ready as were needed: then as many as are needed here would have been.
         if seen.candidate.ready >= recorded.replicas().min(rollout.replicas()) && seen.candidate.ready > 0 {
             seen.candidate.ready = seen.candidate.ready.max(rollout.replicas());

@@ -11,6 +11,7 @@ use crate::alone::Alone;
 use crate::check::{Checks, Sighting};
 use crate::evidence::Measured;
 use crate::group::{Fellows, Together};
+use crate::guard::Cut;
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
 use crate::plan::Plan;
 use crate::spec::Hold;
@@ -186,6 +187,13 @@ pub enum Phase {
 pub enum Why {
     /// The evidence says that it is harmful.
     Harmful {
+        /// What speaks against it.
+        case: Box<Case>,
+    },
+    /// The proxy has cut it off.
+    Cut {
+        /// Which release.
+        revision: Revision,
         /// What speaks against it.
         case: Box<Case>,
     },
@@ -402,6 +410,9 @@ pub struct Observation {
     /// The same in numbers, where a decision rests on this look; nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Box<Measured>>,
+    /// The proxy has cut the candidate off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<Box<Cut>>,
     /// How the smoke checks ended, once they have.
     pub smoke: Option<Result<(), String>>,
     /// The other services of its group; `None` without a group.

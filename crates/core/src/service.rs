@@ -941,6 +941,7 @@ impl Service {
 fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
     match why {
         Why::Harmful { .. }
+        | Why::Cut { .. }
         | Why::Breach { .. }
         | Why::NotReady { .. }
         | Why::Unready { .. }

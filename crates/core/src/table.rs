@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 pub use crate::choice::{Match, Mirror, Pin, StickyBy, Unfit, ValueMatch};
 use crate::choice::{PINS_MAX, TEXT_BYTES_MAX};
 use crate::edge::Edge;
-use crate::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, ServiceName};
+use crate::ids::{BasisPoints, FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName};
 use crate::route::{Addresses, Route, Taken, Use, Why};
 pub use crate::trial::Trial;
 
 /// The whole routing table of a proxy, replaced as one.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RoutingTable {
     /// Grows with every table; the proxy refuses one at or below the generation in force.
     pub generation: Generation,
@@ -23,7 +23,7 @@ pub struct RoutingTable {
 }
 
 /// How one service's traffic is split.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ServiceRoutes {
     /// The service.
     pub service: ServiceName,
@@ -40,6 +40,10 @@ pub struct ServiceRoutes {
     /// The release that answers requests which another one failed; `None`, or without a backend: nobody does.
     #[serde(default)]
     pub fallback: Option<Revision>,
+    /// The release that can take all of the traffic at once: it has what a fresh candidate may not have yet, and has
+    /// everything when the proxy cuts the candidate off. `None`: nothing is kept from the candidate, and it is not cut.
+    #[serde(default)]
+    pub relief: Option<Revision>,
     /// Paths at and below which a request with any method may be answered twice.
     #[serde(default)]
     pub idempotent: Vec<String>,
@@ -161,6 +165,16 @@ pub enum TableRefused {
         /// What is wrong.
         why: Unfit,
     },
+    /// A release is to have traffic that the proxy has cut off.
+    #[error("{revision} of `{service}` was cut off by the proxy in rollout {rollout}, which nobody has acknowledged")]
+    CutOff {
+        /// The service.
+        service: ServiceName,
+        /// The rollout.
+        rollout: RolloutId,
+        /// The release.
+        revision: Revision,
+    },
     /// More pins, or longer ones, than are looked at for a request.
     #[error("the {pins} pins of `{service}` have {bytes} bytes: at most {PINS_MAX} with {TEXT_BYTES_MAX}")]
     TooManyPins {
@@ -230,6 +244,7 @@ impl ServiceRoutes {
             releases: Vec::new(),
             first_byte_timeout_ms: 0,
             fallback: None,
+            relief: None,
             idempotent: Vec::new(),
             pins: Vec::new(),
             sticky: None,
@@ -245,11 +260,23 @@ impl ServiceRoutes {
         self.releases.iter().find(|r| r.revision == revision).map_or(BasisPoints::NONE, |r| r.weight)
     }
 
+    /// Tells whether a release has a backend.
+    #[must_use]
+    pub fn has_backends(&self, revision: Revision) -> bool {
+        self.releases.iter().any(|release| release.revision == revision && !release.backends.is_empty())
+    }
+
+    /// Tells whether users' requests go to a release: by its share, or by a pin.
+    #[must_use]
+    pub fn gives_anything_to(&self, revision: Revision) -> bool {
+        self.weight_of(revision) > BasisPoints::NONE || self.pins.iter().any(|pin| pin.to == revision)
+    }
+
     /// Takes every release out, and what names one: from here on nobody answers.
     pub fn close(&mut self) {
         self.releases.clear();
         self.pins.clear();
-        (self.fallback, self.mirror, self.trial) = (None, None, None);
+        (self.fallback, self.relief, self.mirror, self.trial) = (None, None, None, None);
     }
 
     /// Tells whether a replica is among the backends.

@@ -6,7 +6,9 @@ use evenkeel_analysis::slots::{Bad, Inquiry, QUESTIONS_MAX, Question, Reveal};
 use evenkeel_analysis::{Metric, Objective};
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::{Brief, History, Terms};
 use crate::ids::{Revision, RolloutId, ServiceName};
+use crate::rollout::Kind;
 use crate::service::Service;
 use crate::table::Unfit;
 
@@ -28,7 +30,7 @@ const HANG_SLACK: Duration = Duration::from_secs(1);
 const AGE_MAX: Duration = Duration::from_secs(600);
 
 /// A rollout whose requests are counted by the moment of their assignment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     /// The rollout.
     pub rollout: RolloutId,
@@ -40,6 +42,12 @@ pub struct Trial {
     pub step: u32,
     /// What is asked of every request.
     pub inquiry: Inquiry,
+    /// By what the proxy judges it itself; `None`: it leaves that to the controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brief: Option<Box<Brief>>,
+    /// Whether it may cut the candidate off by that.
+    #[serde(default)]
+    pub may_cut: bool,
 }
 
 /// What has become final of a rollout, and is not known to be kept.
@@ -120,22 +128,32 @@ impl Trial {
     /// What the proxy shall count of a service's rollout in flight, where its candidate has anybody to be judged by.
     ///
     /// What is asked stands for as long as a step does: with other ages the same request would be judged otherwise.
-    /// `in_force` is the trial in force, `p99` that of the stable release's answer times.
+    /// `in_force` is the trial in force, `p99` that of the stable release's answer times, `history` what is known of it.
     #[must_use]
     pub fn wanted(
         service: &Service,
         in_force: Option<&Self>,
         p99: impl FnOnce(Revision) -> Option<Duration>,
+        history: impl FnOnce(Revision) -> History,
     ) -> Option<Self> {
         let (spec, rollout) = (service.spec.as_ref()?, service.in_flight()?);
         let (step, asked) = rollout.audience_at().filter(|(_, step)| step.has_audience())?;
         let step = u32::try_from(step).unwrap_or(u32::MAX);
-        if let Some(known) = in_force.filter(|known| known.rollout == rollout.id && known.step == step) {
+        let in_force = in_force.filter(|known| known.rollout == rollout.id);
+        // Where the controller would not take it back the proxy does not either.
+        let may_cut = asked.minimum_requests > 0;
+        let is_same = |known: &&Self| known.step == step && known.may_cut == may_cut;
+        if let Some(known) = in_force.filter(is_same) {
             return Some(known.clone());
         }
+        // What the proxy judges by stands for as long as the rollout does.
+        let known = in_force.and_then(|known| known.brief.clone());
+        let fresh = |stable| Box::new(Brief { terms: Terms::of(service, rollout), history: history(stable) });
+        let judged = rollout.stable.filter(|_| rollout.kind == Kind::Deploy && !rollout.is_rescue);
+        let brief = known.or_else(|| judged.map(fresh));
         let inquiry = Ages::of(rollout.stable.and_then(p99), spec.first_byte_timeout).inquiry(&asked.objectives);
         let (id, candidate, stable) = (rollout.id, rollout.candidate, rollout.stable);
-        Some(Self { rollout: id, candidate, stable, step, inquiry })
+        Some(Self { rollout: id, candidate, stable, step, inquiry, brief, may_cut })
     }
 
     /// Tells whether the proxy can count it.

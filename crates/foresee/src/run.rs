@@ -11,7 +11,7 @@ use evenkeel_analysis::Verdict;
 use evenkeel_analysis::condition::{Judged, Said};
 use evenkeel_analysis::slots::Reveal;
 use evenkeel_core::check::{Due, Sighting};
-use evenkeel_core::evidence::Tally;
+use evenkeel_core::evidence::{History, Tally};
 use evenkeel_core::fleet::{self, Fleet};
 use evenkeel_core::gate::{Gates, Passage};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, Timestamp};
@@ -494,6 +494,7 @@ impl<'a> Run<'a> {
             is_proven: self.pace.is_judged && self.evidence.is_proven(rollout),
             alone: if self.pace.is_judged { self.evidence.alone(rollout) } else { None },
             measured: None,
+            cut: None,
             smoke: smoked.map(|_| result),
             fellows: None,
         })
@@ -551,7 +552,7 @@ impl<'a> Run<'a> {
         };
         let (releases, fallback) = (self.fleet.releases(&world), self.fleet.fallback(&world));
         let p99 = |_| self.question.scenario.behaviour(Arm::Stable, Duration::ZERO).map(|stable| stable.latency.p99);
-        let trial = Trial::wanted(&self.service, self.table.trial.as_ref(), p99);
+        let trial = Trial::wanted(&self.service, self.table.trial.as_ref(), p99, |_| History::default());
         let is_same = releases == self.table.releases && fallback == self.table.fallback && trial == self.table.trial;
         if is_same {
             return false;
@@ -656,8 +657,12 @@ impl<'a> Run<'a> {
     }
 
     fn detected_after(&self) -> Option<u64> {
-        let (at, Some(Why::Harmful { .. } | Why::Breach { .. } | Why::Unready { .. } | Why::Crashing { .. })) =
-            self.decided.as_ref()?
+        let (
+            at,
+            Some(
+                Why::Harmful { .. } | Why::Cut { .. } | Why::Breach { .. } | Why::Unready { .. } | Why::Crashing { .. },
+            ),
+        ) = self.decided.as_ref()?
         else {
             return None;
         };

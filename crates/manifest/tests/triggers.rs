@@ -106,6 +106,7 @@ impl Story {
                 is_proven: false,
                 alone: None,
                 measured: None,
+                cut: None,
                 smoke: None,
                 fellows: None,
             };

@@ -113,6 +113,7 @@ fn table(listen: SocketAddr, rest: &[String]) -> RoutingTable {
         releases,
         first_byte_timeout_ms: 0,
         fallback,
+        relief: None,
         idempotent: Vec::new(),
         pins: (0..option("pins=").map_or(0, |count| count.parse().unwrap())).map(pin).collect(),
         sticky,

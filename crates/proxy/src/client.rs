@@ -338,13 +338,13 @@ impl Client {
             _ => Admitted::default(),
         };
         let mut random = self.worker.random.borrow_mut();
-        let Chosen { release, audience, user, newcomer } = match entry.audience {
+        let Chosen { release, audience, user, newcomer, is_aside } = match entry.audience {
             Audience::Preview => Chosen::by(Audience::Preview, entry.routes.by_host(request.headers().get(HOST))?),
-            Audience::Users | Audience::Pinned => entry.routes.for_user(&request, &self.sender, &mut random)?,
+            Audience::Users | Audience::Pinned => entry.routes.for_user(&request, &self.sender, &mut random, now)?,
         };
         let entry = Entry { audience, ..entry };
         let chosen = entry.routes.release(release);
-        let assigned = entry.routes.assign(release, audience, user, now);
+        let assigned = if is_aside { None } else { entry.routes.assign(release, audience, user, now) };
         let method = Method::of(request.method().as_str());
         let tally = Tally::begin(chosen.counts.clone(), audience, method, now).on_trial(assigned);
         let outgoing =

@@ -12,20 +12,21 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evenkeel_core::guard::{CutName, Guard, cut_off, honours};
 use evenkeel_core::ids::{ReplicaId, Revision, ServiceName};
 use evenkeel_core::table::RoutingTable;
 use evenkeel_core::trial::Heard;
 use evenkeel_wire::proxy::{Answer, InFlight, ReleaseReport, Report};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::doors::Doors;
 use crate::elder::Elder;
 use crate::fittings::{self, Fittings};
 use crate::limits::{ADDRESSES_MAX, DISK_TIME, REVEAL_ALONE, WORKER_TIME};
-use crate::saved::{self, Desk};
-use crate::trial::Logs;
+use crate::saved::{self, Desk, Kept};
+use crate::trial::{Found, Logs};
 use crate::worker::{Command, WorkerReport};
 
 /// The proxy, as its operator's side sees it.
@@ -41,13 +42,15 @@ pub(crate) struct Control {
 
 /// Held by whoever carries out an ask: asks never overlap.
 struct State {
-    table: Arc<RoutingTable>,
+    kept: Kept,
     doors: Doors,
     fittings: Arc<Fittings>,
     /// The sockets as the agent sent them.
     sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
     /// What has become final of trials.
     logs: Logs,
+    /// Judges them.
+    guard: Guard,
 }
 
 impl Control {
@@ -56,18 +59,19 @@ impl Control {
     /// # Errors
     /// A worker has gone, or the machine gives no thread.
     pub(crate) fn new(directory: PathBuf, workers: Vec<UnboundedSender<Command>>) -> io::Result<Self> {
-        let table = Arc::new(saved::load(&directory));
+        let kept = saved::load(&directory);
         let boot = RandomState::new().build_hasher().finish();
         let mut doors = Doors::new()?;
-        let ciphers = doors.fit(&table);
-        let limiters = fittings::limiters(&Default::default(), &table);
+        let ciphers = doors.fit(&kept.table);
+        let limiters = fittings::limiters(&Default::default(), &kept.table);
         let fittings = Arc::new(Fittings { ciphers, limiters });
-        let (sockets, logs) = (BTreeMap::new(), Logs::default());
-        let state = Mutex::new(State { table: table.clone(), doors, fittings: fittings.clone(), sockets, logs });
-        let desk = Arc::new(Desk::new(table.clone()));
+        let (sockets, logs, guard) = (BTreeMap::new(), Logs::default(), Guard::default());
+        let desk = Arc::new(Desk::new(kept.clone()));
+        let table = kept.table.clone();
+        let state = Mutex::new(State { kept, doors, fittings: fittings.clone(), sockets, logs, guard });
         let (retired, elder) = (AtomicBool::new(false), Elder::default());
         let control = Self { workers, boot, state, desk: desk.clone(), retired, elder };
-        let work = move || desk.work(|table| saved::store(&directory, table));
+        let work = move || desk.work(|kept| saved::store(&directory, kept));
         std::thread::Builder::new().name("disk".into()).spawn(work)?;
         control.tell_all(|done| Command::Apply(table.clone(), fittings.clone(), done))?;
         Ok(control)
@@ -79,19 +83,18 @@ impl Control {
     /// this answer for a moment, and no other ask.
     pub(crate) fn apply(&self, table: RoutingTable) -> Answer {
         let mut state = self.lock();
-        if let Err(why) = table.may_replace(state.table.generation, state.table.token) {
+        let in_force = &state.kept.table;
+        let is_fit = table.may_replace(in_force.generation, in_force.token);
+        let is_fit = is_fit.and_then(|()| state.kept.cuts.iter().try_for_each(|cut| honours(&table, &cut.name)));
+        if let Err(why) = is_fit {
             return Answer::Refused { why };
         }
         let generation = table.generation;
-        let in_force = Arc::new(table);
-        state.table = in_force.clone();
-        let ciphers = state.doors.fit(&in_force);
-        let limiters = fittings::limiters(&state.fittings.limiters, &in_force);
-        state.fittings = Arc::new(Fittings { ciphers, limiters });
-        let told = self.tell_all(|done| Command::Apply(state.table.clone(), state.fittings.clone(), done));
-        self.desk.put(state.table.clone());
+        let (told, edition) = self.put_in_force(&mut state, table);
+        // Somebody may be harmful for whose place there was nobody before.
+        self.cut_off_who_is_due(&mut state);
         drop(state);
-        if !self.desk.wait(generation, DISK_TIME) {
+        if !self.desk.wait(edition, DISK_TIME) {
             warn!(%generation, "routing table is in force, but the disk hangs");
         }
         match told {
@@ -100,25 +103,61 @@ impl Control {
         }
     }
 
+    /// Every worker routes by a table from here on; answers its edition on disk, which is not waited for.
+    fn put_in_force(&self, state: &mut State, table: RoutingTable) -> (io::Result<()>, u64) {
+        state.kept.table = Arc::new(table);
+        let ciphers = state.doors.fit(&state.kept.table);
+        let limiters = fittings::limiters(&state.fittings.limiters, &state.kept.table);
+        state.fittings = Arc::new(Fittings { ciphers, limiters });
+        let told = self.tell_all(|done| Command::Apply(state.kept.table.clone(), state.fittings.clone(), done));
+        (told, self.desk.put(state.kept.clone()))
+    }
+
+    /// Cuts off whom the evidence shows to be harmful, without waiting for a controller or the disk.
+    fn cut_off_who_is_due(&self, state: &mut State) {
+        if self.has_retired() {
+            // The table, and the file of it, are the successor's.
+            return;
+        }
+        let began = Instant::now();
+        for mut cut in state.guard.due(&state.kept.table) {
+            let table = cut_off(&state.kept.table, &cut);
+            state.kept.cuts.retain(|known| known.name != cut.name);
+            state.kept.cuts.push(cut.clone());
+            let (told, _) = self.put_in_force(state, table);
+            cut.took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let CutName { service, rollout, revision } = &cut.name;
+            warn!(%service, %rollout, release = %revision, to = %cut.to, why = %cut.case, took_us = cut.took_us, "cut off");
+            if let Err(error) = told {
+                error!(%error, "a worker has not heard of a cut");
+            }
+            if let Some(known) = state.kept.cuts.last_mut() {
+                known.took_us = cut.took_us;
+            }
+        }
+    }
+
     /// The table in force.
     pub(crate) fn table(&self) -> Answer {
-        let table = self.lock().table.clone();
+        let table = self.lock().kept.table.clone();
         Answer::Table { table: Box::new((*table).clone()) }
     }
 
-    /// Adds up what the workers have counted, and tells what has become final of trials beyond what was heard of them.
-    pub(crate) fn report(&self, heard: &[Heard]) -> Answer {
+    /// Adds up what the workers have counted, and tells what has become final of trials beyond what was heard of them, and
+    /// who was cut off. Cuts that are acknowledged are forgotten.
+    pub(crate) fn report(&self, heard: &[Heard], acknowledged: &[CutName]) -> Answer {
         let mut state = self.lock();
+        self.forget_cuts(&mut state, acknowledged);
         // All workers answer for the same slots.
         let at = Instant::now();
         match self.ask_all(|reply| Command::Report(at, reply)) {
             Ok(mut reports) => {
-                state.logs.add(self.boot, at, reports.iter_mut().map(|report| std::mem::take(&mut report.found)));
-                let (generation, trials) = (state.table.generation, state.logs.report(self.boot, heard));
-                let (boot, pid) = (self.boot, std::process::id());
+                self.take_found(&mut state, at, reports.iter_mut().map(|report| std::mem::take(&mut report.found)));
+                let (generation, trials) = (state.kept.table.generation, state.logs.report(self.boot, heard));
+                let (boot, pid, cuts) = (self.boot, std::process::id(), state.kept.cuts.clone());
                 let warnings = state.doors.troubles();
                 let limited = fittings::limited(&state.fittings.limiters);
-                let empty = Report { boot, pid, generation, trials, warnings, limited, ..Report::default() };
+                let empty = Report { boot, pid, generation, trials, cuts, warnings, limited, ..Report::default() };
                 let mut whole = merge(empty, reports);
                 drop(state);
                 self.elder.add_to(&mut whole);
@@ -132,12 +171,31 @@ impl Control {
     pub(crate) fn reveal_alone(&self) {
         let mut state = self.lock();
         let at = Instant::now();
-        let has_trial = state.table.services.iter().any(|service| service.trial.is_some());
+        let has_trial = state.kept.table.services.iter().any(|service| service.trial.is_some());
         if (has_trial || !state.logs.is_empty())
             && state.logs.is_stale(at, REVEAL_ALONE)
             && let Ok(found) = self.ask_all(|reply| Command::Reveal(at, reply))
         {
-            state.logs.add(self.boot, at, found);
+            self.take_found(&mut state, at, found);
+        }
+    }
+
+    /// Adds what the workers found to be final at a moment, and judges by it.
+    fn take_found(&self, state: &mut State, at: Instant, found: impl IntoIterator<Item = Vec<Found>>) {
+        let State { kept, logs, guard, .. } = state;
+        let is_judged = logs.add(self.boot, at, found, |service, rollout, reveal| {
+            guard.take(&kept.table, service, rollout, reveal);
+        });
+        if is_judged {
+            self.cut_off_who_is_due(state);
+        }
+    }
+
+    fn forget_cuts(&self, state: &mut State, acknowledged: &[CutName]) {
+        let before = state.kept.cuts.len();
+        state.kept.cuts.retain(|cut| !acknowledged.contains(&cut.name));
+        if state.kept.cuts.len() != before {
+            self.desk.put(state.kept.clone());
         }
     }
 

@@ -48,7 +48,7 @@ impl Elder {
 fn ask(elder: &mut UnixStream) -> Option<Report> {
     elder.set_read_timeout(Some(PATIENCE)).ok()?;
     elder.set_write_timeout(Some(PATIENCE)).ok()?;
-    frame::write(elder, &Ask::Report { heard: Vec::new() }).ok()?;
+    frame::write(elder, &Ask::Report { heard: Vec::new(), acknowledged: Vec::new() }).ok()?;
     match frame::read(elder).ok()?? {
         Answer::Report(report) => Some(*report),
         Answer::Done

@@ -10,7 +10,7 @@
 //! - `fittings`, `limiter`: what goes with a table; how much one client may have
 //! - `crossroads`: which service, where several share an address
 //! - `routes`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
-//! - `trial`: what became of requests on trial, by the moment of their assignment
+//! - `trial`, `admission`: what became of requests on trial, by the moment of their assignment, and how many there may be
 //! - `pins`, `sticky`, `cookies`, `marks`: which release, for what a request is, and whom a trial has counted
 //! - `shield`: the stable release in another's place
 //! - `mirror`: copies that are answered for nobody
@@ -23,6 +23,7 @@
 //! - `remote`: the proxy as a controller sees it
 
 mod accept;
+mod admission;
 mod alive;
 mod announce;
 mod body;

@@ -71,8 +71,8 @@ pub(crate) const TRIAL_REMEMBERED: Duration = Duration::from_secs(900);
 /// Users whose first failure is remembered per rollout: 100 000 hashes are below 2 MB. Later ones are not counted.
 pub(crate) const FIRST_FAILURES_MAX: usize = 100_000;
 
-/// Without a controller that asks, what has become final is taken from the workers this often: before they overwrite it.
-pub(crate) const REVEAL_ALONE: Duration = Duration::from_millis(500);
+/// What has become final is taken from the workers and judged this often, whether a controller asks or not.
+pub(crate) const REVEAL_ALONE: Duration = Duration::from_millis(100);
 
 /// How stale the coarse clock may be.
 pub(crate) const TICK: Duration = Duration::from_millis(100);

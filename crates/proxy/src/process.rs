@@ -38,8 +38,9 @@ pub struct Options {
 pub fn run(options: Options) -> io::Result<()> {
     raise_descriptor_limit();
     marks::take_key(&options.state_directory);
-    let workers: Vec<worker::Handle> =
-        (0..options.workers.max(1)).map(|index| worker::start(index, random_seed())).collect::<io::Result<_>>()?;
+    let count = options.workers.max(1);
+    let start = |index| worker::start(index, count, random_seed());
+    let workers: Vec<worker::Handle> = (0..count).map(start).collect::<io::Result<_>>()?;
     let commands = workers.iter().map(|worker| worker.commands.clone()).collect();
     let control = Arc::new(Control::new(options.state_directory.clone(), commands)?);
     let listener = Arc::new(frame::listen(&options.state_directory, SOCKET_NAME)?);

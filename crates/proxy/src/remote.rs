@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use evenkeel_core::guard::CutName;
 use evenkeel_core::ports::{Report, Traffic, TrafficError};
 use evenkeel_core::table::RoutingTable;
 use evenkeel_core::trial::Heard;
@@ -47,8 +48,9 @@ impl Traffic for RemoteProxy {
         if let Answer::Table { table } = answer { Ok(*table) } else { Err(unexpected(&answer)) }
     }
 
-    async fn report(&self, heard: &[Heard]) -> Result<Report, TrafficError> {
-        let answer = ask(&self.reports, Ask::Report { heard: heard.to_vec() }, REPORT_LIMIT).await?;
+    async fn report(&self, heard: &[Heard], acknowledged: &[CutName]) -> Result<Report, TrafficError> {
+        let (heard, acknowledged) = (heard.to_vec(), acknowledged.to_vec());
+        let answer = ask(&self.reports, Ask::Report { heard, acknowledged }, REPORT_LIMIT).await?;
         if let Answer::Report(report) = answer { Ok(*report) } else { Err(unexpected(&answer)) }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Routes {
     pub(crate) mirror: Option<Mirror>,
     trial: Option<Rc<Trying>>,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    /// Index of the release that has what the candidate of the trial may not have yet.
+    relief: Option<usize>,
 }
 
 /// The release that a request goes to.
@@ -58,6 +60,8 @@ pub(crate) struct Chosen {
     /// Whose request it is, where that is what sticks it to its release.
     pub(crate) user: Option<User>,
     pub(crate) newcomer: Option<Newcomer>,
+    /// The service's trial has no part in it: no coin was thrown.
+    pub(crate) is_aside: bool,
 }
 
 /// One release of a service.
@@ -142,7 +146,7 @@ impl Entry {
 
 impl Chosen {
     pub(crate) fn by(audience: Audience, release: usize) -> Self {
-        Self { release, audience, user: None, newcomer: None }
+        Self { release, audience, user: None, newcomer: None, is_aside: false }
     }
 }
 
@@ -225,10 +229,14 @@ impl Routes {
         request: &Request<B>,
         sender: &Sender,
         random: &mut fastrand::Rng,
+        now: Instant,
     ) -> Result<Chosen, Refusal> {
         let pin = self.pins.iter().find(|pin| pin.fits(request));
         if let Some(pin) = pin.filter(|pin| !self.releases[pin.release].replicas.is_empty()) {
             return Ok(Chosen::by(Audience::Pinned, pin.release));
+        }
+        if let Some(release) = self.relief.filter(|_| self.trial.as_ref().is_some_and(|trial| trial.is_full(now))) {
+            return Ok(Chosen { is_aside: true, ..Chosen::by(Audience::Users, release) });
         }
         let stuck = self.sticky.as_ref().and_then(|sticky| sticky.choose(request.headers(), sender, random));
         match stuck {
@@ -236,7 +244,7 @@ impl Routes {
                 let marks = self.trial.as_ref().and_then(|trial| trial.marks());
                 let is_counted = jar.is_some() && marks.is_some_and(|marks| marks.is_on(request.headers(), hash));
                 let user = Some(User { hash, is_counted, jar });
-                Ok(Chosen { release, audience: Audience::Users, user, newcomer })
+                Ok(Chosen { user, newcomer, ..Chosen::by(Audience::Users, release) })
             }
             None => self.by_weight(random).map(|release| Chosen::by(Audience::Users, release)),
         }
@@ -326,6 +334,11 @@ pub(crate) struct Switchboard {
 }
 
 impl Switchboard {
+    /// That of a worker with so many of the first places at a fresh candidate.
+    pub(crate) fn new(places: u64) -> Self {
+        Self { trials: Trials::new(places), ..Self::default() }
+    }
+
     /// The place of an address, filled or not yet.
     pub(crate) fn slot(&mut self, address: SocketAddr) -> Rc<Slot> {
         self.slots.entry(address).or_default().clone()
@@ -402,7 +415,10 @@ impl Switchboard {
         let mirror = mirror
             .and_then(|mirror| Some(Mirror { release: index_of(mirror.to)?, share: u32::from(mirror.share.get()) }));
         let drain = service.edge.drain;
-        Routes { releases, first_byte, replicas: speaks, drain, shield, pins, sticky, mirror, trial, limiter: None }
+        let can_take = |index: &usize| !releases[*index].replicas.is_empty();
+        let relief = service.relief.and_then(index_of).filter(can_take);
+        let limiter = None;
+        Routes { releases, first_byte, replicas: speaks, drain, shield, pins, sticky, mirror, trial, limiter, relief }
     }
 
     fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
@@ -462,8 +478,8 @@ mod tests {
         let releases = releases.collect();
         let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
         let (replicas, drain) = (Protocol::Http1, None);
-        let (shield, sticky, mirror, trial, limiter) = (None, None, None, None, None);
-        Routes { releases, first_byte, replicas, drain, shield, pins, sticky, mirror, trial, limiter }
+        let (shield, sticky, mirror, trial, limiter, relief) = (None, None, None, None, None, None);
+        Routes { releases, first_byte, replicas, drain, shield, pins, sticky, mirror, trial, limiter, relief }
     }
 
     #[test]

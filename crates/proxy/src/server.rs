@@ -57,7 +57,7 @@ fn converse(mut stream: UnixStream, control: &Control, stop: &UnboundedSender<Du
         }
         let answer = match ask {
             Ask::Apply { table } => control.apply(*table),
-            Ask::Report { heard } => control.report(&heard),
+            Ask::Report { heard, acknowledged } => control.report(&heard, &acknowledged),
             Ask::Table => control.table(),
             Ask::Listen { address, sockets } => listen(&stream, control, address, sockets)?,
             Ask::Unlisten { address } => control.unlisten(address),

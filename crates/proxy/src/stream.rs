@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn every_wait_for_a_client_has_its_limit_and_slow_bytes_do_not_extend_that_of_a_head() {
-        let worker = Rc::new(Worker::new(1));
+        let worker = Rc::new(Worker::new(1, 8));
         let began = worker.clock.coarse();
         let watch = Watch::new(worker.clone());
         let after_began = |deadline: Option<Instant>| deadline.map(|deadline| deadline - began);

@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_connection_ends_after_a_rest_or_when_its_client_takes_nothing_of_any_answer() {
-        let worker = Rc::new(Worker::new(1));
+        let worker = Rc::new(Worker::new(1, 8));
         let began = worker.clock.coarse();
         let streams = Rc::new(Streams::new(worker.clone()));
         let limit = || (streams.limit().0 - began, streams.limit().1);

@@ -17,6 +17,7 @@ use evenkeel_core::trial::{Heard, TrialReport};
 use http::HeaderValue;
 use tokio::time::Instant;
 
+use crate::admission::Admission;
 use crate::limits::{FIRST_FAILURES_MAX, REVEALS_AT_ONCE, REVEALS_KEPT, TRIAL_REMEMBERED};
 use crate::marks::{Marks, User};
 use crate::tally::Audience;
@@ -39,6 +40,8 @@ pub(crate) struct Trying {
     slots: RefCell<Slots>,
     /// Of users who stick to their release.
     marks: Option<Marks>,
+    /// Present where a coin decides: what it gives to the candidate may have to wait.
+    admission: Option<Rc<Admission>>,
     /// When another epoch took its place, or none, in microseconds.
     ended: Cell<Option<u64>>,
 }
@@ -63,6 +66,11 @@ impl Trying {
     /// How users show that they are counted.
     pub(crate) fn marks(&self) -> Option<&Marks> {
         self.marks.as_ref()
+    }
+
+    /// Tells whether no coin is to be thrown now, since the candidate has as much as it may have.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        self.admission.as_ref().is_some_and(|admission| admission.is_full(micros_since(self.origin, now)))
     }
 
     /// The arm that a release is.
@@ -93,6 +101,9 @@ impl Trying {
             return None;
         }
         let slot = self.slots.borrow_mut().assign(side, micros_since(self.origin, now));
+        if let (Side::Candidate, Audience::Users, Some(admission)) = (side, audience, &self.admission) {
+            admission.enter(slot);
+        }
         Some(Assigned { trying: self.clone(), slot, side, user, started: now })
     }
 }
@@ -102,6 +113,9 @@ impl Assigned {
     pub(crate) fn settle(&self, ended: Ended, now: Instant) {
         let age_us = micros_since(self.started, now);
         self.trying.slots.borrow_mut().settle(self.slot, self.side, ended, age_us, self.fresh());
+        if let (Side::Candidate, Some(admission)) = (self.side, &self.trying.admission) {
+            admission.leave(self.slot, ended, age_us);
+        }
     }
 
     /// The user, unless they were counted already.
@@ -123,7 +137,11 @@ impl Assigned {
 
 /// One worker's counters of all trials.
 #[derive(Default)]
-pub(crate) struct Trials(BTreeMap<ServiceName, Vec<Rc<Trying>>>);
+pub(crate) struct Trials {
+    epochs: BTreeMap<ServiceName, Vec<Rc<Trying>>>,
+    /// This worker's part of the first places at a fresh candidate.
+    places: u64,
+}
 
 /// What one worker found to be final of an epoch.
 pub(crate) struct Found {
@@ -134,6 +152,11 @@ pub(crate) struct Found {
 }
 
 impl Trials {
+    /// Those of a worker with so many of the first places at a fresh candidate.
+    pub(crate) fn new(places: u64) -> Self {
+        Self { epochs: BTreeMap::new(), places }
+    }
+
     /// The counters for a service as a table has it: those of the table before, when nothing of it has changed.
     pub(crate) fn of(&mut self, service: &ServiceRoutes, generation: Generation) -> Option<Rc<Trying>> {
         let trial = service.trial.as_ref()?;
@@ -144,7 +167,7 @@ impl Trials {
             (Some(_), None) => Split::Coin,
             (Some(_), Some(_)) => Split::Sticky,
         };
-        let epochs = self.0.entry(service.service.clone()).or_default();
+        let epochs = self.epochs.entry(service.service.clone()).or_default();
         let is_same = |known: &&Rc<Trying>| known.trial == *trial && known.shares == shares && known.split == split;
         if let Some(known) = epochs.last().filter(|known| known.ended.get().is_none()).filter(is_same) {
             return Some(known.clone());
@@ -154,8 +177,14 @@ impl Trials {
         epochs.iter().for_each(|epoch| epoch.end(now_us));
         let slots = RefCell::new(Slots::new(trial.inquiry.clone(), now_us));
         let marks = (split == Split::Sticky).then(|| Marks::new(service.service.clone(), trial.rollout));
+        // A step that leaves the shares as they are lets in as many as the one before.
+        let is_same_share = |known: &&Rc<Trying>| known.trial.rollout == trial.rollout && known.shares == shares;
+        let known = epochs.last().filter(is_same_share).and_then(|known| known.admission.clone());
+        let fresh = || Rc::new(Admission::new(self.places, &trial.inquiry, now_us));
+        let admission = (split == Split::Coin).then(|| known.unwrap_or_else(fresh));
         let (trial, ended) = (trial.clone(), Cell::new(None));
-        let fresh = Rc::new(Trying { trial, epoch: generation.0, shares, split, origin, slots, marks, ended });
+        let fresh =
+            Rc::new(Trying { trial, epoch: generation.0, shares, split, origin, slots, marks, admission, ended });
         epochs.push(fresh.clone());
         Some(fresh)
     }
@@ -163,7 +192,7 @@ impl Trials {
     /// Takes note that only these services have a trial.
     pub(crate) fn keep(&mut self, is_tried: impl Fn(&ServiceName) -> bool) {
         let now_us = micros_since(*ORIGIN, Instant::now());
-        for (_, epochs) in self.0.iter().filter(|(service, _)| !is_tried(service)) {
+        for (_, epochs) in self.epochs.iter().filter(|(service, _)| !is_tried(service)) {
             epochs.iter().for_each(|epoch| epoch.end(now_us));
         }
     }
@@ -171,8 +200,9 @@ impl Trials {
     /// Takes what has become final at a moment.
     pub(crate) fn reveal(&mut self, at: Instant) -> Vec<Found> {
         let mut found = Vec::new();
-        self.0.retain(|service, epochs| {
+        self.epochs.retain(|service, epochs| {
             epochs.retain(|epoch| {
+                epoch.admission.iter().for_each(|admission| admission.look(micros_since(epoch.origin, at)));
                 let mut slots = epoch.slots.borrow_mut();
                 if let Some((answers, times, failures)) = slots.reveal(micros_since(epoch.origin, at)) {
                     let Trying { epoch: number, shares, split, trial, .. } = &**epoch;
@@ -224,8 +254,14 @@ impl Logs {
         self.revealed.is_none_or(|revealed| now.saturating_duration_since(revealed) >= after)
     }
 
-    /// Adds what the workers found at one moment.
-    pub(crate) fn add(&mut self, boot: u64, at: Instant, workers: impl IntoIterator<Item = Vec<Found>>) {
+    /// Adds what the workers found at one moment, and shows what has come of it; tells whether anything has.
+    pub(crate) fn add(
+        &mut self,
+        boot: u64,
+        at: Instant,
+        workers: impl IntoIterator<Item = Vec<Found>>,
+        mut show: impl FnMut(&ServiceName, RolloutId, &Reveal),
+    ) -> bool {
         self.revealed = Some(at);
         let mut sums: BTreeMap<(ServiceName, RolloutId), Vec<Found>> = BTreeMap::new();
         for found in workers.into_iter().flatten() {
@@ -239,19 +275,24 @@ impl Logs {
             }
         }
         let slot = micros_since(*ORIGIN, at) / SLOT_US;
+        let is_new = !sums.is_empty();
         for (key, mut sums) in sums {
+            let (service, rollout) = key.clone();
             let log = self.logs.entry(key).or_default();
             sums.sort_by_key(|found| found.group.epoch);
             log.sequence += 1;
             log.newest = Some(at);
             let groups = sums.into_iter().map(|found| log.with_first_failures(found.group, &found.failures)).collect();
-            log.reveals.push_back(Reveal { boot, sequence: log.sequence, slot, groups });
+            let reveal = Reveal { boot, sequence: log.sequence, slot, groups };
+            show(&service, rollout, &reveal);
+            log.reveals.push_back(reveal);
             if log.reveals.len() > REVEALS_KEPT {
                 log.reveals.pop_front();
             }
         }
         self.logs
             .retain(|_, log| log.newest.is_some_and(|newest| at.saturating_duration_since(newest) < TRIAL_REMEMBERED));
+        is_new
     }
 
     /// What the controller has not heard of; forgets what it has in its store.

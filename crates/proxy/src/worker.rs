@@ -20,6 +20,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 
 use crate::accept::Acceptor;
+use crate::admission;
 use crate::clock::Clock;
 use crate::fittings::Fittings;
 use crate::limits::{FAREWELL_LONGEST, FAREWELL_TIME, TICK};
@@ -79,7 +80,7 @@ pub(crate) struct Worker {
 ///
 /// # Errors
 /// The machine gives no thread or no runtime.
-pub(crate) fn start(index: usize, seed: u64) -> io::Result<Handle> {
+pub(crate) fn start(index: usize, workers: usize, seed: u64) -> io::Result<Handle> {
     // One command at a time is under way, so the channel holds a handful.
     let (commands, inbox) = unbounded_channel();
     // hyper polls many small tasks; looking for events after 200 of them measured best (61 is the default).
@@ -90,7 +91,7 @@ pub(crate) fn start(index: usize, seed: u64) -> io::Result<Handle> {
         Ok(runtime) => {
             let _vital = Vital("a worker");
             let _ = started.send(Ok(()));
-            runtime.block_on(Worker::run(seed, inbox));
+            runtime.block_on(Worker::run(Worker::new(seed, admission::places(index, workers)), inbox));
         }
         Err(error) => drop(started.send(Err(error))),
     })?;
@@ -99,11 +100,11 @@ pub(crate) fn start(index: usize, seed: u64) -> io::Result<Handle> {
 }
 
 impl Worker {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, places: u64) -> Self {
         Self {
             clock: Clock::new(),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
-            switchboard: RefCell::default(),
+            switchboard: RefCell::new(Switchboard::new(places)),
             copies: Rc::default(),
             seats: Rc::default(),
             stops_by: Cell::default(),
@@ -111,8 +112,8 @@ impl Worker {
         }
     }
 
-    async fn run(seed: u64, mut inbox: UnboundedReceiver<Command>) {
-        let worker = Rc::new(Self::new(seed));
+    async fn run(worker: Self, mut inbox: UnboundedReceiver<Command>) {
+        let worker = Rc::new(worker);
         tokio::task::spawn_local(keep_time(worker.clone()));
         let mut acceptors: BTreeMap<SocketAddr, Vec<Acceptor>> = BTreeMap::new();
         while let Some(command) = inbox.recv().await {

@@ -189,7 +189,8 @@ fn rollouts(world: &World, round: usize) -> Vec<Told> {
         let inquiry =
             Ages::of(Some(Duration::from_millis(50)), Duration::ZERO).inquiry(&rollout.plan.steps[0].objectives);
         let (candidate, stable) = (Revision(2), Some(Revision(1)));
-        routes.trial = Some(Trial { rollout: rollout.id, candidate, stable, step: 0, inquiry });
+        routes.trial =
+            Some(Trial { rollout: rollout.id, candidate, stable, step: 0, inquiry, brief: None, may_cut: false });
         match &mut all {
             Some(all) => all.services.append(&mut one.services),
             None => all = Some(one),
@@ -248,7 +249,9 @@ fn hear(proxy: &mut Proxy, found: &mut [Told]) {
         let (service, rollout) = (one.service.name.clone(), one.service.in_flight()?.id);
         Some(Heard { service, rollout, boot: last.boot, heard: last.sequence, kept: last.sequence })
     });
-    let Answer::Report(report) = proxy.ask(&Ask::Report { heard: heard.collect() }) else { panic!("no report") };
+    let Answer::Report(report) = proxy.ask(&Ask::Report { heard: heard.collect(), acknowledged: Vec::new() }) else {
+        panic!("no report")
+    };
     for trial in report.trials {
         let one = found.iter_mut().find(|one| one.service.name == trial.service).unwrap();
         one.reveals.extend(trial.reveals);

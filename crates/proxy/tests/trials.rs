@@ -25,7 +25,7 @@ const SLOW: Question = Question { bad: Bad::Slow, after_us: 0, age_us: 150_000 }
 fn on_trial(mut table: RoutingTable, step: u32) -> RoutingTable {
     let inquiry = Inquiry { questions: vec![FAILED, FAILED_LATE, SLOW], usual_us: 100_000, times_us: 200_000 };
     let (rollout, candidate, stable) = (RolloutId(7), Revision(2), Some(Revision(1)));
-    table.services[0].trial = Some(Trial { rollout, candidate, stable, step, inquiry });
+    table.services[0].trial = Some(Trial { rollout, candidate, stable, step, inquiry, brief: None, may_cut: false });
     table
 }
 
@@ -54,7 +54,7 @@ fn slow(after: Duration) -> SocketAddr {
 }
 
 fn ask(proxy: &mut Proxy, heard: &[Heard]) -> Report {
-    match proxy.ask(&Ask::Report { heard: heard.to_vec() }) {
+    match proxy.ask(&Ask::Report { heard: heard.to_vec(), acknowledged: Vec::new() }) {
         Answer::Report(report) => *report,
         other => panic!("{other:?}"),
     }

@@ -81,6 +81,13 @@ const BUGS: &[Bug] = &[
         instead: "    matches!(event, Event::Seen(_)) && goes_back && next.name.as_str().is_empty()\n",
     },
     Bug {
+        invariant: 3,
+        what: "a release that was cut off may have a share again",
+        file: "crates/core/src/guard.rs",
+        line: "    if is_another || !routes.gives_anything_to(cut.revision) {",
+        instead: "    if !is_another || !routes.gives_anything_to(cut.revision) {",
+    },
+    Bug {
         invariant: 4,
         what: "a table of an older controller is taken",
         file: TABLE,

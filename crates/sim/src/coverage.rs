@@ -54,6 +54,7 @@ const EXPECTED: [(Group, &[&str]); 5] = [
         &[
             "promoted",
             "rolled back: harmful",
+            "rolled back: cut off by the proxy",
             "rolled back: not ready",
             "rolled back: unready",
             "rolled back: smoke checks",
@@ -180,6 +181,7 @@ fn outcome_of(outcome: &Outcome) -> &'static str {
         Outcome::Stopped { .. } => "first release stopped",
         Outcome::RolledBack { why } => match why {
             Why::Harmful { .. } => "rolled back: harmful",
+            Why::Cut { .. } => "rolled back: cut off by the proxy",
             Why::Breach { .. } => "rolled back: harmful",
             Why::NotReady { .. } => "rolled back: not ready",
             Why::Unready { .. } => "rolled back: unready",

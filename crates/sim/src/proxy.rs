@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Outcome};
+use evenkeel_core::guard::{Cut, CutName, Guard, cut_off, honours};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName, Timestamp};
 use evenkeel_core::ports::{InFlight, ReleaseReport, Report, Traffic, TrafficError};
 use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
@@ -67,6 +68,9 @@ pub(crate) struct Proxy {
     pub(crate) newest: RoutingTable,
     counters: BTreeMap<Of, Counted>,
     trials: Trials,
+    guard: Guard,
+    /// Whom it has cut off, until that is acknowledged; on its disk.
+    pub(crate) cuts: Vec<Cut>,
     /// Requests since a release got the share that it has, and those of a moment before.
     pub(crate) since_share: BTreeMap<Of, u64>,
     /// Requests of the last moment, oldest first.
@@ -106,6 +110,7 @@ impl Proxy {
         self.requests.clear();
         self.counters.clear();
         self.trials.die();
+        self.guard = Guard::default();
     }
 
     pub(crate) fn recover(&mut self, now: Timestamp) {
@@ -145,7 +150,9 @@ impl Proxy {
             self.serve(now, passed, platform, dice);
         }
         if self.dead.is_none() {
-            self.trials.reveal(self.boot + 1, now);
+            let Self { trials, guard, table, .. } = self;
+            trials.reveal(self.boot + 1, now, |service, rollout, reveal| guard.take(table, service, rollout, reveal));
+            told = self.cut_off_who_is_due(now).or(told);
         }
         told
     }
@@ -164,9 +171,26 @@ impl Proxy {
             let routed: BTreeSet<ReplicaId> = replicas(&self.table).collect();
             self.ghosts.extend(replicas(&old).filter(|id| !routed.contains(id)));
             self.haunted.extend(replicas(&old));
+            // The cuts are in the same file.
+            self.cuts.retain(|cut| honours(&old, &cut.name).is_ok());
             self.put_in_force(old, now);
         }
         Some(format!("the proxy is back with table {}", self.table.generation))
+    }
+
+    /// Cuts off whom the evidence shows to be harmful, as the real one does.
+    fn cut_off_who_is_due(&mut self, now: Timestamp) -> Option<String> {
+        let mut told = None;
+        for cut in self.guard.due(&self.table) {
+            let table = cut_off(&self.table, &cut);
+            told = Some(format!(
+                "the proxy cuts {} of {} off with table {}",
+                cut.name.revision, cut.name.service, table.generation
+            ));
+            self.put_in_force(table, now);
+            self.cuts.push(cut);
+        }
+        told
     }
 
     fn serve(&mut self, now: Timestamp, passed: Duration, platform: &Platform, dice: &mut Dice) {
@@ -247,7 +271,8 @@ impl Proxy {
         self.previous = old;
     }
 
-    fn report(&mut self, heard: &[Heard]) -> Report {
+    fn report(&mut self, heard: &[Heard], acknowledged: &[CutName]) -> Report {
+        self.cuts.retain(|cut| !acknowledged.contains(&cut.name));
         let trials = self.trials.report(self.boot + 1, heard);
         let release = |((service, revision), counted): (&Of, &Counted)| ReleaseReport {
             counts: counted.by_share.clone(),
@@ -266,6 +291,7 @@ impl Proxy {
             refused: 0,
             connections: 0,
             trials,
+            cuts: self.cuts.clone(),
             warnings: Vec::new(),
             limited: BTreeMap::new(),
         }
@@ -324,17 +350,21 @@ impl Traffic for Caller {
         self.reach(Server::Proxy, APPLY_LIMIT, |state| state.proxy.table.clone()).await.ok_or_else(silent)
     }
 
-    async fn report(&self, heard: &[Heard]) -> Result<Report, TrafficError> {
-        let heard = heard.to_vec();
-        let report =
-            move |state: &mut State| (state.now >= state.proxy.unreported_until).then(|| state.proxy.report(&heard));
+    async fn report(&self, heard: &[Heard], acknowledged: &[CutName]) -> Result<Report, TrafficError> {
+        let (heard, acknowledged) = (heard.to_vec(), acknowledged.to_vec());
+        let report = move |state: &mut State| {
+            let tells = state.now >= state.proxy.unreported_until;
+            tells.then(|| state.proxy.report(&heard, &acknowledged))
+        };
         self.reach(Server::Proxy, REPORT_LIMIT, report).await.flatten().ok_or_else(silent)
     }
 }
 
 fn apply(state: &mut State, table: RoutingTable, sent: &tables::Sent) -> Result<(), TrafficError> {
     let in_force = &state.proxy.table;
-    if let Err(refused) = table.may_replace(in_force.generation, in_force.token) {
+    let is_fit = table.may_replace(in_force.generation, in_force.token);
+    let is_fit = is_fit.and_then(|()| state.proxy.cuts.iter().try_for_each(|cut| honours(&table, &cut.name)));
+    if let Err(refused) = is_fit {
         let (life, generation) = (sent.life, table.generation);
         if table.token < in_force.token {
             state.coverage.count(Group::Other, OLD_TABLE);

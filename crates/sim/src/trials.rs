@@ -90,8 +90,8 @@ impl Trials {
         epoch.slots.settle(slot, side, ended, 1_000, None);
     }
 
-    /// Takes what has become final.
-    pub(crate) fn reveal(&mut self, boot: u64, now: Timestamp) {
+    /// Takes what has become final, and shows it.
+    pub(crate) fn reveal(&mut self, boot: u64, now: Timestamp, mut show: impl FnMut(&ServiceName, RolloutId, &Reveal)) {
         for (service, epochs) in &mut self.epochs {
             let mut found: BTreeMap<RolloutId, Vec<Group>> = BTreeMap::new();
             epochs.retain_mut(|epoch| {
@@ -107,7 +107,9 @@ impl Trials {
                 let log = self.logs.entry((service.clone(), rollout)).or_default();
                 log.sequence += 1;
                 let (sequence, slot) = (log.sequence, now.0 / SLOT_US);
-                log.reveals.push_back(Reveal { boot, sequence, slot, groups });
+                let reveal = Reveal { boot, sequence, slot, groups };
+                show(service, rollout, &reveal);
+                log.reveals.push_back(reveal);
                 if log.reveals.len() > REVEALS_KEPT {
                     log.reveals.pop_front();
                 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use evenkeel_core::guard::CutName;
 use evenkeel_core::ids::Generation;
 pub use evenkeel_core::ports::{InFlight, Limited, ReleaseReport, Report};
 use evenkeel_core::table::{RoutingTable, TableRefused};
@@ -24,6 +25,9 @@ pub enum Ask {
         /// What of that need not be told again.
         #[serde(default)]
         heard: Vec<Heard>,
+        /// Cuts that are in the controller's log: they need not be kept any more.
+        #[serde(default)]
+        acknowledged: Vec<CutName>,
     },
     /// Gives back the table in force: [`Answer::Table`].
     Table,

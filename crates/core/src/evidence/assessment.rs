@@ -12,9 +12,8 @@ use evenkeel_analysis::evidence::{
 use evenkeel_analysis::slots::{Answers, Bad, Group, Part, Question, Reveal, SLOT_US, Split, TIME_BUCKETS};
 use evenkeel_analysis::{Case, Objective, Subject};
 
-use super::History;
+use super::{History, Terms};
 use crate::plan::Plan;
-use crate::rollout::Rollout;
 use crate::trial::slow;
 
 /// Slots between the last one of a proxy and the first one of its successor: more than the greatest age, so that answers
@@ -23,14 +22,16 @@ const BETWEEN_STARTS: u64 = 700;
 /// Evidence beyond one in so many is told as that much.
 const SHOWN_MOST: f64 = 1e9;
 
-/// The evidence of one rollout.
+/// The evidence of one rollout: what its requests prove.
 #[derive(Debug, Clone)]
-pub(super) struct Assessment {
+pub struct Assessment {
     design: Design,
     /// What the design's objectives are, in its order.
     tests: Vec<Test>,
-    /// What the releases are called.
-    names: Names,
+    /// What the candidate is called.
+    candidate: String,
+    /// What the release is called that it is compared with.
+    stable: Option<String>,
     /// Made with the first reveal: it begins with what stable showed before.
     engine: Option<Engine>,
     /// Per start of a proxy the newest sequence, and what is added to its slots.
@@ -41,13 +42,6 @@ pub(super) struct Assessment {
     /// Slots after that in which answer times are not compared.
     warm_up: u64,
     newest: u64,
-}
-
-/// What the releases of a rollout are called.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Names {
-    pub(super) candidate: String,
-    pub(super) stable: Option<String>,
 }
 
 /// An objective, as the question that is asked of every request.
@@ -130,28 +124,41 @@ pub(super) fn objective(plan: &Plan, number: usize) -> Option<Objective> {
 }
 
 impl Assessment {
-    pub(super) fn new(rollout: &Rollout, names: Names) -> Self {
-        let Plan { steps, analysis, sticky, .. } = &rollout.plan;
-        let tests = asked(&rollout.plan);
-        let has_stable = rollout.stable.is_some();
-        let mut next_shares: Vec<f64> = steps.iter().map(|step| step.weight.as_share()).collect();
-        next_shares.retain(|share| *share > 0.0);
+    /// Nothing seen yet.
+    #[must_use]
+    pub fn new(terms: &Terms) -> Self {
+        let Terms { candidate, stable, objectives, analysis, shares, is_sticky } = terms;
+        let tests: Vec<Test> = objectives.iter().copied().flat_map(tests).collect();
+        let has_stable = stable.is_some();
         let design = Design {
             settings: analysis.settings(),
-            unit: if sticky.is_some() { Unit::Sessions } else { Unit::Requests },
+            unit: if *is_sticky { Unit::Sessions } else { Unit::Requests },
             // Whoever sticks to a release brings all their slow requests to it: their times are no independent draws.
-            compared: Compared { errors: has_stable, late: has_stable, latency: has_stable && sticky.is_none() },
+            compared: Compared { errors: has_stable, late: has_stable, latency: has_stable && !is_sticky },
             objectives: tests.iter().map(|test| test.share).collect(),
-            next_shares: if analysis.early { next_shares } else { Vec::new() },
+            next_shares: if analysis.early {
+                shares.iter().map(|share| share.as_share()).collect()
+            } else {
+                Vec::new()
+            },
             history: Before::default(),
         };
-        let (engine, starts, epochs) = (None, BTreeMap::new(), Vec::new());
         let warm_up = u64::try_from(analysis.warm_up.as_micros()).unwrap_or(u64::MAX) / SLOT_US;
-        Self { design, tests, names, engine, starts, epochs, warm_up, newest: 0 }
+        Self {
+            design,
+            tests,
+            candidate: candidate.clone(),
+            stable: stable.clone(),
+            engine: None,
+            starts: BTreeMap::new(),
+            epochs: Vec::new(),
+            warm_up,
+            newest: 0,
+        }
     }
 
     /// Adds what has become final. What came before is passed over.
-    pub(super) fn feed(&mut self, reveals: &[Reveal], history: Option<&History>) {
+    pub fn feed(&mut self, reveals: &[Reveal], history: Option<&History>) {
         if self.engine.is_none() && !reveals.is_empty() {
             self.design.history = history.map_or_else(Before::default, before);
             self.engine = Some(Engine::new(self.design.clone()));
@@ -241,12 +248,14 @@ impl Assessment {
     }
 
     /// What the evidence says to do.
-    pub(super) fn decision(&self) -> Decision {
+    #[must_use]
+    pub fn decision(&self) -> Decision {
         self.engine.as_ref().map_or(Decision::Continue, Engine::decision)
     }
 
     /// What speaks against the candidate: at the moment the line was crossed, or else now.
-    pub(super) fn case(&self) -> Option<Case> {
+    #[must_use]
+    pub fn case(&self) -> Option<Case> {
         let engine = self.engine.as_ref()?;
         let state = engine.verdict().map_or_else(|| engine.state(), |verdict| verdict.state.clone());
         let sound = |metric: &&MetricState| engine.verdict().is_none() || metric.doubt.is_none();
@@ -263,8 +272,8 @@ impl Assessment {
         let whole = |number: f64| number.min(SHOWN_MOST) as u64;
         Some(Case {
             subject,
-            candidate: self.names.candidate.clone(),
-            stable: self.names.stable.clone(),
+            candidate: self.candidate.clone(),
+            stable: self.stable.clone(),
             seen,
             beside: Some(beside).filter(|stable| stable.requests > 0),
             last_ms: leading.lately_s().map(|seconds| whole((seconds * 1_000.0).round())),

@@ -477,6 +477,10 @@ impl Rollout {
         if *crashes >= CRASHES_MAX && self.kind == Kind::Deploy {
             return Some(Why::Crashing { crashes: *crashes, detail: detail.clone() });
         }
+        // It has no traffic any more, whatever else is known.
+        if let Some(cut) = seen.cut.as_deref().filter(|cut| cut.name.revision == self.candidate) {
+            return Some(Why::Cut { revision: self.candidate, case: cut.case.clone() });
+        }
         // The rescue of a release that needs none any more.
         if self.is_rescue && self.weight() == BasisPoints::NONE && seen.stable.ready > 0 {
             return Some(Why::StableIsBack);
@@ -810,7 +814,11 @@ impl Rollout {
     /// What is told of a harmful candidate without traffic says how long that took.
     fn timed(&self, text: String, next: &Phase, now: Timestamp) -> String {
         match (&self.phase, next, self.moments.last()) {
-            (Phase::RollingBack { why: Why::Harmful { .. }, .. }, Phase::Stopping { .. }, Some(decided)) => {
+            (
+                Phase::RollingBack { why: Why::Harmful { .. } | Why::Cut { .. }, .. },
+                Phase::Stopping { .. },
+                Some(decided),
+            ) => {
                 format!("{text}; traffic was back {:.1} s after the decision", now.since(decided.at).as_secs_f64())
             }
             _ => text,

@@ -235,6 +235,7 @@ impl fmt::Display for Why {
         let after = |detail: &String| if detail.is_empty() { String::new() } else { format!("; last: {detail}") };
         match self {
             Self::Harmful { case } => write!(f, "{case}"),
+            Self::Cut { revision, case } => write!(f, "{case}; the proxy cut {revision} off"),
             Self::Breach { finding } => write!(f, "{finding}"),
             Self::NotReady { ready, needed, detail } => {
                 write!(f, "{ready} of {needed} replica(s) became ready in time{}", after(detail))

@@ -81,6 +81,7 @@ impl House {
                 is_proven: false,
                 alone: self.evidence.alone(rollout),
                 measured: Some(Box::new(self.evidence.measured(rollout))),
+                cut: None,
                 smoke: None,
                 fellows: None,
             };

@@ -129,6 +129,7 @@ fn routes(releases: Vec<ReleaseRoutes>) -> ServiceRoutes {
         releases,
         first_byte_timeout_ms: 30_000,
         fallback: None,
+        relief: None,
         idempotent: Vec::new(),
         pins: Vec::new(),
         sticky: None,

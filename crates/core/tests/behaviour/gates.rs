@@ -111,6 +111,7 @@ impl Gatehouse {
             stable: health(rollout.stable),
             weight: Some(rollout.weight()),
             verdict: pass(),
+            cut: None,
             smoke: Some(Ok(())),
             is_proven: false,
             alone: None,

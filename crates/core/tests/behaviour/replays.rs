@@ -73,6 +73,7 @@ impl Book {
                 is_proven: false,
                 alone: None,
                 measured: None,
+                cut: None,
                 smoke: None,
                 fellows: None,
             };

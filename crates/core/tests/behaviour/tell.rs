@@ -198,6 +198,7 @@ impl Story {
             is_proven: false,
             alone: None,
             measured: None,
+            cut: None,
             smoke: self.smoke.clone().filter(|_| self.smokes_asked > 0),
             fellows: self.fellows.clone().map(Box::new),
         };

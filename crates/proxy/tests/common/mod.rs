@@ -76,7 +76,7 @@ impl Proxy {
     }
 
     pub fn report(&mut self) -> Report {
-        match self.ask(&Ask::Report { heard: Vec::new() }) {
+        match self.ask(&Ask::Report { heard: Vec::new(), acknowledged: Vec::new() }) {
             Answer::Report(report) => *report,
             other => panic!("{other:?}"),
         }
@@ -143,6 +143,7 @@ pub fn table(generation: u64, listen: SocketAddr, releases: &[(u16, &[SocketAddr
         releases: releases.collect(),
         first_byte_timeout_ms: 0,
         fallback: None,
+        relief: None,
         idempotent: Vec::new(),
         pins: Vec::new(),
         sticky: None,

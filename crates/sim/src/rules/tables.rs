@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use evenkeel_core::Wanted;
+use evenkeel_core::guard::{Cut, CutName};
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName};
 use evenkeel_core::table::{RoutingTable, ServiceRoutes};
 
@@ -56,6 +57,15 @@ pub(crate) fn may_come_into_force(state: &mut State, table: &RoutingTable, sent:
     let in_force = &state.proxy.table;
     if table.generation <= in_force.generation || table.token < in_force.token {
         state.broken(format!("table {} comes into force after {}", table.generation, in_force.generation));
+    }
+    let returns = |cut: &&Cut| {
+        let routes = table.services.iter().find(|routes| routes.service == cut.name.service);
+        let is_same = |routes: &&ServiceRoutes| routes.trial.as_ref().is_none_or(|t| t.rollout == cut.name.rollout);
+        routes.filter(is_same).is_some_and(|routes| routes.weight_of(cut.name.revision) > BasisPoints::NONE)
+    };
+    if let Some(cut) = state.proxy.cuts.iter().find(returns) {
+        let (CutName { service, revision, .. }, generation) = (cut.name.clone(), table.generation);
+        state.broken(format!("{revision} of {service} was cut off, and table {generation} gives it a share again"));
     }
     let broken: Vec<String> = table.services.iter().filter_map(|next| may_be_split(state, next, sent)).collect();
     broken.iter().for_each(|what| state.broken(what));

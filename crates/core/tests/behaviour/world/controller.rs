@@ -109,6 +109,7 @@ impl Controller {
             alone: None,
             measured: None,
             fellows: None,
+            cut: None,
             smoke: smoke.map(|(_, _, result)| result.clone()),
         })
     }
@@ -307,6 +308,7 @@ fn routes(releases: Vec<evenkeel_core::table::ReleaseRoutes>) -> ServiceRoutes {
         releases,
         first_byte_timeout_ms: 30_000,
         fallback: None,
+        relief: None,
         idempotent: Vec::new(),
         pins: Vec::new(),
         sticky: None,
