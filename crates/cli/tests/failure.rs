@@ -42,11 +42,12 @@ fn at_five_percent(minimum: u32) -> Spec {
     Spec { strategy: canary(&[("5%", "60s"), ("50%", "60s")], "60s"), minimum, ..Spec::default() }
 }
 
-/// What a rollout did, in words that are the same for every release.
+/// What a rollout did, in words that are the same for every release: without what it was like beside earlier ones.
 fn told(rollout: &Value) -> Vec<String> {
     let own = format!("r{}", rollout["candidate"]);
     let moments = rollout["moments"].as_array().unwrap().iter();
-    moments.map(|moment| moment["text"].as_str().unwrap().replace(&own, "rN")).collect()
+    let texts = moments.map(|moment| moment["text"].as_str().unwrap().replace(&own, "rN"));
+    texts.filter(|text| !text.starts_with("earlier releases: ")).collect()
 }
 
 /// When a rollout said something that begins so, in µs since 1970.
