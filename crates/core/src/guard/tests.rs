@@ -128,7 +128,10 @@ fn whoever_is_cut_off_has_nothing_any_more_and_is_not_due_again() {
 fn a_cut_is_honoured_by_every_table_of_its_rollout_and_not_by_that_of_another_attempt() {
     let cut = fed(&mut Guard::default(), &table(), &[10, 10]).remove(0);
     let refused = honours(&table(), &cut.name).unwrap_err();
-    assert_eq!(refused.to_string(), "r2 of `web` was cut off by the proxy in rollout #7, which nobody has acknowledged");
+    assert_eq!(
+        refused.to_string(),
+        "r2 of `web` was cut off by the proxy in rollout #7, which nobody has acknowledged"
+    );
     assert_eq!(honours(&cut_off(&table(), &cut), &cut.name), Ok(()));
     let mut over = table();
     over.services[0].trial = None;
