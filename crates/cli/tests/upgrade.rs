@@ -1,7 +1,5 @@
 //! This program in the place of one that runs, under load.
 
-#![expect(clippy::unwrap_used, reason = "all of this is tests, helpers too")]
-
 mod common;
 
 use common::World;
