@@ -655,7 +655,12 @@ impl Keeper {
             idempotent,
         };
         if let Some(cut) = self.cut() {
-            cut_routes(&mut routes, cut);
+            let takes_over = |routes: &ServiceRoutes| routes.releases.iter().any(|release| release.revision == cut.to);
+            match sight.in_force {
+                // Who took over would have to leave by the plan: until the way back is decided, everything stays as it is.
+                Some(in_force) if !takes_over(&routes) && takes_over(in_force) => return Some(in_force.clone()),
+                _ => cut_routes(&mut routes, cut),
+            }
         }
         // No table is sent only to say that a trial is over: the next one says so.
         if let (None, Some(in_force)) = (&routes.trial, sight.in_force) {
