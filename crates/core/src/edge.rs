@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::access::AccessLog;
 use crate::limit::Limit;
 use crate::route::Route;
 
@@ -21,6 +22,9 @@ pub struct Edge {
     /// What its users' requests may take.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// What is written down of its users' requests; `None`: nothing.
+    #[serde(default)]
+    pub access_log: Option<AccessLog>,
     /// Encryption of what clients send; `None`: none.
     #[serde(default)]
     pub tls: Option<Tls>,

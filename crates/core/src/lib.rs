@@ -31,6 +31,7 @@
 //! - [`dependency`]: what a release depends on, and what is done while that fails.
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`route`]: which requests of an address are whose.
+//! - [`access`]: what is written down of a service's requests.
 //! - [`limit`]: how much of a service one client may have.
 //! - [`choice`]: which requests go where for what they are.
 //! - [`load`]: what evenkeel sends to a service itself while a release is on its way.
@@ -40,6 +41,7 @@
 
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub mod access;
 pub mod alert;
 pub mod alone;
 pub mod breaker;

@@ -1,4 +1,4 @@
-//! `routes`, `limits`, `tls`, `protocol`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
+//! `routes`, `limits`, `accessLog`, `tls`, `protocol`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use evenkeel_core::edge::{Certificate, Edge, Network, NoNetwork, Protocol, ProxyProtocol, Tls, TlsVersion};
 use evenkeel_core::route::Route;
 
+use crate::access::access_log;
 use crate::fields::{Fields, Section, Value};
 use crate::limits::limits;
 use crate::problem::Problems;
@@ -58,6 +59,7 @@ pub(crate) fn edge(fields: &Fields<'_>, problems: &mut Problems) -> ReadEdge {
     fields.set("routes", &mut read.routes, problems, routes);
     read.edge.routes = read.routes.iter().map(|(route, _)| route.clone()).collect();
     fields.set("limits", &mut read.edge.limits, problems, limits);
+    fields.set("accessLog", &mut read.edge.access_log, problems, access_log);
     let tls = fields.read("tls", problems, |value, problems| tls(value, &mut read, problems));
     read.edge.tls = tls;
     fields.set("protocol", &mut read.edge.replicas, problems, protocol);

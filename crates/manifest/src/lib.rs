@@ -8,6 +8,7 @@
 //! - `environments`: one service in several places, each with what differs there.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
 //! - `routes`: which requests of its address are a service's.
+//! - `access`: what is written down of requests.
 //! - `limits`: how much of a service one client may have.
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
@@ -30,6 +31,7 @@
 //! - `yaml`: the text as values that know where they stand.
 //! - `problem`: what is wrong, and how it is shown.
 
+mod access;
 mod alertmanager;
 mod alerts;
 mod checks;

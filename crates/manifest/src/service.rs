@@ -61,6 +61,7 @@ pub(crate) static SERVICE: Section = Section {
         "preview",
         "routes",
         "limits",
+        "accessLog",
         "tls",
         "protocol",
         "fronts",
@@ -346,13 +347,14 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
 }
 
 /// Keys that make no sense for a service that nobody connects to.
-const ABOUT_REQUESTS: [&str; 16] = [
+const ABOUT_REQUESTS: [&str; 17] = [
     "load",
     "slos",
     "validation",
     "preview",
     "routes",
     "limits",
+    "accessLog",
     "objectives",
     "minimumRequests",
     "analysis",

@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -1341,4 +1341,30 @@ fn what_is_wrong_with_limits_is_told_where_it_stands() {
       5:1 spec::unknown_key a service has no key `rateLimit`
         write `limits: [{ rate: 100/s }]`
     "#);
+}
+
+#[test]
+fn what_is_wrong_with_an_access_log_is_told_where_it_stands() {
+    let lines = [
+        "accessLog: yes",
+        "accessLog: { share: 120%, errors: all, sample: 5 }",
+        "accessLog: { headers: [cookie], slow: 0s }",
+    ];
+    insta::assert_snapshot!(told_of_lines(lines), @r"
+    accessLog: yes
+      5:12 spec::bad_value `accessLog` takes `on` or `off`
+        write `on`, `off`, or `{ share: 10%, errors: on }`
+    accessLog: { share: 120%, errors: all, sample: 5 }
+      5:21 spec::out_of_range `share`: `120%` is out of range
+        write a value from 0.01% to 100%
+      5:35 spec::bad_value `errors` takes `on` or `off`
+        write `on` or `off`
+      5:40 spec::unknown_key the mapping `accessLog` has no key `sample`
+        write `share: 10%`
+    accessLog: { headers: [cookie], slow: 0s }
+      5:14 spec::unknown_key the mapping `accessLog` has no key `headers`
+        leave it out: fields of a head are never written down, since some of them are secrets
+      5:39 spec::out_of_range `slow`: `0s` is out of range
+        write a value from 1ms to 1h
+    ");
 }

@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::headers::clean_trailers;
 use crate::limiter::Seats;
 use crate::limits::{BODY_GAP, KEPT_BYTES_MAX};
+use crate::noted::Noted;
 use crate::replica::{InFlight, Lane, Link};
 use crate::shield::Spared;
 use crate::streams::{HandedOut, OnStream};
@@ -277,6 +278,7 @@ impl AnswerBody {
 
     /// At the end of the answer; dropped before, the connection to the replica closes.
     fn release(&mut self) {
+        self.client.note(Noted::complete);
         if let Content::Replica(_, held) = &mut self.content
             && let Some(Held { link: Some(link), in_flight, .. }) = held.take()
         {
@@ -303,6 +305,9 @@ impl Body for AnswerBody {
                     && let Some(trailers) = frame.trailers_mut()
                 {
                     clean_trailers(trailers);
+                }
+                if let Some(Ok(frame)) = &frame {
+                    body.client.note(|noted| noted.passed(frame.data_ref().map_or(0, Bytes::len)));
                 }
                 if frame.is_none() || incoming.is_end_stream() {
                     body.release();

@@ -29,6 +29,7 @@ use crate::gate;
 use crate::headers::Sender;
 use crate::limiter::Admitted;
 use crate::limits::{FIRST_BYTE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME};
+use crate::noted::Noted;
 use crate::outgoing::Outgoing;
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
@@ -58,6 +59,8 @@ pub(crate) struct Client {
     first_byte: RefCell<Pin<Box<Sleep>>>,
     /// Set when client and replica have agreed to speak something else.
     pub(crate) tunnel: RefCell<Option<Tunnel>>,
+    /// Of the request in service, where the access log wants to know of it.
+    noted: RefCell<Option<Box<Noted>>>,
     /// A refusal is the last answer of this connection.
     closing: Cell<bool>,
 }
@@ -224,6 +227,7 @@ impl Client {
             sender,
             first_byte: RefCell::new(Box::pin(first_byte)),
             tunnel: RefCell::new(None),
+            noted: RefCell::new(None),
             closing: Cell::new(false),
         }
     }
@@ -272,8 +276,22 @@ impl Client {
         }
     }
 
+    /// Has the access log take note of something.
+    pub(crate) fn note(&self, what: impl FnOnce(&mut Noted)) {
+        if let Some(noted) = &mut *self.noted.borrow_mut() {
+            what(noted);
+        }
+    }
+
+    /// Writes what was noted.
+    fn write_down(&self) {
+        let Some(noted) = self.noted.take() else { return };
+        noted.end(&self.sender, self.stream().is_some(), self.worker.clock.exact(), || self.head_again());
+    }
+
     /// Takes note that hyper has the whole answer.
     pub(crate) fn answered(&self) {
+        self.write_down();
         if let Carrier::Connection(watch) = &self.carrier {
             watch.end();
         }
@@ -333,6 +351,10 @@ impl Client {
             Some(entry) => (entry, None),
             None => self.at_crossroads(&request)?,
         };
+        if let Some(log) = &entry.routes.log {
+            let mut random = self.worker.random.borrow_mut();
+            self.noted.replace(Some(log.begin(entry.audience == Audience::Preview, now, &mut random)));
+        }
         let Admitted { body: body_max, seats } = match &entry.routes.limiter {
             Some(limiter) if entry.audience == Audience::Users => limiter.admit(&request, &self.sender, now)?,
             _ => Admitted::default(),
@@ -344,6 +366,7 @@ impl Client {
         };
         let entry = Entry { audience, ..entry };
         let chosen = entry.routes.release(release);
+        let drawn = chosen.revision;
         let assigned = if is_aside { None } else { entry.routes.assign(release, audience, user, now) };
         let method = Method::of(request.method().as_str());
         let tally = Tally::begin(chosen.counts.clone(), audience, method, now).on_trial(assigned);
@@ -364,7 +387,7 @@ impl Client {
                 (release, in_flight, Some(spared))
             }
         };
-        let choice = Choice { entry, place, release, in_flight, tally, spared, seats, newcomer };
+        let choice = Choice { entry, place, release, in_flight, drawn, tally, spared, seats, newcomer };
         Ok(Exchange::new(self.clone(), choice, outgoing))
     }
 
@@ -397,8 +420,15 @@ impl Client {
         if refusal.close {
             self.closing.set(true);
         }
+        self.note(|noted| refusal.note(noted, self.worker.clock.exact()));
         let (response, text) = refusal.response();
         response.map(|()| AnswerBody::text(text, self.clone()))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.write_down();
     }
 }
 

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::doors::Doors;
 use crate::elder::Elder;
 use crate::fittings::{self, Fittings};
+use crate::journal::Journal;
 use crate::limits::{ADDRESSES_MAX, DISK_TIME, REVEAL_ALONE, WORKER_TIME};
 use crate::saved::{self, Desk, Kept};
 use crate::trial::{Found, Logs};
@@ -38,6 +39,7 @@ pub(crate) struct Control {
     /// A successor serves.
     retired: AtomicBool,
     elder: Elder,
+    journal: Journal,
 }
 
 /// Held by whoever carries out an ask: asks never overlap.
@@ -59,18 +61,19 @@ impl Control {
     /// # Errors
     /// A worker has gone, or the machine gives no thread.
     pub(crate) fn new(directory: PathBuf, workers: Vec<UnboundedSender<Command>>) -> io::Result<Self> {
+        let journal = Journal::start(&directory)?;
         let kept = saved::load(&directory);
         let boot = RandomState::new().build_hasher().finish();
         let mut doors = Doors::new()?;
         let ciphers = doors.fit(&kept.table);
         let limiters = fittings::limiters(&Default::default(), &kept.table);
-        let fittings = Arc::new(Fittings { ciphers, limiters });
+        let fittings = Arc::new(Fittings { journal: Some(journal.clone()), ciphers, limiters });
         let (sockets, logs, guard) = (BTreeMap::new(), Logs::default(), Guard::default());
         let desk = Arc::new(Desk::new(kept.clone()));
         let table = kept.table.clone();
         let state = Mutex::new(State { kept, doors, fittings: fittings.clone(), sockets, logs, guard });
         let (retired, elder) = (AtomicBool::new(false), Elder::default());
-        let control = Self { workers, boot, state, desk: desk.clone(), retired, elder };
+        let control = Self { workers, boot, state, desk: desk.clone(), retired, elder, journal };
         let work = move || desk.work(|kept| saved::store(&directory, kept));
         std::thread::Builder::new().name("disk".into()).spawn(work)?;
         control.tell_all(|done| Command::Apply(table.clone(), fittings.clone(), done))?;
@@ -108,7 +111,7 @@ impl Control {
         state.kept.table = Arc::new(table);
         let ciphers = state.doors.fit(&state.kept.table);
         let limiters = fittings::limiters(&state.fittings.limiters, &state.kept.table);
-        state.fittings = Arc::new(Fittings { ciphers, limiters });
+        state.fittings = Arc::new(Fittings { journal: Some(self.journal.clone()), ciphers, limiters });
         let told = self.tell_all(|done| Command::Apply(state.kept.table.clone(), state.fittings.clone(), done));
         (told, self.desk.put(state.kept.clone()))
     }
@@ -155,7 +158,8 @@ impl Control {
                 self.take_found(&mut state, at, reports.iter_mut().map(|report| std::mem::take(&mut report.found)));
                 let (generation, trials) = (state.kept.table.generation, state.logs.report(self.boot, heard));
                 let (boot, pid, cuts) = (self.boot, std::process::id(), state.kept.cuts.clone());
-                let warnings = state.doors.troubles();
+                let mut warnings = state.doors.troubles();
+                warnings.extend(self.journal.trouble());
                 let limited = fittings::limited(&state.fittings.limiters);
                 let empty = Report { boot, pid, generation, trials, cuts, warnings, limited, ..Report::default() };
                 let mut whole = merge(empty, reports);
@@ -197,6 +201,16 @@ impl Control {
         if state.kept.cuts.len() != before {
             self.desk.put(state.kept.clone());
         }
+    }
+
+    /// Opens the access log anew.
+    pub(crate) fn reopen_log(&self) {
+        self.journal.reopen();
+    }
+
+    /// Waits a moment until the access log has every line.
+    pub(crate) fn end_log(&self) {
+        self.journal.end();
     }
 
     /// Takes note that a successor serves.

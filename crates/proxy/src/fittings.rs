@@ -8,11 +8,14 @@ use evenkeel_core::table::RoutingTable;
 use evenkeel_wire::proxy::Limited;
 
 use crate::doors::Ciphers;
+use crate::journal::Journal;
 use crate::limiter::Limiter;
 
 /// What goes to the workers together with a table.
 #[derive(Default)]
 pub(crate) struct Fittings {
+    /// Where the access log is written; `None` in tests.
+    pub(crate) journal: Option<Journal>,
     pub(crate) ciphers: Ciphers,
     pub(crate) limiters: Limiters,
 }

@@ -24,6 +24,7 @@ use crate::leftover;
 use crate::limiter::Seats;
 use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE, SHIELD_WAIT_MIN};
 use crate::mirror::Copy;
+use crate::noted::Noted;
 use crate::outgoing::{Outgoing, again};
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Lane, Link, NoLink, Replica};
@@ -52,6 +53,8 @@ pub(crate) struct Choice {
     /// Index of the release among the entry's.
     pub(crate) release: usize,
     pub(crate) in_flight: InFlight,
+    /// The release the coin chose.
+    pub(crate) drawn: Revision,
     /// Of the release the coin chose, whoever answers in the end.
     pub(crate) tally: Tally,
     /// Present once the stable release answers for the one the coin chose.
@@ -121,6 +124,7 @@ impl Exchange {
                 }
                 Err(miss) => self.after(&miss)?,
             }
+            self.client.note(Noted::repeated);
         }
     }
 
@@ -375,6 +379,7 @@ impl Exchange {
         let head = self.client.head_again()?;
         let request = again(head, body, &self.client.sender);
         let (in_flight, first_byte) = (InFlight::at(replica), entry.routes.first_byte);
+        self.client.note(Noted::mirrored);
         Copy { request, in_flight, room, assigned: assigned(), first_byte }.send();
         Some(())
     }
@@ -388,6 +393,9 @@ impl Exchange {
         if self.choice.spared.is_some() && !is_failure(self.status(&response)) {
             self.choice.tally.shielded();
         }
+        let shielded = self.choice.spared.is_some().then_some(self.choice.drawn);
+        let (by, now) = (&self.choice.in_flight.backend.replica, self.client.worker().clock.coarse());
+        self.client.note(|noted| noted.answered(response.status().as_u16(), by, shielded, now));
         prepare_answer(response.headers_mut(), switching);
         *response.version_mut() = Version::HTTP_11;
         if self.choice.entry.audience == Audience::Preview {

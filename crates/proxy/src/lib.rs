@@ -7,6 +7,7 @@
 //! - [`process`]: start, and end
 //! - `server`, `control`, `elder`, `saved`: what the operator's side asks; who was here before; the table on disk
 //! - `worker`, `accept`, `seats`, `clock`, `vital`: one worker, its listening sockets and its connections
+//! - `noted`, `journal`: a request in the access log, and the log itself
 //! - `fittings`, `limiter`: what goes with a table; how much one client may have
 //! - `crossroads`: which service, where several share an address
 //! - `routes`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
@@ -44,12 +45,14 @@ pub mod fuzzing;
 mod gate;
 mod grpc;
 mod headers;
+mod journal;
 mod leftover;
 mod limiter;
 mod limits;
 mod marks;
 mod messages;
 mod mirror;
+mod noted;
 mod outgoing;
 mod pins;
 pub mod process;

@@ -166,3 +166,15 @@ pub(crate) const LEFTOVER_BYTES_MAX: usize = 64 << 10;
 
 /// How long that may take.
 pub(crate) const LEFTOVER_TIME: Duration = Duration::from_secs(1);
+
+/// Lines of the access log that wait to be written: at 400 bytes 3 MB.
+pub(crate) const LOG_LINES_MAX: usize = 8_192;
+
+/// How long the access log may become before it moves aside.
+pub(crate) const LOG_BYTES_MAX: u64 = 256 << 20;
+
+/// Lines of the access log are on their way to the disk after this long at the latest.
+pub(crate) const LOG_FLUSH: Duration = Duration::from_millis(500);
+
+/// How long the end of the process waits for lines of the access log.
+pub(crate) const LOG_END_TIME: Duration = Duration::from_secs(1);

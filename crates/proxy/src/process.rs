@@ -46,6 +46,7 @@ pub fn run(options: Options) -> io::Result<()> {
     let listener = Arc::new(frame::listen(&options.state_directory, SOCKET_NAME)?);
     reveal_without_controller(&control)?;
     let (stop, stops) = unbounded_channel();
+    reopen_when_told(&control)?;
     let server = std::thread::spawn({
         let (listener, control) = (listener.clone(), control.clone());
         move || server::serve(&listener, &control, &stop)
@@ -57,6 +58,7 @@ pub fn run(options: Options) -> io::Result<()> {
     for worker in workers {
         let _ = worker.thread.join();
     }
+    control.end_log();
     rustix::net::shutdown(&*listener, rustix::net::Shutdown::Both)?;
     let _ = server.join();
     Ok(())
@@ -73,6 +75,25 @@ fn reveal_without_controller(control: &Arc<Control>) -> io::Result<()> {
         }
     };
     std::thread::Builder::new().name("trials".into()).spawn(work).map(drop)
+}
+
+/// Whoever rotates logs says so with SIGHUP, once the file has moved.
+fn reopen_when_told(control: &Arc<Control>) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let control = Arc::downgrade(control);
+    let mut told = {
+        let _within = runtime.enter();
+        signal(SignalKind::hangup())?
+    };
+    let work = move || {
+        runtime.block_on(async {
+            while told.recv().await.is_some() {
+                let Some(control) = control.upgrade() else { return };
+                control.reopen_log();
+            }
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(work).map(drop)
 }
 
 /// Two descriptors per request in flight are soon more than the customary 1024. What is allowed at most needs no leave.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
+use tokio::time::Instant;
+
+use crate::noted::Noted;
 
 /// Why a request gets no answer from a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,12 @@ impl Refusal {
     /// The same on a stream of its own, where the next one is not in doubt.
     pub(crate) const fn bad_stream(why: &'static str) -> Self {
         Self::open(StatusCode::BAD_REQUEST, why)
+    }
+
+    /// Writes it down in the access log.
+    pub(crate) fn note(self, noted: &mut Noted, now: Instant) {
+        noted.refused(self.status.as_u16(), self.why, now);
+        noted.passed(self.why.len());
     }
 
     /// The answer, without its body.

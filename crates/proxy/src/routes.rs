@@ -23,6 +23,7 @@ use crate::limiter::Limiter;
 use crate::limits::FIRST_BYTE_TIME;
 use crate::marks::User;
 use crate::mirror::Mirror;
+use crate::noted::Log;
 use crate::outgoing::Keeping;
 use crate::pins::Pin;
 use crate::refusal::Refusal;
@@ -47,6 +48,8 @@ pub(crate) struct Routes {
     pub(crate) mirror: Option<Mirror>,
     trial: Option<Rc<Trying>>,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    /// Present where requests are written down.
+    pub(crate) log: Option<Rc<Log>>,
     /// Index of the release that has what the candidate of the trial may not have yet.
     relief: Option<usize>,
 }
@@ -357,7 +360,10 @@ impl Switchboard {
         table.services.iter().for_each(|service| *at_address.entry(service.listen).or_default() += 1);
         for service in &table.services {
             let limiter = fittings.limiters.get(&service.service).cloned();
-            let routes = Rc::new(Routes { limiter, ..self.compile(service, table.generation) });
+            let wanted = service.edge.access_log.clone().zip(fittings.journal.clone());
+            let log =
+                wanted.map(|(wanted, journal)| Rc::new(Log { service: service.service.clone(), wanted, journal }));
+            let routes = Rc::new(Routes { limiter, log, ..self.compile(service, table.generation) });
             let entry = |audience| Some(Entry { routes: routes.clone(), audience });
             let approach = Rc::new(Approach::of(&service.edge, fittings.ciphers.get(&service.listen)));
             let slot = self.slot(service.listen);
@@ -417,8 +423,21 @@ impl Switchboard {
         let drain = service.edge.drain;
         let can_take = |index: &usize| !releases[*index].replicas.is_empty();
         let relief = service.relief.and_then(index_of).filter(can_take);
-        let limiter = None;
-        Routes { releases, first_byte, replicas: speaks, drain, shield, pins, sticky, mirror, trial, limiter, relief }
+        let (limiter, log) = (None, None);
+        Routes {
+            releases,
+            first_byte,
+            replicas: speaks,
+            drain,
+            shield,
+            pins,
+            sticky,
+            mirror,
+            trial,
+            limiter,
+            log,
+            relief,
+        }
     }
 
     fn shield(&mut self, service: &ServiceRoutes, releases: &[Release]) -> Option<Shield> {
@@ -478,8 +497,8 @@ mod tests {
         let releases = releases.collect();
         let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
         let (replicas, drain) = (Protocol::Http1, None);
-        let (shield, sticky, mirror, trial, limiter, relief) = (None, None, None, None, None, None);
-        Routes { releases, first_byte, replicas, drain, shield, pins, sticky, mirror, trial, limiter, relief }
+        let (shield, sticky, mirror, trial, limiter, log, relief) = (None, None, None, None, None, None, None);
+        Routes { releases, first_byte, replicas, drain, shield, pins, sticky, mirror, trial, limiter, log, relief }
     }
 
     #[test]
