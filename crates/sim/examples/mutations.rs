@@ -16,6 +16,17 @@ struct Bug {
     instead: &'static str,
 }
 
+impl Bug {
+    /// Its file in a tree, where its line occurs once.
+    fn read(&self, tree: &Path) -> Result<String, String> {
+        let text = std::fs::read_to_string(tree.join(self.file)).map_err(|error| format!("{}: {error}", self.file))?;
+        if text.matches(self.line).count() != 1 {
+            return Err(format!("{}: {}: not exactly one `{}`", self.what, self.file, self.line.trim()));
+        }
+        Ok(text)
+    }
+}
+
 const FLEET: &str = "crates/core/src/fleet.rs";
 const TABLE: &str = "crates/core/src/table.rs";
 const MOVES: &str = "crates/core/src/rollout/moves.rs";
@@ -147,7 +158,7 @@ const BUGS: &[Bug] = &[
         invariant: 7,
         what: "a way back that there is none of blocks the fix",
         file: SERVICE,
-        line: "        if let Ok(Some(ended)) = rollout.step(&away, now) {\n            self.rollout = Some(ended);\n            self.take_note();",
+        line: "        if let Ok(Some(ended)) = rollout.step(&away, now) {\n            self.rollout = Some(ended);\n            self.take_note(now);",
         instead: "        if let Ok(Some(ended)) = rollout.step(&away, now) {\n            let _ = ended;",
     },
     Bug {
@@ -266,10 +277,7 @@ fn table(copy: &Path) -> Result<bool, String> {
     let mut all = true;
     for bug in BUGS.iter().filter(|bug| only.as_ref().is_none_or(|only| bug.what.contains(only))) {
         let path = copy.join(bug.file);
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", bug.file))?;
-        if text.matches(bug.line).count() != 1 {
-            return Err(format!("{}: not exactly one `{}`", bug.file, bug.line.trim()));
-        }
+        let text = bug.read(copy)?;
         std::fs::write(&path, text.replace(bug.line, bug.instead)).map_err(|error| error.to_string())?;
         let found = build(copy).and_then(|()| first_violation(copy, &worlds));
         std::fs::write(&path, text).map_err(|error| error.to_string())?;
@@ -281,9 +289,13 @@ fn table(copy: &Path) -> Result<bool, String> {
     Ok(all)
 }
 
+fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
+}
+
 /// What git knows of the tree, as it is right now.
 fn copy_tree(copy: &Path) -> Result<(), String> {
-    let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let root = root();
     let list = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
     let files = Command::new("git").args(list).current_dir(&root).output().map_err(|error| format!("git: {error}"))?;
     for file in String::from_utf8_lossy(&files.stdout).split_terminator('\0') {
@@ -329,4 +341,16 @@ fn option(name: &str) -> Option<String> {
 fn say(line: &str) {
     // Whoever closed our output does not want to hear it.
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_has_one_place_in_the_tree_where_it_can_be_planted() {
+        let without: Vec<String> = BUGS.iter().filter_map(|bug| bug.read(&root()).err()).collect();
+        assert!(without.is_empty(), "{}", without.join("\n"));
+        assert!(BUGS.iter().all(|bug| bug.line != bug.instead));
+    }
 }
