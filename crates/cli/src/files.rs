@@ -88,6 +88,12 @@ pub(crate) fn read(texts: &Texts, folder: &Path) -> Result<Read, Problems> {
             Err(bad) => read.warnings.add_bad_file(Code::BadFile, at, bad.to_string(), bad.help()),
         }
     }
+    for (file, at) in read.pages.clone() {
+        if let Err(why) = evenkeel_proxy::pages::read(&folder.join(&file)) {
+            let help = "name a file that this user may read, of at most 64 KiB";
+            read.warnings.add_bad_file(Code::BadFile, at, why, help);
+        }
+    }
     for (file, at) in read.rules.clone() {
         let help = format!("evenkeel check {} shows all of it", file.display());
         match crate::watch::read(&folder.join(&file)) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::access::AccessLog;
 use crate::limit::Limit;
 use crate::route::Route;
+use crate::timeout::Timeout;
 
 /// How a service is spoken to. The default: HTTP without encryption on both sides, fronts on this machine only, and every
 /// request of its address.
@@ -22,6 +23,12 @@ pub struct Edge {
     /// What its users' requests may take.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// How long requests may take, by path.
+    #[serde(default)]
+    pub timeouts: Vec<Timeout>,
+    /// What the proxy says in its own name.
+    #[serde(default)]
+    pub pages: Vec<ErrorPage>,
     /// What is written down of its users' requests; `None`: nothing.
     #[serde(default)]
     pub access_log: Option<AccessLog>,
@@ -41,6 +48,15 @@ pub struct Edge {
     /// before that. The controller takes it from `stop`, `drain`; `None` in a spec.
     #[serde(default)]
     pub drain: Option<Duration>,
+}
+
+/// A file with what the proxy says where it answers with a status by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorPage {
+    /// The status.
+    pub status: u16,
+    /// The file; what kind of text is in it is said by its ending: `html`, `txt` or `json`.
+    pub file: PathBuf,
 }
 
 /// What replicas speak.
@@ -140,7 +156,8 @@ impl Edge {
     /// The same with paths of files below `folder` where they are relative.
     #[must_use]
     pub fn below(self, folder: &Path) -> Self {
-        Self { tls: self.tls.map(|tls| tls.below(folder)), ..self }
+        let pages = self.pages.into_iter().map(|page| ErrorPage { file: folder.join(page.file), ..page }).collect();
+        Self { tls: self.tls.map(|tls| tls.below(folder)), pages, ..self }
     }
 
     /// Where clients without encryption are sent on.

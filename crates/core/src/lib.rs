@@ -32,6 +32,7 @@
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`route`]: which requests of an address are whose.
 //! - [`access`]: what is written down of a service's requests.
+//! - [`timeout`]: how long a request may take.
 //! - [`limit`]: how much of a service one client may have.
 //! - [`choice`]: which requests go where for what they are.
 //! - [`load`]: what evenkeel sends to a service itself while a release is on its way.
@@ -73,6 +74,7 @@ pub mod slo;
 pub mod span;
 pub mod spec;
 pub mod table;
+pub mod timeout;
 pub mod trial;
 pub mod trigger;
 pub mod watch;

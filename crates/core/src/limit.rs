@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::route::is_at_or_below;
+
 /// Most limits of a service.
 pub const LIMITS_MAX: usize = 20;
 /// Most requests in one period of a rate.
@@ -60,8 +62,7 @@ impl Limit {
     /// Tells whether a path is below this one's.
     #[must_use]
     pub fn covers(&self, path: &str) -> bool {
-        path.strip_prefix(&*self.path)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.path.is_empty())
+        is_at_or_below(path, &self.path)
     }
 }
 

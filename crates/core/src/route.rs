@@ -257,6 +257,13 @@ fn differ(first: Use<'_>, second: Use<'_>) -> Option<Why> {
     }
 }
 
+/// Tells whether a path begins with another one in whole segments; every path begins with the empty one.
+#[must_use]
+pub fn is_at_or_below(path: &str, beginning: &str) -> bool {
+    let rest = path.strip_prefix(beginning);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || beginning.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,4 +1,4 @@
-//! `routes`, `limits`, `accessLog`, `tls`, `protocol`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
+//! `routes`, `limits`, `timeouts`, `errorPages`, `accessLog`, `tls`, `protocol`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -10,8 +10,10 @@ use evenkeel_core::route::Route;
 use crate::access::access_log;
 use crate::fields::{Fields, Section, Value};
 use crate::limits::limits;
+use crate::pages::{self, ReadPages};
 use crate::problem::Problems;
 use crate::routes::routes;
+use crate::timeouts::{FirstByte, timeouts};
 use crate::values::{address, short, text};
 
 /// Most certificates of a service.
@@ -51,6 +53,8 @@ pub(crate) struct ReadEdge {
     /// Where clients without encryption connect.
     pub(crate) redirect: Option<(SocketAddr, Range<usize>)>,
     pub(crate) certificates: Vec<(Certificate, Range<usize>)>,
+    pub(crate) pages: ReadPages,
+    pub(crate) first_bytes: Vec<FirstByte>,
 }
 
 /// Reads the keys of a service that are about its edge.
@@ -59,6 +63,11 @@ pub(crate) fn edge(fields: &Fields<'_>, problems: &mut Problems) -> ReadEdge {
     fields.set("routes", &mut read.routes, problems, routes);
     read.edge.routes = read.routes.iter().map(|(route, _)| route.clone()).collect();
     fields.set("limits", &mut read.edge.limits, problems, limits);
+    fields.set("timeouts", &mut read.edge.timeouts, problems, |value, problems| {
+        timeouts(value, &mut read.first_bytes, problems)
+    });
+    fields.set("errorPages", &mut read.pages, problems, pages::pages);
+    read.edge.pages = read.pages.iter().map(|(page, _)| page.clone()).collect();
     fields.set("accessLog", &mut read.edge.access_log, problems, access_log);
     let tls = fields.read("tls", problems, |value, problems| tls(value, &mut read, problems));
     read.edge.tls = tls;

@@ -30,6 +30,8 @@ pub struct Read {
     /// Files that must be certificates, as they are written, each with its place in bytes: whoever can look reads
     /// them, and tells what is wrong with [`Problems::add_bad_file`].
     pub certificates: Vec<(Certificate, Range<usize>)>,
+    /// Files that must be pages, as they are written, each with its place in bytes.
+    pub pages: Vec<(PathBuf, Range<usize>)>,
     /// Files that must be Prometheus rules, in the same way.
     pub rules: Vec<(PathBuf, Range<usize>)>,
     /// Files of recorded requests that specs name, each with its place.
@@ -84,6 +86,11 @@ pub fn read_files(files: &[(String, String)]) -> Result<Read, Problems> {
         let fresh = service.certificates.drain(..).filter(|one| !certificates.contains(one));
         certificates.extend(fresh.collect::<Vec<_>>());
     }
+    let mut pages: Vec<(PathBuf, Range<usize>)> = Vec::new();
+    for service in &mut services {
+        let fresh = service.pages.drain(..).map(|(page, at)| (page.file, at)).filter(|one| !pages.contains(one));
+        pages.extend(fresh.collect::<Vec<_>>());
+    }
     let mut rules: Vec<RuleFile> = Vec::new();
     for service in &mut services {
         let fresh = service.rules.drain(..).filter(|one| !rules.contains(one));
@@ -95,7 +102,7 @@ pub fn read_files(files: &[(String, String)]) -> Result<Read, Problems> {
         traffic.extend(fresh.collect::<Vec<_>>());
     }
     let specs = services.into_iter().map(|service| service.spec).collect();
-    Ok(Read { specs, resolved, warnings: problems, certificates, rules, traffic })
+    Ok(Read { specs, resolved, warnings: problems, certificates, pages, rules, traffic })
 }
 
 fn check_names(services: &[Service], problems: &mut Problems) {

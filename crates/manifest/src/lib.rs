@@ -8,6 +8,7 @@
 //! - `environments`: one service in several places, each with what differs there.
 //! - `service`, `command`, `probes`, `strategy`: what do the keys of each part mean?
 //! - `routes`: which requests of its address are a service's.
+//! - `timeouts`, `pages`: how long requests may take, and what the proxy says in its own name.
 //! - `access`: what is written down of requests.
 //! - `limits`: how much of a service one client may have.
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
@@ -45,6 +46,7 @@ mod file;
 mod gates;
 mod limits;
 mod load;
+mod pages;
 mod placeholder;
 mod probes;
 mod problem;
@@ -58,6 +60,7 @@ mod service;
 mod slos;
 mod strategy;
 mod theirs;
+mod timeouts;
 mod triggers;
 mod validation;
 mod values;

@@ -73,7 +73,7 @@ fn limit(value: &Value<'_>, problems: &mut Problems) -> Option<Limit> {
     Some(limit)
 }
 
-fn path(value: &Value<'_>, problems: &mut Problems) -> Option<String> {
+pub(crate) fn path(value: &Value<'_>, problems: &mut Problems) -> Option<String> {
     let written = text(value, problems)?;
     let route = written.parse::<Route>().ok().filter(|_| written.starts_with('/'));
     if route.is_none() {

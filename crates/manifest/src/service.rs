@@ -25,12 +25,14 @@ use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
 use crate::gates::{gates, truth};
 use crate::load::{TrafficFile, load};
+use crate::pages::ReadPages;
 use crate::placeholder;
 use crate::probes::probes;
 use crate::problem::{Code, Mistake, Problems};
 use crate::routes::{Address, Kind};
 use crate::slos::slos;
 use crate::strategy::{objectives, strategy};
+use crate::timeouts;
 use crate::triggers::{nothing_about_requests, resources, triggers};
 use crate::validation::{regression, validation};
 use crate::values::{address, count, duration, label, name, number, percentage, short, size, url_path, written};
@@ -61,6 +63,8 @@ pub(crate) static SERVICE: Section = Section {
         "preview",
         "routes",
         "limits",
+        "timeouts",
+        "errorPages",
         "accessLog",
         "tls",
         "protocol",
@@ -192,6 +196,8 @@ pub(crate) struct Service {
     pub(crate) routes: Vec<(Route, Range<usize>)>,
     /// Files that must be certificates, each with its place.
     pub(crate) certificates: Vec<(Certificate, Range<usize>)>,
+    /// What the proxy says in its own name.
+    pub(crate) pages: ReadPages,
     /// Files of rules, each with its place.
     pub(crate) rules: Vec<RuleFile>,
     /// Files of recorded requests, each with its place.
@@ -222,7 +228,7 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
         spec.strategy = worker_default();
     }
     spec.preview = addresses.preview.as_ref().map(|(address, _)| *address);
-    let ReadEdge { edge, routes, redirect, certificates } = edge(&fields, problems);
+    let ReadEdge { edge, routes, redirect, certificates, pages, first_bytes } = edge(&fields, problems);
     spec.edge = edge;
     read_program(&fields, command, &mut spec, problems);
     let (mut rules, mut traffic) = (Vec::new(), Vec::new());
@@ -233,13 +239,14 @@ pub(crate) fn service(node: &Node, problems: &mut Problems) -> Option<Service> {
     }
     read_rollout(&fields, &mut spec, &mut rules, problems);
     read_limits(&fields, &mut spec, problems);
+    timeouts::within(spec.first_byte_timeout, &first_bytes, problems);
     spec.service = spec.service.in_environment(&spec.environment).expect("both are DNS labels");
     let kinds = [(Kind::Listen, addresses.listen), (Kind::Preview, addresses.preview), (Kind::Redirect, redirect)];
     let addresses =
         kinds.into_iter().filter_map(|(kind, taken)| taken.map(|(address, at)| Address { address, at, kind }));
     let addresses = addresses.collect();
     let group_at = fields.key_at("group");
-    Some(Service { spec, group_at, name_at, addresses, routes, certificates, rules, traffic })
+    Some(Service { spec, group_at, name_at, addresses, routes, certificates, pages, rules, traffic })
 }
 
 struct Addresses {
@@ -347,13 +354,15 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
 }
 
 /// Keys that make no sense for a service that nobody connects to.
-const ABOUT_REQUESTS: [&str; 17] = [
+const ABOUT_REQUESTS: [&str; 19] = [
     "load",
     "slos",
     "validation",
     "preview",
     "routes",
     "limits",
+    "timeouts",
+    "errorPages",
     "accessLog",
     "objectives",
     "minimumRequests",

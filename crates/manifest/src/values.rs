@@ -301,7 +301,7 @@ fn show_hundredths(hundredths: u64) -> String {
         .map_or_else(String::new, |share| share.to_string().replace(" %", ""))
 }
 
-fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let whole = TIME_UNITS.iter().rev().find(|(_, unit)| nanos >= *unit && nanos.is_multiple_of(*unit));
     whole.map_or_else(|| "0".into(), |(name, unit)| format!("{}{name}", nanos / unit))

@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -1366,5 +1366,39 @@ fn what_is_wrong_with_an_access_log_is_told_where_it_stands() {
         leave it out: fields of a head are never written down, since some of them are secrets
       5:39 spec::out_of_range `slow`: `0s` is out of range
         write a value from 1ms to 1h
+    ");
+}
+
+#[test]
+fn what_is_wrong_with_timeouts_and_error_pages_is_told_where_it_stands() {
+    let lines = [
+        "timeouts: [{ path: /a }, { path: a, whole: 0s }, { total: 5s }]",
+        "timeouts: [{ firstByte: 2m }]",
+        "errorPages: { 500: a.html, 503: a.php, 5xx: b.html }",
+        "errorPages: sorry.html",
+    ];
+    insta::assert_snapshot!(told_of_lines(lines), @r"
+    timeouts: [{ path: /a }, { path: a, whole: 0s }, { total: 5s }]
+      5:12 spec::says_nothing this timeout has no time
+        write `firstByte: 2s`, `idle: 30s` or `whole: 10s`
+      5:34 spec::bad_value `path`: `a` is no path to begin with
+        write whole segments as clients send them, such as `/api/v2`
+      5:44 spec::out_of_range `whole`: `0s` is out of range
+        write a value from 1ms to 1d
+      5:52 spec::unknown_key a timeout has no key `total`
+        write `whole: 10s`
+    timeouts: [{ firstByte: 2m }]
+      5:25 spec::conflict `firstByte`: 2m is longer than the service's `firstByteTimeout` of 30s
+        write `firstByteTimeout: 2m`, and shorter ones for other paths
+    errorPages: { 500: a.html, 503: a.php, 5xx: b.html }
+      5:15 spec::unknown_key the mapping `errorPages` has no key `500`
+        leave it out: the proxy never says that itself, and passes on what a release says
+      5:33 spec::bad_value `503`: `a.php` is no page
+        name a file that ends with `.html`, `.txt` or `.json`
+      5:40 spec::unknown_key the mapping `errorPages` has no key `5xx`
+        write each status: `{ 502: sorry.html, 503: sorry.html, 504: sorry.html }`
+    errorPages: sorry.html
+      5:13 spec::wrong_type `errorPages` takes a mapping, not text
+        the mapping `errorPages` has these keys: 400, 404, 413, 429, 502, 503, 504
     ");
 }

@@ -15,6 +15,7 @@ use crate::headers::clean_trailers;
 use crate::limiter::Seats;
 use crate::limits::{BODY_GAP, KEPT_BYTES_MAX};
 use crate::noted::Noted;
+use crate::pace::Pace;
 use crate::replica::{InFlight, Lane, Link};
 use crate::shield::Spared;
 use crate::streams::{HandedOut, OnStream};
@@ -241,11 +242,24 @@ pub(crate) struct AnswerBody {
     content: Content,
     /// A part of it that the client has yet to take; only on streams, whose connections do not see to that.
     handed_out: Option<HandedOut>,
+    /// How long it may take, where that is limited.
+    pace: Option<Box<Pace>>,
     client: Rc<Client>,
 }
 
+/// Why there is no more of an answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CutOff {
+    /// The replica broke off.
+    #[error(transparent)]
+    Broken(hyper::Error),
+    /// It took too long.
+    #[error("the answer takes too long")]
+    Late,
+}
+
 enum Content {
-    Text(&'static str),
+    Own(Bytes),
     Replica(Incoming, Option<Held>),
 }
 
@@ -263,13 +277,13 @@ pub(crate) struct Held {
 
 impl AnswerBody {
     /// A text of our own.
-    pub(crate) fn text(text: &'static str, client: Rc<Client>) -> Self {
-        Self { content: Content::Text(text), handed_out: None, client }
+    pub(crate) fn text(text: Bytes, client: Rc<Client>) -> Self {
+        Self { content: Content::Own(text), pace: None, handed_out: None, client }
     }
 
     /// A replica's answer.
-    pub(crate) fn replica(incoming: Incoming, held: Held, client: Rc<Client>) -> Self {
-        let mut body = Self { content: Content::Replica(incoming, Some(held)), handed_out: None, client };
+    pub(crate) fn replica(incoming: Incoming, held: Held, pace: Option<Box<Pace>>, client: Rc<Client>) -> Self {
+        let mut body = Self { content: Content::Replica(incoming, Some(held)), pace, handed_out: None, client };
         if body.is_end_stream() {
             body.release();
         }
@@ -289,18 +303,23 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = CutOff;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CutOff>>> {
         let body = self.get_mut();
         body.handed_out = None;
         match &mut body.content {
-            Content::Text(text) => {
+            Content::Own(text) => {
                 let whole = std::mem::take(text);
-                Poll::Ready((!whole.is_empty()).then(|| Ok(Frame::data(Bytes::from_static(whole.as_bytes())))))
+                Poll::Ready((!whole.is_empty()).then(|| Ok(Frame::data(whole))))
             }
             Content::Replica(incoming, _) => {
-                let mut frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+                let polled = Pin::new(&mut *incoming).poll_frame(cx);
+                let now = body.client.worker().clock.coarse();
+                if body.pace.as_mut().is_some_and(|pace| pace.is_late(polled.is_ready(), now, cx)) {
+                    return Poll::Ready(Some(Err(CutOff::Late)));
+                }
+                let mut frame = ready!(polled);
                 if let Some(Ok(frame)) = &mut frame
                     && let Some(trailers) = frame.trailers_mut()
                 {
@@ -313,21 +332,21 @@ impl Body for AnswerBody {
                     body.release();
                 }
                 body.handed_out = body.client.stream().map(OnStream::hand_out);
-                Poll::Ready(frame)
+                Poll::Ready(frame.map(|frame| frame.map_err(CutOff::Broken)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Text(text) => text.is_empty(),
+            Content::Own(text) => text.is_empty(),
             Content::Replica(incoming, _) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Own(text) => SizeHint::with_exact(text.len() as u64),
             Content::Replica(incoming, _) => incoming.size_hint(),
         }
     }

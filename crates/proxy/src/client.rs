@@ -6,6 +6,7 @@ use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use evenkeel_analysis::{Method, Outcome};
@@ -24,6 +25,7 @@ use tracing::{debug, trace};
 
 use crate::announce::{self, Announced};
 use crate::body::AnswerBody;
+use crate::forms::Form;
 use crate::forward::{Choice, Exchange};
 use crate::gate;
 use crate::headers::Sender;
@@ -31,6 +33,7 @@ use crate::limiter::Admitted;
 use crate::limits::{FIRST_BYTE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME};
 use crate::noted::Noted;
 use crate::outgoing::Outgoing;
+use crate::pages::Pages;
 use crate::refusal::Refusal;
 use crate::replica::InFlight;
 use crate::routes::{Approach, Chosen, Entry, Instead, Slot};
@@ -368,6 +371,7 @@ impl Client {
         let chosen = entry.routes.release(release);
         let drawn = chosen.revision;
         let assigned = if is_aside { None } else { entry.routes.assign(release, audience, user, now) };
+        let pace = entry.routes.pace(request.uri().path(), now);
         let method = Method::of(request.method().as_str());
         let tally = Tally::begin(chosen.counts.clone(), audience, method, now).on_trial(assigned);
         let outgoing =
@@ -387,7 +391,7 @@ impl Client {
                 (release, in_flight, Some(spared))
             }
         };
-        let choice = Choice { entry, place, release, in_flight, drawn, tally, spared, seats, newcomer };
+        let choice = Choice { entry, pace, place, release, in_flight, drawn, tally, spared, seats, newcomer };
         Ok(Exchange::new(self.clone(), choice, outgoing))
     }
 
@@ -408,10 +412,16 @@ impl Client {
     }
 
     fn sent_on(self: &Rc<Self>, location: HeaderValue) -> Response<AnswerBody> {
-        let mut response = Response::new(AnswerBody::text("", self.clone()));
+        let mut response = Response::new(AnswerBody::text(Bytes::new(), self.clone()));
         *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
         response.headers_mut().insert(LOCATION, location);
         response
+    }
+
+    /// The pages of the service that a request is for.
+    fn pages(&self, head: &Request<()>) -> Option<Arc<Pages>> {
+        let at_crossroads = || self.slot.crossroads()?.find(head)?.entry();
+        self.slot.entry().or_else(at_crossroads)?.routes.pages.clone()
     }
 
     /// Answers in the proxy's own name.
@@ -420,9 +430,12 @@ impl Client {
         if refusal.close {
             self.closing.set(true);
         }
-        self.note(|noted| refusal.note(noted, self.worker.clock.exact()));
-        let (response, text) = refusal.response();
-        response.map(|()| AnswerBody::text(text, self.clone()))
+        let head = self.head_again();
+        let form = head.as_ref().map_or(Form::Text, |head| Form::of(head.headers()));
+        let pages = head.and_then(|head| self.pages(&head));
+        let answer = refusal.answer(form, pages.as_deref());
+        self.note(|noted| refusal.note(noted, answer.body().len(), self.worker.clock.exact()));
+        answer.map(|content| AnswerBody::text(content, self.clone()))
     }
 }
 

@@ -26,6 +26,7 @@ use crate::elder::Elder;
 use crate::fittings::{self, Fittings};
 use crate::journal::Journal;
 use crate::limits::{ADDRESSES_MAX, DISK_TIME, REVEAL_ALONE, WORKER_TIME};
+use crate::pages::Shelf;
 use crate::saved::{self, Desk, Kept};
 use crate::trial::{Found, Logs};
 use crate::worker::{Command, WorkerReport};
@@ -46,6 +47,7 @@ pub(crate) struct Control {
 struct State {
     kept: Kept,
     doors: Doors,
+    shelf: Shelf,
     fittings: Arc<Fittings>,
     /// The sockets as the agent sent them.
     sockets: BTreeMap<SocketAddr, Vec<TcpListener>>,
@@ -66,12 +68,14 @@ impl Control {
         let boot = RandomState::new().build_hasher().finish();
         let mut doors = Doors::new()?;
         let ciphers = doors.fit(&kept.table);
+        let mut shelf = Shelf::new()?;
         let limiters = fittings::limiters(&Default::default(), &kept.table);
-        let fittings = Arc::new(Fittings { journal: Some(journal.clone()), ciphers, limiters });
+        let fittings =
+            Arc::new(Fittings { journal: Some(journal.clone()), ciphers, limiters, pages: shelf.fit(&kept.table) });
         let (sockets, logs, guard) = (BTreeMap::new(), Logs::default(), Guard::default());
         let desk = Arc::new(Desk::new(kept.clone()));
         let table = kept.table.clone();
-        let state = Mutex::new(State { kept, doors, fittings: fittings.clone(), sockets, logs, guard });
+        let state = Mutex::new(State { kept, doors, shelf, fittings: fittings.clone(), sockets, logs, guard });
         let (retired, elder) = (AtomicBool::new(false), Elder::default());
         let control = Self { workers, boot, state, desk: desk.clone(), retired, elder, journal };
         let work = move || desk.work(|kept| saved::store(&directory, kept));
@@ -111,7 +115,8 @@ impl Control {
         state.kept.table = Arc::new(table);
         let ciphers = state.doors.fit(&state.kept.table);
         let limiters = fittings::limiters(&state.fittings.limiters, &state.kept.table);
-        state.fittings = Arc::new(Fittings { journal: Some(self.journal.clone()), ciphers, limiters });
+        let pages = state.shelf.fit(&state.kept.table);
+        state.fittings = Arc::new(Fittings { journal: Some(self.journal.clone()), ciphers, limiters, pages });
         let told = self.tell_all(|done| Command::Apply(state.kept.table.clone(), state.fittings.clone(), done));
         (told, self.desk.put(state.kept.clone()))
     }
@@ -159,6 +164,7 @@ impl Control {
                 let (generation, trials) = (state.kept.table.generation, state.logs.report(self.boot, heard));
                 let (boot, pid, cuts) = (self.boot, std::process::id(), state.kept.cuts.clone());
                 let mut warnings = state.doors.troubles();
+                warnings.extend(state.shelf.troubles());
                 warnings.extend(self.journal.trouble());
                 let limited = fittings::limited(&state.fittings.limiters);
                 let empty = Report { boot, pid, generation, trials, cuts, warnings, limited, ..Report::default() };

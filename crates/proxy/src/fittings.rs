@@ -1,4 +1,4 @@
-//! What a table needs beside itself, made once for all workers: ciphers, and what keeps limits.
+//! What a table needs beside itself, made once for all workers: ciphers, what keeps limits, and pages.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use evenkeel_wire::proxy::Limited;
 use crate::doors::Ciphers;
 use crate::journal::Journal;
 use crate::limiter::Limiter;
+use crate::pages::Pages;
 
 /// What goes to the workers together with a table.
 #[derive(Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Fittings {
     pub(crate) journal: Option<Journal>,
     pub(crate) ciphers: Ciphers,
     pub(crate) limiters: Limiters,
+    /// Of services that have some of their own.
+    pub(crate) pages: BTreeMap<ServiceName, Arc<Pages>>,
 }
 
 /// Of services that have limits.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use evenkeel_analysis::Outcome;
 use evenkeel_analysis::slots::Ended;
 use evenkeel_core::edge::Protocol;
@@ -26,6 +27,7 @@ use crate::limits::{IDLE_TIME, IDLE_TIME_UNREPEATABLE, SHIELD_WAIT_MIN};
 use crate::mirror::Copy;
 use crate::noted::Noted;
 use crate::outgoing::{Outgoing, again};
+use crate::pace::Pace;
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Lane, Link, NoLink, Replica};
 use crate::routes::{Entry, Slot};
@@ -59,6 +61,8 @@ pub(crate) struct Choice {
     pub(crate) tally: Tally,
     /// Present once the stable release answers for the one the coin chose.
     pub(crate) spared: Option<Spared>,
+    /// How long it may take, where its path has times of its own.
+    pub(crate) pace: Option<Box<Pace>>,
     /// What it takes of the service's limits.
     pub(crate) seats: Seats,
     /// Present where the user is to be given a cookie.
@@ -187,7 +191,8 @@ impl Exchange {
     /// never takes and it can answer instead.
     fn wait(&self, sent: Instant, now: Instant) -> Option<Instant> {
         let since = self.outgoing.upload.as_ref().map_or(sent, |upload| upload.moved().max(sent));
-        let end = since + self.choice.entry.routes.first_byte;
+        let usual = self.choice.entry.routes.first_byte;
+        let end = self.choice.pace.as_ref().map_or(since + usual, |pace| pace.first_byte_by(since, usual));
         let Some(shield) = self.shield() else { return (now < end).then_some(end) };
         let patience = shield.stand_in.patience();
         // The rest of a body is the client's to send.
@@ -242,6 +247,12 @@ impl Exchange {
                 self.repeat().or_else(|| self.spare_failed()).ok_or(Refusal::NO_ANSWER)
             }
             Miss::Broken { .. } => self.spare_failed().or_else(|| self.repeat_elsewhere()).ok_or(Refusal::NO_ANSWER),
+            Miss::Late if self.is_over() => {
+                // Part of a body that is missing is the client's delay.
+                let is_whole = self.outgoing.upload.as_ref().is_none_or(|upload| upload.is_complete());
+                self.settle(if is_whole { Outcome::NoAnswer } else { Outcome::ClientGone });
+                Err(Refusal::LATE)
+            }
             Miss::Late => self.spare_failed().ok_or(Refusal::LATE),
             // The stable release may have connections that rest.
             Miss::Local => {
@@ -257,6 +268,11 @@ impl Exchange {
                 }
             }
         }
+    }
+
+    /// Tells whether the time for all of it is over.
+    fn is_over(&self) -> bool {
+        self.choice.pace.as_ref().is_some_and(|pace| pace.is_over(self.client.worker().clock.exact()))
     }
 
     /// What an answer counts as.
@@ -411,9 +427,9 @@ impl Exchange {
             return self.switch(response);
         }
         let reusable = !self.outgoing.upgrade && self.outgoing.upload.is_none_or(|upload| upload.is_complete());
-        let Choice { in_flight, spared, seats, .. } = self.choice;
+        let Choice { in_flight, spared, seats, pace, .. } = self.choice;
         let held = Held { link: reusable.then_some(link), in_flight, spared, seats };
-        response.map(|incoming| AnswerBody::replica(incoming, held, self.client))
+        response.map(|incoming| AnswerBody::replica(incoming, held, pace, self.client))
     }
 
     fn switch(self, mut response: Response<Incoming>) -> Response<AnswerBody> {
@@ -424,6 +440,6 @@ impl Exchange {
         let drain = self.choice.entry.routes.drain;
         let tunnel = Tunnel { replica, in_flight: self.choice.in_flight, seats: self.choice.seats, speaks, drain };
         *self.client.tunnel.borrow_mut() = Some(tunnel);
-        response.map(|_| AnswerBody::text("", self.client))
+        response.map(|_| AnswerBody::text(Bytes::new(), self.client))
     }
 }

@@ -1,8 +1,9 @@
 //! What an answer of gRPC means: its HTTP status is 200 whatever happened.
 
-use http::{HeaderName, Response};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// The status that an answer counts as: that of HTTP, or the one that stands for its `grpc-status` by the mapping of
 /// `google/rpc/code.proto`.
@@ -25,6 +26,18 @@ pub(crate) fn status<B>(answer: &Response<B>) -> u16 {
         // Unknown, internal, data loss, and what is no code.
         Some(_) => 500,
     }
+}
+
+/// The code that stands for a status which the proxy answers itself, by the same mapping; a path that nobody serves is a
+/// call that nobody implements.
+pub(crate) fn code(status: StatusCode) -> HeaderValue {
+    HeaderValue::from_static(match status.as_u16() {
+        400 => "3",
+        404 => "12",
+        413 | 429 => "8",
+        504 => "4",
+        _ => "14",
+    })
 }
 
 #[cfg(test)]

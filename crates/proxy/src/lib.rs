@@ -20,6 +20,8 @@
 //! - `announce`, `certificates`, `doors`: what comes before the first request: a front's word, and encryption
 //! - `gate`, `chunks`: is it beyond doubt where a request ends?
 //! - `outgoing`, `forward`, `grpc`, `headers`, `body`, `leftover`, `tunnel`, `messages`, `refusal`: one request on its way
+//! - `pace`: how long it may take
+//! - `forms`, [`pages`]: how that is said, and what a service says instead
 //! - `limits`: every bound, and why
 //! - `remote`: the proxy as a controller sees it
 
@@ -39,6 +41,7 @@ mod doors;
 mod elder;
 mod fair;
 mod fittings;
+mod forms;
 mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -54,6 +57,8 @@ mod messages;
 mod mirror;
 mod noted;
 mod outgoing;
+mod pace;
+pub mod pages;
 mod pins;
 pub mod process;
 mod refusal;

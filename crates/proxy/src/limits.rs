@@ -108,7 +108,10 @@ pub(crate) const STREAM_SEND_BYTES_MAX: usize = 64 << 10;
 /// Requests at once on one connection to a replica that speaks HTTP/2, where it allows so many.
 pub(crate) const STREAMS_PER_LINK: usize = 100;
 
-/// How often files with certificates are looked at.
+/// Longest page that the proxy shows in its own name.
+pub(crate) const PAGE_BYTES_MAX: u64 = 64 << 10;
+
+/// How often files with certificates and pages are looked at.
 pub(crate) const FILES_LOOK: Duration = Duration::from_secs(1);
 
 /// Control connections at once; the controller and the agent use two.

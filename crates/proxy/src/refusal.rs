@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
+use crate::forms::Form;
+use crate::grpc;
 use crate::noted::Noted;
+use crate::pages::Pages;
 
 /// Why a request gets no answer from a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,24 +72,33 @@ impl Refusal {
     }
 
     /// Writes it down in the access log.
-    pub(crate) fn note(self, noted: &mut Noted, now: Instant) {
+    pub(crate) fn note(self, noted: &mut Noted, bytes: usize, now: Instant) {
         noted.refused(self.status.as_u16(), self.why, now);
-        noted.passed(self.why.len());
+        noted.passed(bytes);
     }
 
-    /// The answer, without its body.
-    pub(crate) fn response(self) -> (Response<()>, &'static str) {
-        let mut response = Response::new(());
-        *response.status_mut() = self.status;
+    /// The answer in a form that the client can read, as a page of the service where it has one.
+    pub(crate) fn answer(self, form: Form, pages: Option<&Pages>) -> Response<Bytes> {
+        let page = pages.and_then(|pages| pages.find(self.status)).filter(|(_, kind)| form.takes(kind));
+        let (content, kind) = page.unwrap_or_else(|| form.say(self.status, self.why));
+        let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(self.why.len()));
+        headers.insert(CONTENT_TYPE, kind);
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
         if self.retry_after > 0 {
             headers.insert(RETRY_AFTER, HeaderValue::from(self.retry_after));
         }
         if self.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        (response, self.why)
+        if form == Form::Grpc {
+            // A call that failed is one that was answered; it has no trailers where it has no body.
+            headers.remove(CONTENT_LENGTH);
+            headers.insert(grpc::GRPC_STATUS, grpc::code(self.status));
+            headers.insert(grpc::GRPC_MESSAGE, HeaderValue::from_static(self.why));
+        } else {
+            *response.status_mut() = self.status;
+        }
+        response.map(|_| content)
     }
 }

@@ -11,6 +11,7 @@ use evenkeel_analysis::slots::Side;
 use evenkeel_core::edge::{Edge, Network, Protocol, ProxyProtocol};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName};
 use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
+use evenkeel_core::timeout::Timeout;
 use evenkeel_wire::proxy::InFlight as InFlightReport;
 use http::{HeaderValue, Request};
 use rustls::ServerConfig;
@@ -25,6 +26,8 @@ use crate::marks::User;
 use crate::mirror::Mirror;
 use crate::noted::Log;
 use crate::outgoing::Keeping;
+use crate::pace::Pace;
+use crate::pages::Pages;
 use crate::pins::Pin;
 use crate::refusal::Refusal;
 use crate::replica::{InFlight, Replica};
@@ -48,6 +51,9 @@ pub(crate) struct Routes {
     pub(crate) mirror: Option<Mirror>,
     trial: Option<Rc<Trying>>,
     pub(crate) limiter: Option<Arc<Limiter>>,
+    /// What it says for itself where nobody answers.
+    pub(crate) pages: Option<Arc<Pages>>,
+    timeouts: Vec<Timeout>,
     /// Present where requests are written down.
     pub(crate) log: Option<Rc<Log>>,
     /// Index of the release that has what the candidate of the trial may not have yet.
@@ -214,6 +220,11 @@ impl Routes {
         same.or_else(|| self.by_weight(random).ok())
     }
 
+    /// How long a request to a path may take, where that has times of its own.
+    pub(crate) fn pace(&self, path: &str, now: Instant) -> Option<Box<Pace>> {
+        Timeout::of(&self.timeouts, path).map(|timeout| Box::new(Pace::of(timeout, now)))
+    }
+
     /// Chooses by weight: one independent draw per request, so that nothing but the coin decides.
     pub(crate) fn by_weight(&self, random: &mut fastrand::Rng) -> Result<usize, Refusal> {
         let mut left = random.u32(0..10_000);
@@ -363,7 +374,8 @@ impl Switchboard {
             let wanted = service.edge.access_log.clone().zip(fittings.journal.clone());
             let log =
                 wanted.map(|(wanted, journal)| Rc::new(Log { service: service.service.clone(), wanted, journal }));
-            let routes = Rc::new(Routes { limiter, log, ..self.compile(service, table.generation) });
+            let pages = fittings.pages.get(&service.service).cloned();
+            let routes = Rc::new(Routes { limiter, log, pages, ..self.compile(service, table.generation) });
             let entry = |audience| Some(Entry { routes: routes.clone(), audience });
             let approach = Rc::new(Approach::of(&service.edge, fittings.ciphers.get(&service.listen)));
             let slot = self.slot(service.listen);
@@ -423,7 +435,8 @@ impl Switchboard {
         let drain = service.edge.drain;
         let can_take = |index: &usize| !releases[*index].replicas.is_empty();
         let relief = service.relief.and_then(index_of).filter(can_take);
-        let (limiter, log) = (None, None);
+        let (limiter, log, pages) = (None, None, None);
+        let timeouts = service.edge.timeouts.clone();
         Routes {
             releases,
             first_byte,
@@ -436,6 +449,8 @@ impl Switchboard {
             trial,
             limiter,
             log,
+            pages,
+            timeouts,
             relief,
         }
     }
@@ -497,8 +512,24 @@ mod tests {
         let releases = releases.collect();
         let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
         let (replicas, drain) = (Protocol::Http1, None);
-        let (shield, sticky, mirror, trial, limiter, log, relief) = (None, None, None, None, None, None, None);
-        Routes { releases, first_byte, replicas, drain, shield, pins, sticky, mirror, trial, limiter, log, relief }
+        let (shield, sticky, mirror, trial, relief) = (None, None, None, None, None);
+        let (limiter, log, pages, timeouts) = (None, None, None, Vec::new());
+        Routes {
+            releases,
+            first_byte,
+            replicas,
+            drain,
+            shield,
+            pins,
+            sticky,
+            mirror,
+            trial,
+            limiter,
+            log,
+            pages,
+            timeouts,
+            relief,
+        }
     }
 
     #[test]
