@@ -6,7 +6,10 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use evenkeel_analysis::evidence::latency::BUCKETS;
-use evenkeel_analysis::evidence::{Compared, Design, Engine, History, Question, Seen, Shown, ShownLatency, Split};
+use evenkeel_analysis::evidence::{
+    Compared, Design, Engine, History, Question as Of, Seen, Shown, ShownLatency, Split,
+};
+use evenkeel_analysis::slots::{Bad, Ended, Inquiry, Question, SLOT_US, Side, Slots};
 
 /// Ticks of one measurement, and measurements, of which the quickest counts: a busy machine only adds.
 const TICKS: u64 = 2_000;
@@ -28,6 +31,57 @@ fn main() {
     let objective = Design { objectives: vec![0.01], ..without(only(false, false)) };
     tell("an objective, and stable's", objectives(&objective), keeps(&objective));
     println!("an engine without metrics: {nothing} bytes");
+    let inquiry = inquiry();
+    println!("a request that is counted: {:.2} ns, assigned and settled", requests(&inquiry));
+    println!("a look at what has become final: {:.2} us", looks(&inquiry));
+}
+
+/// What a rollout with two objectives asks.
+fn inquiry() -> Inquiry {
+    let failed = |after_us, age_us| Question { bad: Bad::Failed, after_us, age_us };
+    let slow = |age_us| Question { bad: Bad::Slow, after_us: 0, age_us };
+    let questions = vec![failed(0, 200_000), failed(200_000, 31_000_000), slow(500_000)];
+    Inquiry { questions, usual_us: 200_000, times_us: 1_600_000 }
+}
+
+/// Nanoseconds that one thread takes to count a request of many, a tenth of them the candidate's, at 50 000 a second.
+fn requests(inquiry: &Inquiry) -> f64 {
+    let of = |n: u64| if n % 10 == 4 { Side::Candidate } else { Side::Stable };
+    let sides: Vec<Side> = (0..1_024).map(|n| of(n * n)).collect();
+    let ages: Vec<u64> = (0..1_024).map(|n| 1_500 + n * n * 31 % 60_000).collect();
+    let mut slots = Slots::new(inquiry.clone(), 0);
+    let mut quickest = f64::INFINITY;
+    for slot in 0..3_000_u64 {
+        let began = Instant::now();
+        for n in 0..5_000 {
+            let (side, age) = (sides[n % 1_024], ages[n % 1_024]);
+            let place = slots.assign(side, black_box(slot * SLOT_US + n as u64 * 20));
+            slots.settle(place, side, Ended::Well, black_box(age), None);
+        }
+        quickest = quickest.min(began.elapsed().as_secs_f64() * 1e9 / 5_000.0);
+        black_box(slots.reveal(slot * SLOT_US));
+    }
+    quickest
+}
+
+/// Microseconds that one thread takes to tell what has become final in a tenth of a second.
+fn looks(inquiry: &Inquiry) -> f64 {
+    let mut slots = Slots::new(inquiry.clone(), 0);
+    let mut quickest = f64::INFINITY;
+    for slot in 0..3_000_u64 {
+        for n in 0..200 {
+            let side = if n % 10 == 3 { Side::Candidate } else { Side::Stable };
+            let place = slots.assign(side, slot * SLOT_US);
+            slots.settle(place, side, Ended::Well, 1_500 + n * 300, None);
+        }
+        let began = Instant::now();
+        black_box(slots.reveal(slot * SLOT_US));
+        // Late failures are told once a second, and with the first of all nothing is.
+        if slot > 400 {
+            quickest = quickest.min(began.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    quickest
 }
 
 fn tell(what: &str, micros: f64, bytes: usize) {
@@ -66,7 +120,7 @@ fn shown(slot: u64) -> Shown {
 fn errors(design: &Design) -> f64 {
     quickest(|| {
         let mut engine = Engine::new(design.clone());
-        (0..TICKS).for_each(|slot| engine.reveal(slot, Question::Errors, black_box(&[shown(slot)])));
+        (0..TICKS).for_each(|slot| engine.reveal(slot, Of::Errors, black_box(&[shown(slot)])));
         black_box(engine.decision());
     })
 }
@@ -74,7 +128,7 @@ fn errors(design: &Design) -> f64 {
 fn objectives(design: &Design) -> f64 {
     quickest(|| {
         let mut engine = Engine::new(design.clone());
-        (0..TICKS).for_each(|slot| engine.reveal(slot, Question::Objective(0), black_box(&[shown(slot)])));
+        (0..TICKS).for_each(|slot| engine.reveal(slot, Of::Objective(0), black_box(&[shown(slot)])));
         black_box(engine.decision());
     })
 }

@@ -23,12 +23,42 @@ const SLACK: u64 = 30;
 pub const QUESTIONS_MAX: usize = 8;
 /// Buckets of a latency histogram: eight per octave from 1 ms on, the last one from about 30 s on.
 pub const TIME_BUCKETS: usize = 120;
-/// Octaves that the buckets cover.
-const OCTAVES: u32 = 15;
 /// 2^(k/8) of a millisecond in microseconds, times 2^20 and rounded up, for k from 1 to 7: where a bucket begins within
 /// its octave.
 const STEPS: [u64; 7] =
     [1_143_480_237, 1_246_974_040, 1_359_834_833, 1_482_910_401, 1_617_125_259, 1_763_487_600, 1_923_096_864];
+
+/// No answer time beyond this is told from another, in microseconds: the last bucket begins far below, of the candidate's too.
+const TIME_MOST_US: u64 = 1 << 26;
+/// Parts of a doubling, in which at most one bucket begins, and how many there are up to the longest time.
+const PARTS: u32 = 16;
+const PARTS_ALL: usize = 27 * PARTS as usize;
+/// For each part of a doubling of a time in microseconds the bucket of its first time, and where the next bucket begins.
+static BUCKETS: [(u32, u8); PARTS_ALL] = buckets();
+
+/// The time in microseconds at which a bucket begins.
+const fn begins(bucket: usize) -> u64 {
+    let (octave, step) = (bucket / 8, bucket % 8);
+    if step == 0 { 1_000 << octave } else { (STEPS[step - 1] << octave).div_ceil(1 << 20) }
+}
+
+const fn buckets() -> [(u32, u8); PARTS_ALL] {
+    let mut all = [(u32::MAX, 0_u8); PARTS_ALL];
+    let mut part = 0;
+    let mut bucket = 0;
+    while part < PARTS_ALL {
+        let (octave, nth) = (part as u32 / PARTS, part as u64 % PARTS as u64);
+        // The first time of this part, rounded up.
+        let first = ((PARTS as u64 + nth) << octave).div_ceil(PARTS as u64);
+        while bucket + 1 < TIME_BUCKETS && begins(bucket + 1) <= first {
+            bucket += 1;
+        }
+        let next = if bucket + 1 < TIME_BUCKETS { begins(bucket + 1) as u32 } else { u32::MAX };
+        all[part] = (next, bucket as u8);
+        part += 1;
+    }
+    all
+}
 
 /// A slowdown of the candidate that is tolerated, as a fraction: eleven tenths, after so many microseconds. A new process
 /// has fewer connections that rest and less in its caches; of an answer in a millisecond that is a good part.
@@ -244,20 +274,21 @@ enum Mark {
 
 /// The bucket of an answer time in microseconds.
 #[must_use]
+#[inline]
 pub fn bucket(us: u64) -> usize {
-    let Some(octave) = (us / 1_000).checked_ilog2() else { return 0 };
-    if octave >= OCTAVES {
-        return TIME_BUCKETS - 1;
-    }
-    let within = (us << 20) >> octave;
-    octave as usize * 8 + STEPS.iter().filter(|step| within >= **step).count()
+    let us = us.clamp(1, TIME_MOST_US - 1);
+    let octave = us.ilog2();
+    let part = octave * PARTS + ((us * u64::from(PARTS)) >> octave) as u32 % PARTS;
+    let (next, bucket) = BUCKETS[part as usize];
+    usize::from(bucket) + usize::from(us >= u64::from(next))
 }
 
 /// The bucket of an answer time of an arm: the candidate may be slower by as much as is tolerated.
 #[must_use]
+#[inline]
 pub fn bucket_of(side: Side, us: u64) -> usize {
     match side {
-        Side::Candidate => bucket(us.saturating_sub(TOLERATED_US).saturating_mul(TOLERATED.1) / TOLERATED.0),
+        Side::Candidate => bucket(us.min(TIME_MOST_US).saturating_sub(TOLERATED_US) * TOLERATED.1 / TOLERATED.0),
         Side::Stable => bucket(us),
     }
 }
@@ -266,6 +297,8 @@ pub fn bucket_of(side: Side, us: u64) -> usize {
 #[derive(Debug)]
 pub struct Slots {
     inquiry: Inquiry,
+    /// A good answer up to this age says the same to all that is asked.
+    quick_us: u64,
     /// Its length is a power of two.
     ring: Box<[Slot]>,
     /// Per question the first slot that was not revealed yet; the last one is that of the times.
@@ -274,25 +307,36 @@ pub struct Slots {
     free: Vec<Histogram>,
 }
 
+/// What most requests touch stands together.
 #[derive(Debug, Clone, Default)]
+#[repr(align(64))]
 struct Slot {
     number: u64,
+    arms: [Arm; 2],
     cells: [Cell; 2],
 }
 
+/// What every request of an arm is counted in.
+#[derive(Debug, Clone, Default)]
+struct Arm {
+    requests: u32,
+    /// Good answers that came before anything was asked.
+    quick: u32,
+    times: Option<Histogram>,
+}
+
+/// What those others are counted in.
 #[derive(Debug, Clone, Default)]
 struct Cell {
-    requests: u32,
     counted: [u32; QUESTIONS_MAX],
     dropped: [u32; QUESTIONS_MAX],
     /// Requests whose time is not told.
     left_out: u32,
-    times: Option<Histogram>,
     failures: Vec<(u8, u64)>,
 }
 
 /// Counts per bucket, on the heap: only slots that are not told yet have one.
-type Histogram = Box<[u32]>;
+type Histogram = Box<[u32; TIME_BUCKETS]>;
 
 /// Failures of users that are remembered per slot and arm: what comes on top is not counted as a first failure.
 const FAILURES_MAX: usize = 4_096;
@@ -309,7 +353,9 @@ impl Slots {
         let first = now_us / SLOT_US;
         let next = vec![first - first % SECOND; inquiry.questions.len() + 1];
         let ring = vec![Slot::default(); length as usize].into_boxed_slice();
-        Self { inquiry, ring, next, free: Vec::new() }
+        let ages = inquiry.questions.iter().map(|question| question.age_us);
+        let quick_us = ages.fold(inquiry.times_us, u64::min);
+        Self { inquiry, quick_us, ring, next, free: Vec::new() }
     }
 
     /// What is asked.
@@ -319,26 +365,47 @@ impl Slots {
     }
 
     /// Counts a request that is assigned now; answers its slot.
+    #[inline]
     pub fn assign(&mut self, side: Side, now_us: u64) -> u64 {
         let number = now_us / SLOT_US;
         let slot = self.at(number);
         if slot.number != number {
             slot.begin(number);
         }
-        slot.cells[side as usize].requests += 1;
+        slot.arms[side as usize].requests += 1;
         number
     }
 
     /// Counts how a request of a slot has ended at an age in microseconds; `user` is the hash of the key that it sticks
     /// by. What is revealed already does not change any more.
+    #[inline]
     pub fn settle(&mut self, slot: u64, side: Side, ended: Ended, age_us: u64, user: Option<u64>) {
-        let Self { inquiry, ring, free, .. } = self;
+        if ended == Ended::Well && age_us <= self.quick_us {
+            let kept = self.at(slot);
+            let arm = &mut kept.arms[side as usize];
+            if let Some(times) = arm.times.as_mut().filter(|_| kept.number == slot) {
+                arm.quick += 1;
+                times[bucket_of(side, age_us)] += 1;
+                return;
+            }
+        }
+        self.settle_any(slot, side, ended, age_us, user);
+    }
+
+    /// The same for everything but most requests.
+    fn settle_any(&mut self, slot: u64, side: Side, ended: Ended, age_us: u64, user: Option<u64>) {
+        let Self { inquiry, quick_us, ring, free, .. } = self;
         let index = slot as usize & (ring.len() - 1);
-        let cell = &mut ring[index];
-        if cell.number != slot {
+        let kept = &mut ring[index];
+        if kept.number != slot {
             return;
         }
-        let cell = &mut cell.cells[side as usize];
+        let (arm, cell) = (&mut kept.arms[side as usize], &mut kept.cells[side as usize]);
+        if ended == Ended::Well && age_us <= *quick_us {
+            arm.quick += 1;
+            arm.time(bucket_of(side, age_us), free);
+            return;
+        }
         for (n, question) in inquiry.questions.iter().enumerate() {
             match question.mark(ended, age_us) {
                 Mark::Nothing => {}
@@ -361,8 +428,7 @@ impl Slots {
             Ended::Failed | Ended::Unanswered | Ended::Void => false,
         };
         if is_told {
-            let times = cell.times.get_or_insert_with(|| free.pop().unwrap_or_else(|| vec![0; TIME_BUCKETS].into()));
-            times[bucket_of(side, age_us)] += 1;
+            arm.time(bucket_of(side, age_us), free);
         } else {
             cell.left_out += 1;
         }
@@ -419,6 +485,7 @@ impl Slots {
         from.max(kept)..until.max(from)
     }
 
+    #[inline]
     fn at(&mut self, number: u64) -> &mut Slot {
         let index = number as usize & (self.ring.len() - 1);
         &mut self.ring[index]
@@ -438,9 +505,10 @@ impl Slots {
             return;
         }
         for (side, sum) in [Side::Candidate, Side::Stable].into_iter().zip(sums) {
-            let cell = &mut ring[index].cells[side as usize];
+            let Slot { arms, cells, .. } = &mut ring[index];
+            let (arm, cell) = (&mut arms[side as usize], &cells[side as usize]);
             let mut told = u64::from(cell.left_out);
-            if let Some(mut times) = cell.times.take() {
+            if let Some(mut times) = arm.times.take() {
                 for (count, sum) in times.iter().zip(sum.iter_mut()) {
                     *sum += u64::from(*count);
                     told += u64::from(*count);
@@ -448,30 +516,42 @@ impl Slots {
                 times.fill(0);
                 free.push(times);
             }
-            sum[bucket_of(side, age_us)] += u64::from(cell.requests).saturating_sub(told);
+            sum[bucket_of(side, age_us)] += u64::from(arm.requests).saturating_sub(told);
         }
     }
 }
 
+impl Arm {
+    fn time(&mut self, bucket: usize, free: &mut Vec<Histogram>) {
+        let times = self.times.get_or_insert_with(|| free.pop().unwrap_or_else(|| Box::new([0; TIME_BUCKETS])));
+        times[bucket] += 1;
+    }
+}
+
 impl Slot {
+    #[cold]
     fn begin(&mut self, number: u64) {
         self.number = number;
-        for cell in &mut self.cells {
-            let Cell { requests, counted, dropped, left_out, times, failures } = cell;
-            (*requests, *left_out) = (0, 0);
-            (*counted, *dropped) = Default::default();
+        for Arm { requests, quick, times } in &mut self.arms {
+            (*requests, *quick) = (0, 0);
             if let Some(times) = times {
                 times.fill(0);
             }
+        }
+        for Cell { counted, dropped, left_out, failures } in &mut self.cells {
+            *left_out = 0;
+            (*counted, *dropped) = Default::default();
             failures.clear();
         }
     }
 
     fn answer(&self, n: usize, found: &mut Answers, failures: &mut Vec<Failure>) {
         let Answers { question, slot, .. } = *found;
-        for (side, cell) in [Side::Candidate, Side::Stable].into_iter().zip(&self.cells) {
-            let of = u64::from(cell.requests).saturating_sub(u64::from(cell.dropped[n]));
-            let counted = u64::from(cell.counted[n]).min(of);
+        let arms = self.arms.iter().zip(&self.cells);
+        for (side, (arm, cell)) in [Side::Candidate, Side::Stable].into_iter().zip(arms) {
+            let of = u64::from(arm.requests).saturating_sub(u64::from(cell.dropped[n]));
+            let quick = if question.bad == Bad::Slow { arm.quick } else { 0 };
+            let counted = (u64::from(cell.counted[n]) + u64::from(quick)).min(of);
             let bad = if question.bad == Bad::Slow { of - counted } else { counted };
             let part = match side {
                 Side::Candidate => &mut found.candidate,
