@@ -244,12 +244,12 @@ pub(crate) fn warning(plan: &Plan, powers: &[Option<Power>]) -> Option<String> {
     let worst = FAILING[missed] * 100.0;
     let smallest = compared.iter().filter_map(|power| power.smallest).fold(f64::INFINITY, f64::min);
     let instead = if smallest.is_finite() {
-        format!("on average, from {:.0} % on are", (smallest * 100.0).ceil())
+        format!("one that fails {:.0} % is, on average", (smallest * 100.0).ceil())
     } else {
         "not even one that fails everything is".to_owned()
     };
     Some(format!(
-        "a release that fails {worst:.0} % of its requests is not found at this traffic before it has all of it ({instead}): \
+        "a release that fails {worst:.0} % of its requests is not found at this traffic before it has all of it; {instead}: \
          hold steps for longer, give them more share, or send requests to both releases alike"
     ))
 }
