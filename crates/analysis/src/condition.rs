@@ -122,6 +122,17 @@ pub enum Rules {
     Flagger,
 }
 
+impl Rules {
+    /// What follows from what was said of a measurement: by Flagger's rules, one that says nothing is bad.
+    #[must_use]
+    pub fn settle(self, judged: Judged) -> Judged {
+        match (self, judged.phase) {
+            (Self::Flagger, Said::Error) => Judged { phase: Said::Failed, ..judged },
+            _ => judged,
+        }
+    }
+}
+
 /// What a measurement says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]

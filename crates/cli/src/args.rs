@@ -480,4 +480,6 @@ pub(crate) struct ConditionArgs {
 pub(crate) enum Compat {
     /// Argo Rollouts', to the letter.
     Argo,
+    /// Flagger's: what cannot be measured is bad.
+    Flagger,
 }

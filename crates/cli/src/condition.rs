@@ -31,9 +31,10 @@ pub(crate) fn run(args: &ConditionArgs) -> Result<Exit, Failure> {
     };
     let rules = match args.compat {
         Some(Compat::Argo) => Rules::Argo,
+        Some(Compat::Flagger) => Rules::Flagger,
         None => Rules::Evenkeel,
     };
-    say_judged(&conditions.judge(&value, rules));
+    say_judged(&rules.settle(conditions.judge(&value, rules)));
     Ok(Exit::Done)
 }
 

@@ -23,7 +23,7 @@ fn phase(args: &[&str], value: &str) -> String {
 }
 
 #[test]
-fn a_value_is_judged_as_a_check_would_by_both_sets_of_rules() {
+fn a_value_is_judged_as_a_check_would_by_each_set_of_rules() {
     let cases: [(&[&str], &str, &str, &str); 7] = [
         (&["--success", "result[0] >= 0.95"], "[0.96]", "Successful", "Successful"),
         (&["--success", "result[0] >= 0.95"], "- 0.94\n- 1", "Failed", "Failed"),
@@ -37,6 +37,9 @@ fn a_value_is_judged_as_a_check_would_by_both_sets_of_rules() {
         assert_eq!(phase(args, value), ours, "{args:?} {value}");
         let compat: Vec<&str> = args.iter().copied().chain(["--compat", "argo"]).collect();
         assert_eq!(phase(&compat, value), argos, "Argo: {args:?} {value}");
+        let compat: Vec<&str> = args.iter().copied().chain(["--compat", "flagger"]).collect();
+        let flaggers = if ours == "Error" { "Failed" } else { ours };
+        assert_eq!(phase(&compat, value), flaggers, "Flagger: {args:?} {value}");
     }
 }
 

@@ -111,12 +111,7 @@ impl Check {
     /// What one measurement says.
     #[must_use]
     pub fn judge(&self, measured: &Result<Value, SourceError>) -> Judged {
-        let judged = self.judge_value(measured);
-        // What cannot be measured is a failed round there.
-        match (self.rules, judged.phase) {
-            (Rules::Flagger, Said::Error) => Judged { phase: Said::Failed, ..judged },
-            _ => judged,
-        }
+        self.rules.settle(self.judge_value(measured))
     }
 
     fn judge_value(&self, measured: &Result<Value, SourceError>) -> Judged {
