@@ -18,6 +18,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const HOLD_BOUNDS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(30 * 86_400);
 const STEPS_MAX: usize = 100;
 const BAKE: Duration = Duration::from_secs(300);
+/// What may be held back, in units of 0.01 %.
+const HOLD_BACK: std::ops::RangeInclusive<u16> = 10..=2_000;
 const STEPS_HELP: &str = "write one step a line: `- { weight: 5%, hold: 10m }`";
 const OBJECTIVES_HELP: &str = "write a list: `[\"error_rate < 1%\", \"latency.p99 < 500ms\"]`";
 
@@ -33,7 +35,7 @@ pub(crate) static STRATEGY: Section = Section {
 
 pub(crate) static CANARY: Section = Section {
     what: "the mapping `canary`",
-    keys: &["steps", "bake", "sticky"],
+    keys: &["steps", "bake", "holdBack", "sticky"],
     elsewhere: &[("objectives", "write `objectives` at the top level for all steps, or in a step for that one")],
 };
 
@@ -53,7 +55,17 @@ pub(crate) static STEP: Section = Section {
 
 pub(crate) static BLUE_GREEN: Section = Section {
     what: "the mapping `blueGreen`",
-    keys: &["smoke", "previewReplicas", "promotion", "steps", "sticky", "watch", "prePromotion", "postPromotion"],
+    keys: &[
+        "smoke",
+        "previewReplicas",
+        "promotion",
+        "steps",
+        "sticky",
+        "watch",
+        "holdBack",
+        "prePromotion",
+        "postPromotion",
+    ],
     elsewhere: &[
         ("previewReplicaCount", "write `previewReplicas`"),
         ("prePromotionAnalysis", "write `prePromotion`, a list of checks"),
@@ -127,7 +139,44 @@ fn canary(value: &Value<'_>, default: &Strategy, problems: &mut Problems) -> Opt
     if steps.last().is_none_or(|step| step.weight < BasisPoints::ALL) {
         steps.push(CanaryStep::new(BasisPoints::ALL, bake));
     }
+    if let Some(share) = fields.read("holdBack", problems, hold_back) {
+        keep_back(&mut steps, share, &fields, problems);
+    }
     Some(Strategy::Canary { steps, sticky })
+}
+
+/// The share that stable keeps while a new release is watched at the end.
+fn hold_back(value: &Value<'_>, problems: &mut Problems) -> Option<BasisPoints> {
+    let share = percentage(value, problems)?;
+    if !HOLD_BACK.contains(&share.get()) {
+        value.bad(format!("{share} is out of range"), "write 0.1% to 20%", problems);
+        return None;
+    }
+    Some(share)
+}
+
+/// What the new release has while stable keeps a share.
+fn beside(share: BasisPoints) -> BasisPoints {
+    BasisPoints::new(BasisPoints::ALL.get() - share.get()).unwrap_or(BasisPoints::ALL)
+}
+
+/// Makes two of the last step: its time with a share that stable keeps, and then everything.
+fn keep_back(steps: &mut Vec<CanaryStep>, share: BasisPoints, fields: &Fields<'_>, problems: &mut Problems) {
+    let Some(last) = steps.pop() else { return };
+    let weight = beside(share);
+    tell_hold_back(steps.last().map(|before| before.weight), weight, fields, problems);
+    let (objectives, replicas) = (last.objectives.clone(), last.replicas);
+    let all = CanaryStep { objectives, replicas, ..CanaryStep::new(BasisPoints::ALL, Hold::For(Duration::ZERO)) };
+    steps.extend([CanaryStep { weight, ..last }, all]);
+}
+
+/// Tells when nothing is left to be held back.
+fn tell_hold_back(before: Option<BasisPoints>, weight: BasisPoints, fields: &Fields<'_>, problems: &mut Problems) {
+    if let (Some(before), Some(at)) = (before.filter(|before| *before >= weight), fields.key_at("holdBack")) {
+        let message = format!("shares must rise, but {before} is followed by {weight}");
+        let mistake = Mistake::new(Code::WeightsMustRise, at, message).label("which is what this leaves");
+        problems.add(mistake.help("hold back less, or leave it out: the step before keeps as much already"));
+    }
 }
 
 /// The steps as written, with what is wrong about their order told.
@@ -256,7 +305,12 @@ fn blue_green(value: &Value<'_>, problems: &mut Problems) -> Option<Strategy> {
     fields.set("promotion", &mut promotion, problems, hold);
     let smoke = fields.read("smoke", problems, smoke_checks).unwrap_or_default();
     let preview_replicas = fields.read("previewReplicas", problems, amount(1));
-    let shift = fields.read("steps", problems, shifts).unwrap_or_default();
+    let mut shift = fields.read("steps", problems, shifts).unwrap_or_default();
+    if let Some(share) = fields.read("holdBack", problems, hold_back) {
+        tell_hold_back(shift.last().map(|before| before.weight), beside(share), &fields, problems);
+        let hold = Hold::For(std::mem::take(&mut watch));
+        shift.push(Shift { weight: beside(share), hold });
+    }
     let sticky = fields.read("sticky", problems, sticky);
     let mut of =
         |key: &str| fields.read(key, problems, |value, problems| checks(value, true, problems)).unwrap_or_default();
