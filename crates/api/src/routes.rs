@@ -77,7 +77,7 @@ fn everywhere() -> Vec<Route> {
         post_at("/api/v1/services/{service}/resume", command(|_| Verb::Resume)),
         post_at("/api/v1/services/{service}/promote", command(|body| Verb::Promote { full: body.full })),
         post_at("/api/v1/services/{service}/abort", command(|_| Verb::Abort)),
-        post_at("/api/v1/services/{service}/retry", command(|_| Verb::Retry)),
+        post_at("/api/v1/services/{service}/retry", command(|_| Verb::Retry { spent: Vec::new() })),
         post_at("/api/v1/services/{service}/rollback", command(|body| Verb::Rollback { to: body.to })),
         post_at(
             "/api/v1/services/{service}/approve",

@@ -26,6 +26,7 @@ use evenkeel_core::release::{Deploy, Digest, Release, Standing};
 use evenkeel_core::rollout::RolloutEvent;
 use evenkeel_core::route::{Addresses, Taken, Use, Why};
 use evenkeel_core::service::{Effect, Service, Verb};
+use evenkeel_core::slo::Spent;
 use evenkeel_core::spec::{ProbeCheck, Spec, Stop};
 use evenkeel_core::table::{RoutingTable, ServiceRoutes, TableRefused};
 use evenkeel_core::trial::Heard;
@@ -513,6 +514,12 @@ where
         deploy.how.spent =
             keeper.map_or_else(Vec::new, |keeper| keeper.budgets.spent(&deploy.spec.slos, self.clock.now()));
         deploy
+    }
+
+    /// The budgets of a service that are spent, by the spec that is in force.
+    fn spent_of(&self, name: &ServiceName) -> Vec<Spent> {
+        let known = self.keepers.get(name).and_then(|keeper| Some((keeper, keeper.service.spec.as_ref()?)));
+        known.map_or_else(Vec::new, |(keeper, spec)| keeper.budgets.spent(&spec.slos, self.clock.now()))
     }
 
     /// Shows a deploy that waits for its gates how they are; tells whether the store failed.
@@ -1241,12 +1248,13 @@ where
             Verb::Pause
             | Verb::Resume
             | Verb::Promote { .. }
-            | Verb::Retry
+            | Verb::Retry { .. }
             | Verb::Rollback { .. }
             | Verb::Weigh { .. }
             | Verb::Scale { .. } => false,
         });
-        let is_retry = matches!(verb, Verb::Retry);
+        let is_retry = matches!(verb, Verb::Retry { .. });
+        let verb = if is_retry { Verb::Retry { spent: self.spent_of(name) } } else { verb };
         self.happen(name, Event::Command { verb, by }, self.clock.now()).await?;
         // Whoever has approved is told what became of it.
         self.decide_gates(name, false).await;

@@ -151,7 +151,11 @@ pub enum Verb {
     /// Take the candidate back.
     Abort,
     /// Try the last candidate again.
-    Retry,
+    Retry {
+        /// Budgets of the service that are spent, as whoever counts them found them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        spent: Vec<Spent>,
+    },
     /// Have another number of replicas, from here on.
     Scale {
         /// How many; 1 to 1 000.
@@ -541,11 +545,7 @@ impl Service {
             }
             None => (Kind::Deploy, next.add_release(deploy, now)),
         };
-        let refuses = |spent: &&Spent| spent.then == WhenSpent::Refuse && deploy.how.skip.is_none();
-        let is_new = kind == Kind::Deploy && self.stable.is_some();
-        if let Some(spent) = deploy.how.spent.iter().find(refuses).filter(|_| is_new) {
-            return Err(Refused::BudgetSpent { what: spent.what.clone() });
-        }
+        self.may_spend(kind, &deploy.how)?;
         let (plan, spec) = (next.plan_of(&deploy.spec), deploy.spec.clone());
         let (by, how, group) = (deploy.by.clone(), deploy.how.clone(), deploy.group.clone());
         next.asked_for(Wish { kind, revision, plan, spec, group, by, how }, now)
@@ -670,7 +670,7 @@ impl Service {
             Verb::Promote { full: false } => self.ask(Ask::Promote, "promote", now),
             Verb::Promote { full: true } => self.ask(Ask::PromoteFully, "promote --full", now),
             Verb::Abort => self.ask(Ask::Back { why: Why::Aborted { by } }, "abort", now),
-            Verb::Retry => self.retried(&by, now).map(Some),
+            Verb::Retry { spent } => self.retried(&by, spent, now).map(Some),
             Verb::Scale { replicas } => {
                 self.scaled(*replicas)?;
                 let mut next = self.clone();
@@ -705,7 +705,17 @@ impl Service {
         self.ask(Ask::Weigh { weight, by }, "set weights", now)
     }
 
-    fn retried(&self, by: &str, now: Timestamp) -> Result<Self, Refused> {
+    /// Whether budgets that are spent let something new begin.
+    fn may_spend(&self, kind: Kind, how: &Passage) -> Result<(), Refused> {
+        let refuses = |spent: &&Spent| spent.then == WhenSpent::Refuse && how.skip.is_none();
+        let is_new = kind == Kind::Deploy && self.stable.is_some();
+        match how.spent.iter().find(refuses).filter(|_| is_new) {
+            Some(spent) => Err(Refused::BudgetSpent { what: spent.what.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn retried(&self, by: &str, spent: &[Spent], now: Timestamp) -> Result<Self, Refused> {
         if self.in_flight().is_some() {
             return Err(Refused::Illegal { what: "a rollout is in flight: there is nothing to retry".into() });
         }
@@ -717,7 +727,9 @@ impl Service {
         let plan =
             self.plan_for(last.candidate, self.full_replicas(last.candidate)).unwrap_or_else(|| last.plan.clone());
         let spec = self.spec.clone().expect("whatever was rolled out has a spec");
-        let (kind, revision, by, how) = (last.kind, last.candidate, by.to_owned(), Passage::default());
+        let how = Passage { spent: spent.to_vec(), ..Passage::default() };
+        self.may_spend(last.kind, &how)?;
+        let (kind, revision, by) = (last.kind, last.candidate, by.to_owned());
         self.clone().asked_for(Wish { group: None, kind, revision, plan, spec, by, how }, now)
     }
 

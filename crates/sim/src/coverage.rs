@@ -211,7 +211,7 @@ fn name_of(verb: &Verb) -> &'static str {
         Verb::Promote { full: false } => "promote",
         Verb::Promote { full: true } => "promote fully",
         Verb::Abort => "abort",
-        Verb::Retry => "retry",
+        Verb::Retry { .. } => "retry",
         Verb::Rollback { .. } => "rollback",
         Verb::Scale { .. } => "scale",
         Verb::Weigh { .. } => "weigh",

@@ -229,7 +229,7 @@ fn wish(state: &mut State, service: &ServiceName) -> (Verb, &'static str) {
         Verb::Promote { full: false },
         Verb::Promote { full: true },
         Verb::Abort,
-        Verb::Retry,
+        Verb::Retry { spent: Vec::new() },
         Verb::Rollback { to: None },
         Verb::Rollback { to },
         Verb::Scale { replicas },

@@ -222,3 +222,21 @@ fn a_spent_budget_may_slow_a_rollout_down_instead() {
     house.pass(15, 0, 20_000);
     assert_eq!(house.state(), "promoted");
 }
+
+#[test]
+fn a_retry_finds_the_budgets_that_are_spent_by_then() {
+    let mut house = House::new(&all_at_once(Analysis::default(), None));
+    house.deploy(&all_at_once(Analysis::default(), None), "2");
+    house.pass(5, 0, 20_000);
+    house.happen(&Event::Command { verb: Verb::Abort, by: "bob".into() });
+    house.pass(5, 0, 20_000);
+    let retry = |spent: Vec<Spent>| Event::Command { verb: Verb::Retry { spent }, by: "bob".into() };
+    let refused = house.service.step(&retry(spent(WhenSpent::Refuse).spent), house.now);
+    let Err(Refused::BudgetSpent { what }) = refused else { panic!("{refused:?}") };
+    assert_eq!(what, "the error budget of `availability` is spent");
+    let slowed = |spent: Vec<Spent>| {
+        let next = house.service.step(&retry(spent), house.now).unwrap().unwrap().next;
+        next.in_flight().unwrap().plan.slowed
+    };
+    assert_eq!((slowed(spent(WhenSpent::Slow(3)).spent), slowed(spent(WhenSpent::Tell).spent)), (3, 1));
+}

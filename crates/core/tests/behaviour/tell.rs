@@ -145,7 +145,7 @@ impl Story {
                 candidate: Revision(candidate[1..].parse().unwrap()),
                 weight: percent(weight.parse().unwrap()),
             },
-            ["retry"] => Verb::Retry,
+            ["retry"] => Verb::Retry { spent: Vec::new() },
             ["rollback"] => Verb::Rollback { to: None },
             ["rollback", to] => Verb::Rollback { to: Some(Revision(to[1..].parse().unwrap())) },
             _ => panic!("no such line: {line}"),

@@ -258,7 +258,7 @@ fn operators(world: &mut World) {
                 Verb::Promote { full: false },
                 Verb::Promote { full: true },
                 Verb::Abort,
-                Verb::Retry,
+                Verb::Retry { spent: Vec::new() },
                 Verb::Rollback { to: None },
                 Verb::Rollback { to },
             ])

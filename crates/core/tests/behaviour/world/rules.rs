@@ -90,7 +90,7 @@ pub(crate) fn may_follow(controller: &mut Controller, before: &Service, event: &
         assert!(rollout.waiting().is_some(), "{:?} waits for nothing", rollout.phase);
     }
     match event {
-        Event::Deploy(_) | Event::Command { verb: Verb::Retry | Verb::Rollback { .. }, .. } => {
+        Event::Deploy(_) | Event::Command { verb: Verb::Retry { .. } | Verb::Rollback { .. }, .. } => {
             let begun = after.rollout.as_ref().filter(|r| before.rollout.as_ref().is_none_or(|b| b.id != r.id));
             controller.asked_for = after.next.as_ref().map(|next| next.revision).or(begun.map(|r| r.candidate));
         }
