@@ -47,3 +47,24 @@ fn a_successor_of_a_controller_goes_on_with_the_evidence_that_there_is() {
     assert_eq!(told(&world).as_deref(), Some("pass"), "its requests are known at once");
     load.end();
 }
+
+#[test]
+fn a_bad_first_release_stays_and_people_are_called() {
+    let world = World::alone();
+    world.write_spec(&Spec { more: "firstWatch: 10m".into(), ..Spec::default() });
+    world.up();
+    let load = world.load(100);
+    world.build("v1", 20);
+    let ran = world.expect(4, &["deploy", "--version", "v1"]);
+    println!("{}", ran.out);
+    assert!(ran.out.contains("no release to go back to"), "{}", ran.out);
+    assert_eq!(world.rollout().map(|rollout| rollout["manual_intervention"].clone()), Some(true.into()));
+    // Users are answered all the while, also while its fix takes over.
+    world.build("v2", 0);
+    world.expect(0, &["deploy", "--version", "v2"]);
+    let records = load.end();
+    let served = records.0.iter().skip_while(|record| record.status != 200);
+    assert!(served.clone().any(|record| record.version == "v2"));
+    let lost: Vec<_> = served.filter(|record| record.has_failed() && record.version != "v1").collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}

@@ -403,7 +403,7 @@ impl RolloutStatus {
             step: rollout.at_step(),
             held_since,
             sticky: rollout.plan.sticky.as_ref().map(sticky),
-            manual_intervention: matches!(rollout.phase, Phase::Stuck { .. }),
+            manual_intervention: rollout.needs_people(),
             waiting: rollout.waiting(),
             verdict: verdict.filter(|_| !rollout.is_done()),
             judging: Vec::new(),

@@ -42,6 +42,9 @@ pub struct Plan {
     /// How the candidate is sampled in the last step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<Validation>,
+    /// How long the first release of all is judged while it has all of the traffic.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub first_watch: Duration,
     /// So many times as long as its spec says each step takes.
     #[serde(default = "as_it_is", skip_serializing_if = "is_as_it_is")]
     pub slowed: u32,
@@ -192,6 +195,7 @@ impl Plan {
             analysis: spec.analysis,
             slowed: as_it_is(),
             validation: spec.validation,
+            first_watch: spec.first_watch,
         };
         if let (Some(validation), Some(last)) = (spec.validation, plan.steps.last_mut())
             && let Hold::For(time) = &mut last.hold
@@ -235,6 +239,7 @@ impl Plan {
         match kind {
             // Nothing is stopped first for a rescue: it has no way back that could be waited for.
             _ if is_rescue => Self { exchange: Exchange::Beside, ..self.at_once(None) },
+            Kind::Deploy if !has_stable => self.first(),
             _ if !has_stable => self.at_once(None),
             Kind::Back => self.direct(),
             Kind::Deploy => self,
@@ -284,6 +289,17 @@ impl Plan {
             }
         }
         Self { steps, sticky: None, checks: Vec::new(), ..self }
+    }
+
+    /// All of the traffic at once, and judged by what the last step holds it to for as long as the spec says: there is
+    /// nothing beside it. Time alone ends that, for nobody may know the service yet.
+    fn first(self) -> Self {
+        let (watch, judged) = (self.first_watch, self.steps.last().map_or(0, |last| last.minimum_requests));
+        let mut plan = self.at_once(None);
+        if let Some(step) = plan.steps.last_mut().filter(|_| !watch.is_zero()) {
+            (step.hold, step.minimum_requests, step.on_time) = (Hold::For(watch), judged, true);
+        }
+        plan
     }
 
     /// Whether anything is measured.

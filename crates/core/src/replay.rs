@@ -405,7 +405,7 @@ impl Other {
     fn new(happened: &Service, rollout: &Rollout, spec: &Spec) -> Self {
         let Rollout { id, kind, candidate, stable, by, started, stable_replicas, is_rescue, .. } = rollout.clone();
         let mut plan = Plan::of(spec, stable_replicas).begun(kind, stable.is_some(), is_rescue);
-        let is_direct = stable.is_none() || kind == Kind::Back;
+        let is_direct = (stable.is_none() && spec.first_watch.is_zero()) || kind == Kind::Back;
         let mut assumed = vec![
             "requests are those that were counted at the shares in force then, not at the shares of this spec".to_owned(),
             "every share is in force as soon as it is wanted, and replicas are ready when those of the recorded run were"

@@ -63,6 +63,9 @@ pub struct Rollout {
     /// What is measured while it goes.
     #[serde(default, skip_serializing_if = "Checks::is_empty")]
     pub checks: Checks,
+    /// What speaks against a release that has nothing beside it to go back to: it stays, and people decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broken: Option<Box<Why>>,
 }
 
 /// Whether a rollout tries something new or goes back.

@@ -67,6 +67,9 @@ pub struct Spec {
     pub startup_limit: Duration,
     /// Longest time a new release may have too few ready replicas before it is taken back; default 120 s.
     pub unready_limit: Duration,
+    /// How long the first release of all is judged while it has all of the traffic; default no time.
+    #[serde(default, skip_serializing_if = "Duration::is_zero")]
+    pub first_watch: Duration,
     /// Longest wait for the first byte of an answer; default 30 s.
     pub first_byte_timeout: Duration,
     /// Size at which a replica's log is cut over; default 10 MiB.
@@ -529,6 +532,7 @@ impl Spec {
             not_enough: NotEnough::Hold { at_most: minutes(60) },
             startup_limit: minutes(5),
             unready_limit: minutes(2),
+            first_watch: Duration::ZERO,
             first_byte_timeout: Duration::from_secs(30),
             log_bytes_max: 10 << 20,
             shield: Shield::default(),

@@ -86,6 +86,7 @@ pub(crate) static SERVICE: Section = Section {
         "analysis",
         "notEnough",
         "startupLimit",
+        "firstWatch",
         "unreadyLimit",
         "firstByteTimeout",
         "shield",
@@ -420,6 +421,7 @@ fn has_step_objectives(spec: &Spec) -> bool {
 
 fn read_limits(fields: &Fields<'_>, spec: &mut Spec, problems: &mut Problems) {
     fields.set("startupLimit", &mut spec.startup_limit, problems, duration(SECOND..=DAY));
+    fields.set("firstWatch", &mut spec.first_watch, problems, duration(Duration::ZERO..=DAY));
     fields.set("unreadyLimit", &mut spec.unready_limit, problems, duration(SECOND..=DAY));
     fields.set("firstByteTimeout", &mut spec.first_byte_timeout, problems, duration(Duration::from_millis(1)..=HOUR));
     fields.set("shield", &mut spec.shield, problems, shield);

@@ -45,7 +45,7 @@ fn three_lines_make_a_service_with_every_default() {
 #[test]
 fn each_key_replaces_its_default_and_nothing_else() {
     type Change = fn(&mut Spec);
-    let cases: [(&str, Change); 25] = [
+    let cases: [(&str, Change); 26] = [
         ("environment: staging", |spec| {
             spec.environment = "staging".into();
             spec.service = ServiceName::new("web@staging").unwrap();
@@ -67,6 +67,7 @@ fn each_key_replaces_its_default_and_nothing_else() {
         ("notEnough: hold", |_| ()),
         ("notEnough: { hold: 2h }", |spec| spec.not_enough = NotEnough::Hold { at_most: Duration::from_secs(7_200) }),
         ("startupLimit: 10m", |spec| spec.startup_limit = Duration::from_secs(600)),
+        ("firstWatch: 5m", |spec| spec.first_watch = Duration::from_secs(300)),
         ("unreadyLimit: 1m", |spec| spec.unready_limit = Duration::from_secs(60)),
         ("firstByteTimeout: 1.5s", |spec| spec.first_byte_timeout = Duration::from_millis(1_500)),
         ("shield: on", |_| ()),
@@ -163,6 +164,14 @@ fn a_canary_ends_with_all_traffic_and_its_bake() {
         ("{ steps: [{ weight: 50, hold: manual }] }", vec![step(5_000, Hold::UntilPromoted), step(10_000, five)]),
         ("{ steps: [{ weight: 100%, hold: 2m }] }", vec![step(10_000, minutes(2))]),
         ("{ steps: [{ weight: 100% }], bake: manual }", vec![step(10_000, Hold::UntilPromoted)]),
+        (
+            "{ steps: [{ weight: 50%, hold: 1m }], bake: 1m, holdBack: 2% }",
+            vec![step(5_000, minutes(1)), step(9_800, minutes(1)), step(10_000, minutes(0))],
+        ),
+        (
+            "{ steps: [{ weight: 100%, hold: 2m }], holdBack: 0.5% }",
+            vec![step(9_950, minutes(2)), step(10_000, minutes(0))],
+        ),
         (
             "{ bake: 1m }",
             vec![step(500, minutes(10)), step(2_000, minutes(20)), step(5_000, minutes(30)), step(10_000, minutes(1))],

@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -693,6 +693,8 @@ fn the_shares_of_a_canary_rise_to_all_traffic() {
         "steps: [{ weight: 0.001%, hold: 1m }]",
         "steps: [{ weight: half, hold: soon }]",
         "steps: [{ weight: 100%, hold: 1m }], bake: 5m",
+        "steps: [{ weight: 99%, hold: 1m }], holdBack: 2%",
+        "steps: [{ weight: 50%, hold: 1m }], holdBack: 30%",
         "steps: []",
         "steps: { weight: 5% }",
         "steps: [{ weight: 5%, hold: 1m, objectives: [] }]",
@@ -724,6 +726,12 @@ fn the_shares_of_a_canary_rise_to_all_traffic() {
     steps: [{ weight: 100%, hold: 1m }], bake: 5m
       6:50 spec::conflict the hold of the step at 100 % is the bake, and `bake` is written too
         leave `bake` out, or that `hold`
+    steps: [{ weight: 99%, hold: 1m }], holdBack: 2%
+      6:49 spec::weights_must_rise shares must rise, but 99 % is followed by 98 %
+        hold back less, or leave it out: the step before keeps as much already
+    steps: [{ weight: 50%, hold: 1m }], holdBack: 30%
+      6:59 spec::bad_value 30 % is out of range
+        write 0.1% to 20%
     steps: []
       6:20 spec::bad_value `steps` is an empty list
         write one step a line: `- { weight: 5%, hold: 10m }`

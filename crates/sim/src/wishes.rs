@@ -45,6 +45,10 @@ pub(crate) fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
         stop: Stop { drain: seconds(3), grace: seconds(2) },
         ..Spec::new(service.clone(), vec!["serve".into(), "{{version}}".into()], ([127, 0, 0, 1], 1).into())
     };
+    // No draw: a world is otherwise what it was without.
+    if spec.replicas == 3 {
+        spec.first_watch = seconds(3);
+    }
     spec.probes.startup = dice.chance(300_000).then(|| probe("/started", 8));
     spec.probes.liveness = dice.chance(500_000).then(|| probe("/alive", 3));
     spec.probes.readiness = dice.chance(700_000).then(|| probe("/ready", 2));

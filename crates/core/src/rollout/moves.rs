@@ -53,6 +53,7 @@ impl Rollout {
             moments,
             skipped_gates,
             checks: Checks::default(),
+            broken: None,
         };
         if rollout.group.is_none() {
             rollout.phase = rollout.beginning(now);
@@ -180,6 +181,13 @@ impl Rollout {
                 plan.steps.iter_mut().for_each(|step| step.smoke.clear());
                 let direct = Self { plan, checks: Checks::default(), ..self.clone() };
                 Ok(Some(direct.in_phase(direct.preparing(0, self.weight(), now))))
+            }
+            // Users have nothing else until the newer one can answer them: that takes its place by steps of its own.
+            (
+                Phase::Holding { .. } | Phase::Paused { left: Some(_), .. },
+                Asked(Ask::Back { why: Why::Superseded { .. } }),
+            ) if self.stable.is_none() && self.weight() == BasisPoints::ALL => {
+                Ok(Some(self.ended(Outcome::Promoted, now)))
             }
             // A newer release waits: what is left to do is only to see replicas go, and they go by themselves.
             (Phase::Stopping { why, .. }, Asked(Ask::Back { why: Why::Superseded { .. } })) => {
@@ -375,6 +383,13 @@ impl Rollout {
         matches!(self.phase, Phase::Done { .. })
     }
 
+    /// Whether everything is held still until people decide.
+    #[must_use]
+    pub fn needs_people(&self) -> bool {
+        let is_broken = matches!(self.phase, Phase::Paused { .. }) && self.broken.is_some();
+        is_broken || matches!(self.phase, Phase::Stuck { .. })
+    }
+
     /// Whether it is on its way back to the stable release.
     #[must_use]
     pub fn is_going_back(&self) -> bool {
@@ -489,6 +504,15 @@ impl Rollout {
         if self.weight() > BasisPoints::NONE && *ready == 0 && seen.weight.is_some() {
             return Some(self.unready(&seen.candidate));
         }
+        let judged = self.held_against(seen).filter(|_| self.stable.is_some());
+        judged.or_else(|| match self.checks.sum() {
+            Sum::Failed { check, detail } => Some(Why::Check { check, detail }),
+            Sum::Fine | Sum::Inconclusive { .. } => None,
+        })
+    }
+
+    /// What its requests say against the candidate, where it is judged by them.
+    fn held_against(&self, seen: &Observation) -> Option<Why> {
         let is_judged = self.is_judging() && self.current_step().is_some_and(|step| step.minimum_requests > 0);
         let alone = seen.alone.as_deref().filter(|_| is_judged);
         if let Some(detail) = alone.and_then(Alone::failure) {
@@ -507,11 +531,16 @@ impl Rollout {
             | Verdict::Fail { .. }
             | Verdict::Pass { .. }
             | Verdict::Shared { .. }
-            | Verdict::NotEnough { .. } => match self.checks.sum() {
-                Sum::Failed { check, detail } => Some(Why::Check { check, detail }),
-                Sum::Fine | Sum::Inconclusive { .. } => None,
-            },
+            | Verdict::NotEnough { .. } => None,
         }
+    }
+
+    /// Stands still with a bad release that has all of the traffic, since there is none to go back to.
+    fn left_to_people(&self, step: usize, until: Option<Timestamp>, why: Why, now: Timestamp) -> Self {
+        let left = Some(until.map_or(Hold::UntilPromoted, |until| Hold::For(until.since(now))));
+        let weight = self.plan.steps[step].weight;
+        let told = format!("{why}; there is no release to go back to: `abort` stops it, `resume` lets it be");
+        Self { broken: Some(Box::new(why)), ..self.in_phase(Phase::Paused { step, weight, left, why: told }) }
     }
 
     /// A measurement came; `None` when it is not the one that was waited for.
@@ -678,6 +707,13 @@ impl Rollout {
 
     fn held(&self, seen: &Observation, now: Timestamp) -> Option<Self> {
         let Phase::Holding { step, since, until, short_since } = self.phase else { return None };
+        // People who know of it, and let it go on, are not asked once more.
+        if self.stable.is_none()
+            && self.broken.is_none()
+            && let Some(why) = self.held_against(seen)
+        {
+            return Some(self.left_to_people(step, until, why, now));
+        }
         let short = seen.candidate.ready < self.plan.steps[step].replicas;
         let phase = |short_since| self.in_phase(Phase::Holding { step, since, until, short_since });
         // Replicas that the service was given meanwhile have their time to start; nothing passes without them.
@@ -740,8 +776,8 @@ impl Rollout {
             Verdict::Shared { finding } => {
                 self.pause_after(step, over, format!("the stable release breaks it too: {finding}"), now)
             }
-            // Taken care of as harm, before the step's time is looked at.
-            Verdict::Harmful { .. } | Verdict::Fail { .. } => None,
+            // Taken care of as harm, before the step's time is looked at; or let be by people.
+            Verdict::Harmful { .. } | Verdict::Fail { .. } => self.broken.as_ref().map(|_| self.follows(step, now)),
         }
     }
 

@@ -1,5 +1,8 @@
 //! What happens to a service, told as its operators see it.
 
+use std::time::Duration;
+
+use evenkeel_core::spec::Spec;
 use insta::assert_snapshot;
 
 use crate::fixtures::{blue_green, canary, manual, strict};
@@ -60,6 +63,79 @@ fn a_first_release_gets_everything_as_soon_as_it_is_ready() {
            4 x r1 100 %; waits until 2s for the end of step 1
       3s #1 promoted: r1 is live
            4 x r1 100 %; r1 good
+    ");
+}
+
+#[test]
+fn a_first_release_is_judged_for_as_long_as_its_spec_says() {
+    let spec = Spec { first_watch: Duration::from_secs(10), ..canary() };
+    // Nobody has to come.
+    let told = story(spec, "verdict few\ndeploy 1.0\nwait 20");
+    assert_snapshot!(told, @r"
+    > deploy 1.0
+      0s #1 starting r1: 4 replica(s)
+           4 x r1 0 %; waits until 30s for 4 ready replica(s) of r1 for step 1 of 1
+      1s #1 100 % of traffic to r1
+           4 x r1 100 %; waits until 31s for the proxy to confirm 100 % for r1
+      2s #1 watching r1 at 100 % for 10 s
+           4 x r1 100 %; waits until 72s for the end of step 1
+     12s #1 promoted: r1 is live
+           4 x r1 100 %; r1 good
+    ");
+}
+
+#[test]
+fn a_bad_first_release_stays_and_people_decide() {
+    let spec = Spec { first_watch: Duration::from_secs(10), ..canary() };
+    let told = story(spec.clone(), "deploy 1.0\nwait 4\nverdict fail\nwait 1\nresume\nwait 20");
+    assert_snapshot!(told, @r"
+    > deploy 1.0
+      0s #1 starting r1: 4 replica(s)
+           4 x r1 0 %; waits until 30s for 4 ready replica(s) of r1 for step 1 of 1
+      1s #1 100 % of traffic to r1
+           4 x r1 100 %; waits until 31s for the proxy to confirm 100 % for r1
+      2s #1 watching r1 at 100 % for 10 s
+           4 x r1 100 %; waits until 72s for the end of step 1
+      5s #1 paused at 100 %: error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed; there is no release to go back to: `abort` stops it, `resume` lets it be
+           4 x r1 100 %; waits as long as it takes for `evenkeel resume`, `promote` or `abort` (error_rate is 40 % (limit < 5 %; stable 0 %): 40 of 100 requests failed; there is no release to go back to: `abort` stops it, `resume` lets it be)
+    > resume
+      5s #1 watching r1 at 100 % for 10 s
+           4 x r1 100 %; waits until 72s for the end of step 1
+     12s #1 promoted: r1 is live
+           4 x r1 100 %; r1 good
+    ");
+    let told = story(spec, "quiet deploy 1.0, wait 4, verdict fail, wait 1\nabort\nwait 3");
+    assert_snapshot!(told, @r"
+    > abort
+      0s #1 rolling back: aborted by bob
+           4 x r1 0 %; waits until 30s for r1 to have no traffic
+      1s #1 r1 has no traffic; it drains and stops
+           nothing runs; waits until 19s for the replicas of r1 to drain and stop
+      2s #1 aborted by bob
+           nothing runs; r1 unjudged
+    ");
+}
+
+#[test]
+fn a_first_release_that_is_judged_gives_way_to_a_newer_one_step_by_step() {
+    let spec = Spec { first_watch: Duration::from_secs(10), ..canary() };
+    let told = story(spec, "deploy 1.0\nwait 4\ndeploy 1.1\nwait 3");
+    assert_snapshot!(told, @r"
+    > deploy 1.0
+      0s #1 starting r1: 4 replica(s)
+           4 x r1 0 %; waits until 30s for 4 ready replica(s) of r1 for step 1 of 1
+      1s #1 100 % of traffic to r1
+           4 x r1 100 %; waits until 31s for the proxy to confirm 100 % for r1
+      2s #1 watching r1 at 100 % for 10 s
+           4 x r1 100 %; waits until 72s for the end of step 1
+    > deploy 1.1
+      4s #1 promoted: r1 is live
+      4s #2 starting r2: 1 replica(s)
+           4 x r1 100 %, 1 x r2 0 %; waits until 34s for 1 ready replica(s) of r2 for step 1 of 3
+      5s #2 5 % of traffic to r2
+           4 x r1 95 %, 1 x r2 5 %; waits until 35s for the proxy to confirm 5 % for r2
+      6s #2 watching r2 at 5 % for 10 s
+           4 x r1 95 %, 1 x r2 5 %; waits until 76s for the end of step 1 and at least 50 requests to r2
     ");
 }
 

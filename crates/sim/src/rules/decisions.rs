@@ -105,7 +105,7 @@ fn one_at_a_time(state: &mut State, name: &ServiceName, before: &Service, event:
     let after = &log.service;
     let begun = after.rollout.as_ref().filter(|r| before.rollout.as_ref().is_none_or(|b| b.id != r.id));
     match event {
-        Event::Deploy(_) | Event::Command { verb: Verb::Retry | Verb::Rollback { .. }, .. } => {
+        Event::Deploy(_) | Event::Command { verb: Verb::Retry { .. } | Verb::Rollback { .. }, .. } => {
             log.asked_for = after.next.as_ref().map(|next| next.revision).or(begun.map(|r| r.candidate));
         }
         Event::Command { verb: Verb::Abort, .. } => log.asked_for = None,
@@ -322,6 +322,10 @@ fn may_pass(
     // A batch has its time, whoever came.
     let few = now.on_time && matches!(seen.verdict, Verdict::NotEnough { .. });
     if few {
+        return None;
+    }
+    // People have let it be.
+    if rollout.broken.is_some() {
         return None;
     }
     if !matches!(seen.verdict, Verdict::Pass { .. }) {
