@@ -31,6 +31,10 @@ pub struct Cut {
     pub boot: u64,
     /// The newest of them.
     pub sequence: u64,
+    /// What it took the stable release to have been like before. A controller that starts later may take it for something
+    /// else.
+    #[serde(default)]
+    pub history: Box<History>,
     /// From the verdict until every worker routed by the new table, in microseconds.
     #[serde(default)]
     pub took_us: u64,
@@ -93,7 +97,7 @@ impl Guard {
             let to = routes.relief.filter(|to| *to != revision && routes.has_backends(*to))?;
             let (boot, sequence) = ward.newest;
             let case = Box::new(ward.assessment.case().filter(|_| routes.gives_anything_to(revision))?);
-            Some(Cut { name, to, case, boot, sequence, took_us: 0 })
+            Some(Cut { name, to, case, boot, sequence, history: Box::new(ward.history.clone()), took_us: 0 })
         };
         self.0.iter().filter_map(due).collect()
     }
@@ -103,17 +107,12 @@ impl Cut {
     /// What the records of a rollout say in its place, to the bit, by what its proxy had counted up to it; `None` where
     /// they do not have all of that.
     #[must_use]
-    pub fn recomputed<'a>(
-        &self,
-        terms: &Terms,
-        history: Option<&History>,
-        reveals: impl IntoIterator<Item = &'a Reveal>,
-    ) -> Option<Recomputed> {
+    pub fn recomputed<'a>(&self, terms: &Terms, reveals: impl IntoIterator<Item = &'a Reveal>) -> Option<Recomputed> {
         let mut assessment = Assessment::new(terms);
         let mut complete = 0;
         for reveal in reveals {
             if reveal.boot == self.boot && reveal.sequence == complete + 1 && complete < self.sequence {
-                assessment.feed(std::slice::from_ref(reveal), history);
+                assessment.feed(std::slice::from_ref(reveal), Some(&self.history));
                 complete = reveal.sequence;
             }
         }

@@ -314,8 +314,7 @@ impl<'a> Run<'a> {
         differ(differences, "proven", &seen.is_proven, &is_proven);
         if let Some(cut) = &seen.cut {
             let reveals = self.ticks.iter().flat_map(|tick| &tick.reveals);
-            let history = self.ticks.iter().find_map(|tick| tick.history.as_ref());
-            let recomputed = cut.recomputed(&Terms::of(&self.service, rollout), history, reveals);
+            let recomputed = cut.recomputed(&Terms::of(&self.service, rollout), reveals);
             if let Some(recomputed) = recomputed {
                 differ(differences, "cut", &Some((*cut.case).clone()), &recomputed);
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Outcome};
 use evenkeel_core::guard::{Cut, CutName, Guard, cut_off, honours};
-use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName, Timestamp};
+use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::ports::{InFlight, ReleaseReport, Report, Traffic, TrafficError};
 use evenkeel_core::table::{Backend, ReleaseRoutes, RoutingTable, ServiceRoutes};
 use evenkeel_core::trial::Heard;
@@ -71,8 +71,11 @@ pub(crate) struct Proxy {
     guard: Guard,
     /// Whom it has cut off, until that is acknowledged; on its disk.
     pub(crate) cuts: Vec<Cut>,
-    /// Requests since a release got the share that it has, and those of a moment before.
+    /// Requests since a release got the share that it has, or had before it lost it for a while, and those of a moment
+    /// before.
     pub(crate) since_share: BTreeMap<Of, u64>,
+    /// The last share that it had, in which rollout.
+    given: BTreeMap<Of, (Option<RolloutId>, BasisPoints)>,
     /// Requests of the last moment, oldest first.
     recent: VecDeque<(Timestamp, Of, u64)>,
     /// Requests due, in thousandths.
@@ -257,9 +260,13 @@ impl Proxy {
         if self.table.generation > self.newest.generation {
             self.ghosts.retain(|id| named.contains(id));
             for (routes, release) in each(&self.table) {
-                let before = [&self.newest, &old].map(|table| weight_in(table, &routes.service, release.revision));
-                if !before.contains(&release.weight) {
-                    let of = (routes.service.clone(), release.revision);
+                let of = (routes.service.clone(), release.revision);
+                let (rollout, share) = self.given.get(&of).copied().unzip();
+                let (now_in, has_any) =
+                    (routes.trial.as_ref().map(|trial| trial.rollout), release.weight > BasisPoints::NONE);
+                let is_another = now_in.is_some() && now_in != rollout.flatten();
+                if is_another || (has_any && share != Some(release.weight)) {
+                    self.given.insert(of.clone(), (now_in.or(rollout.flatten()), release.weight));
                     let counted =
                         self.recent.iter().filter(|(at, whose, _)| *whose == of && now.since(*at) < COUNTED_LATE);
                     let counted = counted.map(|(.., count)| count).sum();
