@@ -292,9 +292,8 @@ impl Rollout {
             Phase::Clearing { .. } => 0,
             Phase::Preparing { step, .. } | Phase::Smoking { step, .. } | Phase::Shifting { step, .. } => before(*step),
             Phase::Paused { step, left: None, .. } => before(*step),
-            Phase::Holding { step, .. } | Phase::Paused { step, .. } => {
-                self.plan.steps[*step].stable.unwrap_or(self.stable_replicas)
-            }
+            Phase::Holding { step, .. } => self.plan.steps[*step].stable.unwrap_or(self.stable_replicas),
+            Phase::Paused { step, weight, .. } => self.stable_beside(*step, *weight),
             Phase::Gathering { .. } => {
                 self.plan.steps.last().and_then(|step| step.stable).unwrap_or(self.stable_replicas)
             }
@@ -354,6 +353,14 @@ impl Rollout {
         }
         let gave = self.plan.steps[..step].iter().rev().find(|before| before.weight == weight);
         gave.map_or_else(|| weight.of_replicas(self.full_replicas()), |before| before.replicas)
+    }
+
+    /// How many replicas stable keeps in a step beside a candidate that has this share: as many as the plan says, or, where
+    /// the service was scaled meanwhile and the batches are other ones, as many as what is left for it needs.
+    fn stable_beside(&self, step: usize, weight: BasisPoints) -> u32 {
+        let Step { stable, weight: planned, .. } = &self.plan.steps[step];
+        let stable = stable.unwrap_or(self.stable_replicas);
+        if weight == *planned { stable } else { stable.max(weight.rest().of_replicas(self.stable_replicas)) }
     }
 
     /// Whether people may set the split of a step: it has one, judged by its requests, and the proxy makes it.

@@ -827,6 +827,24 @@ fn the_split_of_a_paused_rollout_is_set_by_hand_until_it_goes_on() {
 }
 
 #[test]
+fn a_paused_rolling_update_keeps_whom_the_share_of_stable_needs_when_it_is_scaled_to_other_batches() {
+    // Two of four are new. Of two replicas the batch of two is the last one, beside which there are no old ones.
+    let told = update(
+        rolling_slowly(),
+        "
+        deploy 1.1
+        wait 20
+        pause
+        scale 2
+        wait 10
+    ",
+    );
+    let scaled = told.split("> scale 2").nth(1).unwrap();
+    assert!(scaled.contains("1 x r1 50 %, 2 x r2 50 %"), "{told}");
+    assert!(!scaled.contains("\n           2 x r2"), "{told}");
+}
+
+#[test]
 fn the_split_of_a_rolling_update_follows_its_replicas_and_is_not_set_by_hand() {
     let told = update(
         rolling_slowly(),
