@@ -13,7 +13,7 @@ use evenkeel_analysis::evidence::Decision;
 use evenkeel_analysis::slots::Reveal;
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Assessment, Brief, History, Terms};
+use crate::evidence::{Assessment, Brief};
 use crate::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName};
 use crate::table::{RoutingTable, ServiceRoutes, TableRefused, Trial};
 
@@ -31,10 +31,11 @@ pub struct Cut {
     pub boot: u64,
     /// The newest of them.
     pub sequence: u64,
-    /// What it took the stable release to have been like before. A controller that starts later may take it for something
-    /// else.
-    #[serde(default)]
-    pub history: Box<History>,
+    /// By what it was judged, as the table in force then said. By the time somebody reads it the rollout may have another
+    /// plan, and a controller that started later may know another past of the stable release. `None`: an earlier version
+    /// wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brief: Option<Box<Brief>>,
     /// From the verdict until every worker routed by the new table, in microseconds.
     #[serde(default)]
     pub took_us: u64,
@@ -61,7 +62,7 @@ pub struct Guard(BTreeMap<(ServiceName, RolloutId), Ward>);
 #[derive(Debug)]
 struct Ward {
     assessment: Assessment,
-    history: History,
+    brief: Brief,
     /// The record that it was last fed with: the proxy's start and its sequence.
     newest: (u64, u64),
 }
@@ -73,12 +74,12 @@ impl Guard {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(free) => {
                 let is_of_it = |(trial, _): &(&Trial, &Brief)| trial.rollout == rollout;
-                let Some((_, Brief { terms, history })) = judged(table, service).filter(is_of_it) else { return };
-                let (assessment, history) = (Assessment::new(terms), history.clone());
-                free.insert(Ward { assessment, history, newest: (0, 0) })
+                let Some((_, brief)) = judged(table, service).filter(is_of_it) else { return };
+                let (assessment, brief) = (Assessment::new(&brief.terms), brief.clone());
+                free.insert(Ward { assessment, brief, newest: (0, 0) })
             }
         };
-        ward.assessment.feed(std::slice::from_ref(reveal), Some(&ward.history));
+        ward.assessment.feed(std::slice::from_ref(reveal), Some(&ward.brief.history));
         ward.newest = (reveal.boot, reveal.sequence);
     }
 
@@ -97,7 +98,7 @@ impl Guard {
             let to = routes.relief.filter(|to| *to != revision && routes.has_backends(*to))?;
             let (boot, sequence) = ward.newest;
             let case = Box::new(ward.assessment.case().filter(|_| routes.gives_anything_to(revision))?);
-            Some(Cut { name, to, case, boot, sequence, history: Box::new(ward.history.clone()), took_us: 0 })
+            Some(Cut { name, to, case, boot, sequence, brief: Some(Box::new(ward.brief.clone())), took_us: 0 })
         };
         self.0.iter().filter_map(due).collect()
     }
@@ -105,14 +106,15 @@ impl Guard {
 
 impl Cut {
     /// What the records of a rollout say in its place, to the bit, by what its proxy had counted up to it; `None` where
-    /// they do not have all of that.
+    /// they do not have all of that, or it does not say by what it was judged.
     #[must_use]
-    pub fn recomputed<'a>(&self, terms: &Terms, reveals: impl IntoIterator<Item = &'a Reveal>) -> Option<Recomputed> {
+    pub fn recomputed<'a>(&self, reveals: impl IntoIterator<Item = &'a Reveal>) -> Option<Recomputed> {
+        let Brief { terms, history } = self.brief.as_deref()?;
         let mut assessment = Assessment::new(terms);
         let mut complete = 0;
         for reveal in reveals {
             if reveal.boot == self.boot && reveal.sequence == complete + 1 && complete < self.sequence {
-                assessment.feed(std::slice::from_ref(reveal), Some(&self.history));
+                assessment.feed(std::slice::from_ref(reveal), Some(history));
                 complete = reveal.sequence;
             }
         }

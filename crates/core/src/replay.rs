@@ -8,7 +8,7 @@ use std::fmt::Debug;
 
 use serde::{Deserialize, Serialize};
 
-use crate::evidence::{Evidence, Terms, Tick};
+use crate::evidence::{Evidence, Tick};
 use crate::ids::{BasisPoints, RolloutId, Timestamp};
 use crate::plan::Plan;
 use crate::ports::Recorded;
@@ -314,7 +314,7 @@ impl<'a> Run<'a> {
         differ(differences, "proven", &seen.is_proven, &is_proven);
         if let Some(cut) = &seen.cut {
             let reveals = self.ticks.iter().flat_map(|tick| &tick.reveals);
-            let recomputed = cut.recomputed(&Terms::of(&self.service, rollout), reveals);
+            let recomputed = cut.recomputed(reveals);
             if let Some(recomputed) = recomputed {
                 differ(differences, "cut", &Some((*cut.case).clone()), &recomputed);
             }

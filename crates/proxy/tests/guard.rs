@@ -96,7 +96,7 @@ fn a_candidate_that_fails_everything_is_cut_off_while_no_controller_asks() {
     let told = report(&mut proxy, &[]);
     assert_eq!(told.generation, Generation(2), "a table of its own is in force");
     let reveals: Vec<_> = told.trials.iter().flat_map(|trial| &trial.reveals).collect();
-    let recomputed = cut.recomputed(&brief().terms, reveals);
+    let recomputed = cut.recomputed(reveals);
     assert_eq!(recomputed, Some(Some((*cut.case).clone())), "its records lead there to the bit");
 }
 

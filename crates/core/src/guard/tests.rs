@@ -2,6 +2,7 @@ use evenkeel_analysis::slots::{Answers, Bad, Group, Inquiry, Part, Question, Sha
 
 use super::*;
 use crate::choice::{Match, Mirror, Pin, ValueMatch};
+use crate::evidence::{History, Terms};
 use crate::ids::{FencingToken, ReplicaId};
 use crate::spec::Analysis;
 use crate::table::{Backend, ReleaseRoutes};
@@ -144,7 +145,6 @@ fn a_cut_is_honoured_by_every_table_of_its_rollout_and_not_by_that_of_another_at
 
 #[test]
 fn records_lead_to_the_same_cut_to_the_bit() {
-    let Brief { terms, .. } = brief();
     let reveals: Vec<Reveal> = [0, 3, 2, 4, 0, 5].into_iter().zip(1..).map(|(bad, n)| reveal(n, bad)).collect();
     let (mut guard, mut due) = (Guard::default(), Vec::new());
     for reveal in &reveals {
@@ -158,10 +158,10 @@ fn records_lead_to_the_same_cut_to_the_bit() {
     let mut elsewhere = reveals[0].clone();
     elsewhere.boot = 9;
     let recorded = || std::iter::once(&elsewhere).chain(&reveals);
-    assert_eq!(cut.recomputed(&terms, recorded()), Some(Some((*cut.case).clone())));
-    assert_eq!(cut.recomputed(&terms, recorded().skip(2)), None, "a record is missing");
+    assert_eq!(cut.recomputed(recorded()), Some(Some((*cut.case).clone())));
+    assert_eq!(cut.recomputed(recorded().skip(2)), None, "a record is missing");
     let forged = Cut { sequence: 1, ..cut.clone() };
-    assert_eq!(forged.recomputed(&terms, recorded()), Some(None));
+    assert_eq!(forged.recomputed(recorded()), Some(None));
     let again: Cut = serde_json::from_str(&serde_json::to_string(cut).unwrap()).unwrap();
     assert_eq!(again, *cut);
 }
