@@ -379,7 +379,7 @@ fn apply(state: &mut State, table: RoutingTable, sent: &tables::Sent) -> Result<
         state.tell(|| format!("table {generation} of controller {life} is refused: {refused}"));
         return Err(refused.into());
     }
-    tables::may_come_into_force(state, &table, sent);
+    tables::may_come_into_force(state, &table, sent.clone());
     // A user's request is under way to some of those who are routed to at that moment.
     let State { proxy: Proxy { table: in_force, requests, .. }, platform, dice, now, .. } = state;
     for backend in

@@ -18,7 +18,7 @@ use crate::weather::Fault;
 use crate::world::{Life, State};
 
 /// As the loop's patience.
-const WAITED_FOR: Duration = Duration::from_secs(1);
+pub(crate) const WAITED_FOR: Duration = Duration::from_secs(1);
 
 /// What is durable.
 #[derive(Default)]
@@ -35,8 +35,8 @@ pub(crate) struct Book {
     pub(crate) confirmed: BTreeMap<Life, Timestamp>,
     /// Up to which event each controller knows each log.
     pub(crate) known: BTreeMap<(Life, ServiceName), usize>,
-    /// Logs that an append of a controller is on its way to.
-    pub(crate) writing: BTreeSet<(Life, ServiceName)>,
+    /// Logs that an append of a controller is on its way to, and since when.
+    pub(crate) writing: BTreeMap<(Life, ServiceName), Timestamp>,
     /// Ways back that a controller has decided and could not record yet.
     pub(crate) owed: BTreeMap<(Life, ServiceName), Owed>,
 }
@@ -214,12 +214,21 @@ impl Store for Caller {
             false => Duration::ZERO,
         });
         let (life, name, after, began) = (self.life, append.service.clone(), append.after, Instant::now());
+        // From here on, however long its controller stands still before anything is on its way.
+        self.yard.with(|state| state.book.writing.insert((life, name.clone()), state.now));
         let answer = if slow.is_zero() {
             self.store(slow, |state| write(state, life, append, false)).await
         } else {
             self.point().await;
             self.write_late(slow, append).await
         };
+        self.yard.with(|state| {
+            state.book.writing.remove(&(life, name.clone()));
+            // Whoever waited so long asks nobody for a while.
+            if began.elapsed() >= WAITED_FOR {
+                state.book.slow_until = state.book.slow_until.max(state.now);
+            }
+        });
         // Nobody waits longer within the loop: what comes later is known once it is read.
         if answer.is_ok() && began.elapsed() < WAITED_FOR {
             self.yard.with(|state| state.book.known.insert((life, name), after as usize + 1));
@@ -313,14 +322,10 @@ impl Caller {
         let (snapshot, ticks) = (snapshot.cloned(), ticks.to_vec());
         let (answer, answered) = oneshot::channel();
         let (yard, life) = (self.yard.clone(), self.life);
-        yard.with(|state| {
-            state.book.slow_until = state.book.slow_until.max(state.now.after(slow));
-            state.book.writing.insert((life, service.clone()));
-        });
+        yard.with(|state| state.book.slow_until = state.book.slow_until.max(state.now.after(slow)));
         tokio::spawn(async move {
             sleep(slow).await;
             yard.with(|state| {
-                state.book.writing.remove(&(life, service.clone()));
                 // A store in the controller's own process dies with it.
                 if !state.is_dead(life) {
                     let (snapshot, ticks) = (snapshot.as_ref(), ticks.as_slice());

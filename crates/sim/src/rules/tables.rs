@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use evenkeel_core::Wanted;
 use evenkeel_core::guard::{Cut, CutName};
-use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName};
+use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, ServiceName, Timestamp};
 use evenkeel_core::table::{RoutingTable, ServiceRoutes};
 
 use crate::platform::Process;
 use crate::proxy::weight_in;
+use crate::store::WAITED_FOR;
 use crate::world::{Life, State};
 
 /// So long after the store failed a controller may not have tried it again.
 const RESTS: Duration = Duration::from_secs(3);
 
 /// A table on its way: who sent it, and what was decided by then.
+#[derive(Clone)]
 pub(crate) struct Sent {
     pub(crate) life: Life,
     decided: BTreeMap<ServiceName, Vec<Wanted>>,
@@ -33,6 +35,13 @@ pub(crate) fn may_be_sent(state: &mut State, life: Life, table: &RoutingTable) -
     }
     let names = table.services.iter().map(|routes| routes.service.clone());
     let decided = names.map(|name| (name.clone(), state.book.wanted_by(life, &name))).collect();
+    let unrecorded = unrecorded(state, life, table);
+    let answers_to = state.proxy.table.generation.0 + 1 == table.generation.0;
+    Sent { life, decided, unrecorded, answers_to }
+}
+
+/// Services that may be on a way back which is not in the store yet.
+fn unrecorded(state: &State, life: Life, table: &RoutingTable) -> BTreeSet<ServiceName> {
     let key = |name: &ServiceName| (life, name.clone());
     // Who was not answered does not know what is in the log by now.
     let is_unheard = |name: &ServiceName| {
@@ -41,19 +50,22 @@ pub(crate) fn may_be_sent(state: &mut State, life: Life, table: &RoutingTable) -
     };
     // Who is not answered by the store rests a while, and does not even try to record a way back.
     let shaky = state.book.down_until.max(state.book.slow_until);
-    let is_shaky = shaky > state.now || state.now.since(shaky) < RESTS;
+    let is_late =
+        |(of, since): (&(Life, ServiceName), &Timestamp)| of.0 == life && state.now.since(*since) >= WAITED_FOR;
+    let is_shaky = shaky > state.now || state.now.since(shaky) < RESTS || state.book.writing.iter().any(is_late);
     let is_unrecorded = |name: &ServiceName| {
         let book = &state.book;
-        is_shaky || book.owed.contains_key(&key(name)) || book.writing.contains(&key(name)) || is_unheard(name)
+        is_shaky || book.owed.contains_key(&key(name)) || book.writing.contains_key(&key(name)) || is_unheard(name)
     };
     let names = table.services.iter().map(|routes| &routes.service);
-    let unrecorded = names.filter(|name| is_unrecorded(name)).cloned().collect();
-    let answers_to = state.proxy.table.generation.0 + 1 == table.generation.0;
-    Sent { life, decided, unrecorded, answers_to }
+    names.filter(|name| is_unrecorded(name)).cloned().collect()
 }
 
 /// 1, 2 and 3: shares sum to everything; who gains can carry it, and it was decided or goes back to stable.
-pub(crate) fn may_come_into_force(state: &mut State, table: &RoutingTable, sent: &Sent) {
+pub(crate) fn may_come_into_force(state: &mut State, table: &RoutingTable, mut sent: Sent) {
+    // A way back is sent and recorded at once, in either order.
+    sent.unrecorded.extend(unrecorded(state, sent.life, table));
+    let sent = &sent;
     let in_force = &state.proxy.table;
     if table.generation <= in_force.generation || table.token < in_force.token {
         state.broken(format!("table {} comes into force after {}", table.generation, in_force.generation));
