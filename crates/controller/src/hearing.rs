@@ -65,10 +65,10 @@ impl Hearing {
         fresh
     }
 
-    /// Takes what the store has of a rollout, where nothing of it was heard yet.
-    pub(crate) fn recall<'a>(&mut self, rollout: RolloutId, reveals: impl Iterator<Item = &'a Reveal>) {
-        if let Some(Reveal { boot, sequence, .. }) = reveals.last() {
-            let ear = Ear { boot: *boot, heard: *sequence, kept: *sequence };
+    /// The store has this much of a rollout, a proxy's start and its sequence; nothing of it was heard yet.
+    pub(crate) fn recall(&mut self, rollout: RolloutId, known: Option<(u64, u64)>) {
+        if let Some((boot, sequence)) = known {
+            let ear = Ear { boot, heard: sequence, kept: sequence };
             self.heard.entry(rollout).or_insert(ear);
         }
     }

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Verdict};
 use evenkeel_core::dependency::Endpoint;
 use evenkeel_core::edge::Edge;
-use evenkeel_core::evidence::History;
+use evenkeel_core::evidence::{History, Standing};
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
 use evenkeel_core::group::Fellows;
 use evenkeel_core::guard::{Cut, CutName, cut_routes};
@@ -41,6 +42,8 @@ const ALERTS_SHOWN: usize = 10;
 const RECORDS_AT_ONCE: u32 = 2_000;
 /// Events read at once of a log that holds more than was known.
 const MISSED_AT_ONCE: u32 = 100;
+/// So often it is remembered where the evidence of a rollout in flight stands. A new controller counts anew what came since.
+const STANDING_EVERY: Duration = Duration::from_secs(10);
 
 /// One service as the controller keeps it.
 pub(crate) struct Keeper {
@@ -55,6 +58,8 @@ pub(crate) struct Keeper {
     /// The rollout of which it is recorded what its stable release was like before.
     history_of: Option<RolloutId>,
     pub(crate) recorder: Recorder,
+    /// Where the evidence stood when that was last remembered, and when it was.
+    stood: (Option<Standing>, Timestamp),
     pub(crate) hearing: Hearing,
     /// Requests that its limits kept out, as the proxy told last.
     limited: Option<Limited>,
@@ -126,6 +131,7 @@ impl Keeper {
             has_forgotten: false,
             history_of: None,
             recorder: Recorder::new(token),
+            stood: (None, Timestamp::default()),
             hearing: Hearing::default(),
             limited: None,
             cuts: Vec::new(),
@@ -378,7 +384,8 @@ impl Keeper {
             let missed = store.events(&self.service.name, self.version + 1, MISSED_AT_ONCE).await?;
             if missed.is_empty() {
                 if self.has_forgotten {
-                    self.recall(store).await?;
+                    let stood = self.stood.0.take();
+                    self.recall(store, stood).await?;
                 }
                 self.is_unsure = false;
                 self.follow();
@@ -414,16 +421,44 @@ impl Keeper {
         }
     }
 
-    /// Reads what was counted of the rollout in flight, by whomever: what it proves goes on to the same bits.
+    /// Reads what was counted of the rollout in flight, by whomever: what it proves goes on to the same bits. Where it
+    /// `stood` saves reading what came before.
     ///
     /// # Errors
     /// The store's.
-    pub(crate) async fn recall<S: Store>(&mut self, store: &S) -> Result<(), StoreError> {
-        let Some(rollout) = self.service.in_flight().map(|rollout| rollout.id) else {
-            self.has_forgotten = false;
-            return Ok(());
-        };
-        let (mut records, mut from) = (Vec::new(), 0);
+    pub(crate) async fn recall<S: Store>(&mut self, store: &S, stood: Option<Standing>) -> Result<(), StoreError> {
+        let rollout = self.service.in_flight().map(|rollout| rollout.id);
+        if let Some(stood) = stood.filter(|stood| Some(stood.rollout) == rollout) {
+            let ticks = self.counted_since(store, stood.rollout, stood.tick + 1).await?;
+            if let Some(evidence) = Evidence::resumed(&self.service, stood.clone(), &ticks) {
+                self.remember(stood.rollout, evidence, stood.heard(), &ticks);
+                self.stood.0 = Some(stood);
+                return Ok(());
+            }
+        }
+        if let Some(rollout) = rollout {
+            let ticks = self.counted_since(store, rollout, 0).await?;
+            self.remember(rollout, Evidence::recalled(&self.service, &ticks), None, &ticks);
+        }
+        self.has_forgotten = false;
+        Ok(())
+    }
+
+    fn remember(&mut self, rollout: RolloutId, evidence: Evidence, heard: Option<(u64, u64)>, ticks: &[Tick]) {
+        let last = ticks.iter().flat_map(|tick| &tick.reveals).last().map(|last| (last.boot, last.sequence)).or(heard);
+        self.hearing.recall(rollout, last);
+        self.history_of = last.map(|_| rollout);
+        (self.evidence, self.has_forgotten) = (evidence, false);
+    }
+
+    /// What was counted of a rollout from a sequence on, as far as the store has it or will have it.
+    async fn counted_since<S: Store>(
+        &self,
+        store: &S,
+        rollout: RolloutId,
+        mut from: u64,
+    ) -> Result<Vec<Tick>, StoreError> {
+        let mut records = Vec::new();
         loop {
             let page = store.ticks(&self.service.name, rollout, from, RECORDS_AT_ONCE).await?;
             let Some(last) = page.last() else { break };
@@ -433,12 +468,20 @@ impl Keeper {
         records.extend(
             self.recorder.pending().into_iter().filter(|record| record.rollout == rollout && record.sequence >= from),
         );
-        let ticks: Vec<Tick> = records.iter().filter_map(counted).collect();
-        self.hearing.recall(rollout, ticks.iter().flat_map(|tick| &tick.reveals));
-        self.history_of = ticks.iter().any(|tick| !tick.reveals.is_empty()).then_some(rollout);
-        self.evidence = Evidence::recalled(&self.service, &ticks);
-        self.has_forgotten = false;
-        Ok(())
+        Ok(records.iter().filter_map(counted).collect())
+    }
+
+    /// Where the evidence stands, when it is time to remember that and the store has, or is about to have, all that it
+    /// rests on.
+    pub(crate) fn stands(&mut self, now: Timestamp) -> Option<Standing> {
+        let is_whole = !self.has_forgotten && !self.recorder.has_lost();
+        if !is_whole || self.service.in_flight().is_none() || now.since(self.stood.1) < STANDING_EVERY {
+            return None;
+        }
+        let known = self.stood.0.as_ref().map(|stood| (stood.rollout, stood.tick));
+        let standing = self.evidence.standing().filter(|now| Some((now.rollout, now.tick)) != known)?;
+        self.stood = (Some(standing.clone()), now);
+        Some(standing)
     }
 
     /// Judges by nothing until what was counted is recalled: it may have been counted for another step than was known.

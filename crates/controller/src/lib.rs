@@ -12,6 +12,7 @@
 //! - `recorder`: writes down what decisions rest on, until the store has it.
 //! - `budgets`: error budgets, over weeks.
 //! - `depending`: what releases depend on.
+//! - `standings`: where the evidence of rollouts in flight stands, so that a new controller need not count it all anew.
 //! - `inbox`: alerts that belong to no service.
 //! - `hands`: carries out actions in order, again until they are done.
 //! - `patience`: a store whose answers are not waited for without end.
@@ -34,6 +35,7 @@ mod patience;
 mod recorder;
 mod run;
 mod split;
+mod standings;
 pub mod status;
 
 pub use handle::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, GroupMember, Handle};

@@ -28,13 +28,15 @@ pub(crate) struct Recorder {
     is_fresh: bool,
     /// The newest record says that something could not be written.
     ends_unwritten: bool,
+    /// Some were dropped.
+    has_lost: bool,
 }
 
 impl Recorder {
     /// Nothing written yet by the controller that holds `token`.
     pub(crate) fn new(token: FencingToken) -> Self {
         let sequence = token.0.saturating_mul(SEQUENCES);
-        Self { sequence, pending: VecDeque::new(), seen: None, is_fresh: false, ends_unwritten: false }
+        Self { sequence, pending: VecDeque::new(), seen: None, is_fresh: false, ends_unwritten: false, has_lost: false }
     }
 
     /// The next record begins anew.
@@ -101,6 +103,11 @@ impl Recorder {
         self.pending.is_empty()
     }
 
+    /// Whether records were dropped, so that the store does not have everything that was counted.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.has_lost
+    }
+
     /// The store has everything up to this sequence.
     pub(crate) fn kept(&mut self, up_to: u64) {
         while self.pending.front().is_some_and(|record| record.sequence <= up_to) {
@@ -116,6 +123,7 @@ impl Recorder {
 
     /// A mark takes the place of the last one dropped. Should the store have them after all, it ignores the mark.
     fn drop_oldest(&mut self) {
+        self.has_lost = true;
         let dropped: Vec<TickRecord> = self.pending.drain(..DROPPED).collect();
         let before = dropped.iter().map(|record| match Record::read(record) {
             Ok(Record { what: What::Lost { records }, .. }) => records,

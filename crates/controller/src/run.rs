@@ -42,6 +42,7 @@ use crate::inbox::{self, Inbox};
 use crate::keeper::{self, Keeper, Sight, Unhappened};
 use crate::patience::Patient;
 use crate::split;
+use crate::standings::{self, Standings};
 use crate::status::{AlertStatus, Shown, Told};
 
 /// The loop turns at least this often; counters come up as often.
@@ -121,6 +122,7 @@ where
     let token = store.next_token(after).await?;
     workloads.hello(token).await?;
     let mut keepers = BTreeMap::new();
+    let mut standings = Standings::of(store.notes(standings::KIND).await?);
     for stored in store.load().await? {
         // A snapshot does not say when its last event was decided.
         let last = match (&stored.snapshot, stored.events.is_empty()) {
@@ -128,7 +130,7 @@ where
             _ => None,
         };
         let mut keeper = Keeper::recover(stored, token, last);
-        keeper.recall(&store).await?;
+        keeper.recall(&store, standings.take(&keeper.service.name)).await?;
         clock.not_before(keeper.newest());
         keepers.insert(keeper.service.name.clone(), keeper);
     }
@@ -398,9 +400,15 @@ where
         if batches.is_empty() {
             return;
         }
+        let stand = self.keepers.iter_mut().filter_map(|(name, keeper)| Some((name, keeper.stands(now)?)));
+        let standings: Vec<_> = stand.map(|(name, standing)| standings::note(name, &standing, now)).collect();
         let (store, found) = (self.store.store.clone(), self.answers.0.clone());
         beside.spawn(async move {
             let kept = store.keep_ticks(&batches).await;
+            // What they rest on is there by now. Without them a successor only reads more.
+            if kept.is_ok() && !standings.is_empty() {
+                let _ = store.keep_notes(&standings).await;
+            }
             let last = |(name, records): (ServiceName, Vec<TickRecord>)| Some((name, records.last()?.sequence));
             let _ = found.send(Found::Kept(kept, batches.into_iter().filter_map(last).collect()));
         });

@@ -199,7 +199,7 @@ impl Rates {
 }
 
 /// The samples of one release.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Samples {
     /// When the one that is being taken began, and what it has.
     current: Option<(Timestamp, Counts)>,

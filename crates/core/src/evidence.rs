@@ -20,11 +20,13 @@ use crate::service::Service;
 
 mod assessment;
 mod judging;
+mod standing;
 mod terms;
 mod tick;
 
 pub use assessment::Assessment;
 pub use judging::Judging;
+pub use standing::{BadStanding, Standing};
 pub use terms::{Brief, Terms};
 pub use tick::{BadTick, History, Tally, Tick};
 
@@ -47,6 +49,8 @@ pub struct Evidence {
     at: Timestamp,
     /// The sequence of the newest tick.
     tick: u64,
+    /// When that was.
+    ticked: Timestamp,
 }
 
 /// What the candidate is held against where it is alone.
@@ -62,7 +66,7 @@ struct Watched {
 }
 
 /// The step that is judged.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Judged {
     step: usize,
     began: Timestamp,
@@ -155,9 +159,11 @@ impl Evidence {
         if self.rollout.is_none() {
             return;
         }
-        self.tick = tick.sequence;
+        (self.tick, self.ticked) = (tick.sequence, tick.at);
         self.first = self.first.or(Some(tick.from));
-        let judged = self.step.as_mut().filter(|judged| tick.from.after(STALE) >= judged.began);
+        // What the look counted that decided the step came before it.
+        let judged = self.step.as_mut();
+        let judged = judged.filter(|judged| tick.at > judged.began && tick.from.after(STALE) >= judged.began);
         if let Some(judged) = judged {
             for (revision, tally) in &tick.counted {
                 judged.whole.entry(*revision).or_default().merge(tally);

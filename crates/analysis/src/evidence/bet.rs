@@ -75,7 +75,7 @@ impl Margin {
 }
 
 /// The logs of what each kind of outcome multiplies a wealth with.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Factors {
     /// A bad outcome of the candidate.
     pub candidate_bad: f64,

@@ -1,5 +1,7 @@
 //! Is the candidate the worst of several groups, again and again? For failures that come in clusters.
 
+use serde::{Deserialize, Serialize};
+
 use super::number::ln;
 use super::pot::Pot;
 
@@ -10,7 +12,7 @@ const BELIEFS: [f64; 3] = [0.2, 0.4, 0.8];
 ///
 /// Exact under any dependence inside a block: a harmless candidate is the worst one with probability 1/(G + 1) at most.
 /// Slow, and blind to how much worse; for failures that come in clusters whose causes are not known. Needs about four blocks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RankBlocks {
     groups: u32,
     beliefs: Vec<f64>,

@@ -1,5 +1,7 @@
 //! Is this candidate harmful, may it have more traffic, or is it too early to say?
 
+use serde::{Deserialize, Serialize};
+
 use super::bet::{Group, Seen};
 use super::design::{Design, Unit};
 use super::latency::{BUCKETS, Latency, LatencyGroup, LatencySetting};
@@ -42,7 +44,7 @@ pub const BAD_MIN: u64 = 2;
 /// rebuilt from the recorded counts. Feed each slot of each question once, after the counts of all proxies and threads were
 /// added ([`merge`]), the slots of a question in rising order; one that comes late is bet on when it comes. Empty slots need
 /// not be fed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Engine {
     design: Design,
     errors: Option<Compare>,
@@ -75,7 +77,7 @@ pub enum Question {
 }
 
 /// How it was decided which release a request goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Split {
     /// By an independent coin per request.
     Coin,
@@ -129,7 +131,7 @@ pub fn merge(shown: &mut Vec<Shown>, more: Shown) {
 }
 
 /// A comparison of failures with stable.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Compare {
     test: Comparison,
     clock: Clock,
@@ -139,7 +141,7 @@ struct Compare {
 }
 
 /// The comparison of latencies.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct CompareLatency {
     test: Latency,
     clock: Clock,
@@ -151,7 +153,7 @@ struct CompareLatency {
 }
 
 /// An absolute limit on the candidate, and the same one on stable.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Limit {
     candidate: OneArm,
     stable: OneArm,

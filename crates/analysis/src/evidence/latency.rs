@@ -3,6 +3,8 @@
 //! Latencies come as counts per bucket of a [`Scale`]; the tolerated slowdown is built into the recording, where the
 //! candidate's latencies are divided by it.
 
+use serde::{Deserialize, Serialize};
+
 use super::bet::{Factors, Margin, Seen, split};
 use super::number::{half_lives, ln, ln_1p};
 use super::pot::Pot;
@@ -30,7 +32,7 @@ const BINS_MAX: usize = BIN_QUANTILES.len() + BIN_BEYOND.len() + 1;
 const RATIO_MAX: f64 = 1e3;
 
 /// Where the buckets of latencies end: 120 of them, 8 per doubling, from 1 ms to 30 s; what is beyond lies in the last one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scale {
     /// The first microsecond of every bucket but the first.
     starts_us: Vec<u64>,
@@ -86,7 +88,7 @@ pub struct LatencyGroup<'a> {
 /// should. The other half is on one expert that learns the whole shape from what it saw; any bet that pays no less for a
 /// slower candidate is right against such a null (Arnold, Choe, Scarsini and Tsetlin, "Betting on Bets: Anytime-Valid
 /// Tests for Stochastic Dominance", 2026).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
     setting: LatencySetting,
     /// What both arms showed lately, per bucket.
@@ -103,7 +105,7 @@ pub struct Latency {
 }
 
 /// How [`Latency`] bets.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LatencySetting {
     /// Extra share of requests beyond any latency that is harmless.
     pub extra: f64,
@@ -120,7 +122,7 @@ pub struct LatencySetting {
 }
 
 /// A latency that the candidate may exceed too often.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Cut {
     /// Buckets above this one are beyond.
     bucket: usize,

@@ -1,5 +1,7 @@
 //! Does a release break an absolute limit, whatever another one does?
 
+use serde::{Deserialize, Serialize};
+
 use super::bet::Seen;
 use super::number::{ln, ln_1p, times};
 use super::pot::Pot;
@@ -15,7 +17,7 @@ pub fn default_lifts() -> Vec<f64> {
 ///
 /// Null hypothesis: for every request, given all before, P(bad) ≤ limit. No windows; right under any drift. The bets are
 /// Wald's likelihood ratios (1945), mixed over sizes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OneArm {
     eta: f64,
     limit: f64,

@@ -1,5 +1,7 @@
 //! Which release does a failure belong to? For splits by session, where only each session's first failure may count.
 
+use serde::{Deserialize, Serialize};
+
 use super::bet::{Group, Margin, Seen};
 use super::number::{ln, times};
 use super::pot::Pot;
@@ -11,7 +13,7 @@ use super::two_arm::TwoArm;
 /// Where a session keeps its release, its requests are no independent coins; its arm is one. So a unit is a session, and its
 /// first failure is all that counts. Null hypothesis: a session fails first with a hazard of at most ratio + extra / p
 /// times that of stable (Lindon and Malek, "Anytime-Valid Inference for Multinomial Count Data", 2022).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FailureOwner {
     margin: Margin,
     eta: f64,
@@ -95,7 +97,7 @@ impl Owned {
 }
 
 /// A comparison of failures, by what the split is made of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Comparison {
     /// A coin per request, or an observed split of requests.
     Requests(TwoArm),

@@ -1,12 +1,14 @@
 //! The wealth of one test: who has bet how much on what?
 
+use serde::{Deserialize, Serialize};
+
 use super::number::{ln, ln_1p, ln_add, ln_sum};
 
 /// Wealth that began as 1: cash that is held back, and an account for each expert, all as natural logs.
 ///
 /// As long as every expert's factors are 1 or less on average under the null hypothesis, so is the wealth, whatever moves
 /// from cash to accounts and when; by Ville's inequality (1939) it ever reaches 1/alpha with probability alpha at most.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pot {
     ln_prior: Vec<f64>,
     cash: f64,

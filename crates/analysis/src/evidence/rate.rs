@@ -1,5 +1,7 @@
 //! How often does the stable release fail? Known before each bet, from what came earlier.
 
+use serde::{Deserialize, Serialize};
+
 use super::bet::Seen;
 use super::number::half_lives;
 
@@ -14,7 +16,7 @@ const BOUNDS: (f64, f64) = (1e-6, 0.95);
 ///
 /// Any estimate is right, also a poor one: it is fixed before the outcomes it bets on are known. A poor one only gains
 /// less.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BaseRate {
     bad: f64,
     requests: f64,

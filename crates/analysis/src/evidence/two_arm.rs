@@ -1,5 +1,7 @@
 //! Is the candidate worse than the stable release, or surely not much worse?
 
+use serde::{Deserialize, Serialize};
+
 use super::bet::{Factors, Group, Margin, Seen};
 use super::pot::Pot;
 use super::rate::BaseRate;
@@ -20,7 +22,7 @@ pub fn lifts(extra: f64) -> Vec<f64> {
 /// Null hypothesis: for every request, given all before, P(bad | candidate) ≤ ratio · P(bad | stable) + extra. The rates
 /// may change from request to request and depend on each other through common causes; only the coin that chose the arm
 /// must be independent of them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TwoArm {
     margin: Margin,
     eta: f64,
@@ -93,7 +95,7 @@ impl TwoArm {
 /// A test whether the candidate is surely better than a line that would not be acceptable: what opens a gate.
 ///
 /// Null hypothesis: P(bad | candidate) ≥ ratio · P(bad | stable) + extra.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NonInferiority {
     margin: Margin,
     eta: f64,

@@ -1,5 +1,7 @@
 //! Does what the judgement rests on hold here? The split is as it was set, stable agrees with itself, failures come alone.
 
+use serde::{Deserialize, Serialize};
+
 use super::bet::{Group, Margin, Seen};
 use super::engine::{EACH_MINUTE, MINUTE};
 use super::one_arm::OneArm;
@@ -28,7 +30,7 @@ const CLUSTERED: f64 = 1.5;
 
 /// Watches whether the candidate gets the share of requests that was set: two absolute objectives, on more than 1.1 times
 /// the weight and on less than .9 times.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SplitMonitor {
     above: OneArm,
     below: OneArm,
@@ -71,7 +73,7 @@ impl SplitMonitor {
 /// 100 ms are drawn, one of each block, by a fixed mix of the block's number: failures that come in bursts stay together,
 /// as they do when a burst hits one arm. The rates must be alike within a block (at most 2 s), and at an incident's
 /// beginning and end they are not: so the test begins anew each time it finds something, and three times count.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Control {
     test: TwoArm,
     margin: Margin,
@@ -82,7 +84,7 @@ pub struct Control {
     minute: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Block {
     number: u64,
     slots: u64,
@@ -153,7 +155,7 @@ fn mix(number: u64) -> u64 {
 /// How clustered are stable's failures? The ratio of the variance of failures per second to what independent failures
 /// would have, from pairs of seconds that follow one another, so that a slow drift does not count; the five pairs that
 /// differ most are left out.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dispersion {
     second: Option<(u64, Seen)>,
     before: Option<(u64, Seen)>,

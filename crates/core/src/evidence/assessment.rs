@@ -11,6 +11,7 @@ use evenkeel_analysis::evidence::{
 };
 use evenkeel_analysis::slots::{Answers, Bad, Group, Part, Question, Reveal, SLOT_US, Split, TIME_BUCKETS};
 use evenkeel_analysis::{Case, Objective, Subject};
+use serde::{Deserialize, Serialize};
 
 use super::{History, Terms};
 use crate::plan::Plan;
@@ -32,6 +33,14 @@ pub struct Assessment {
     candidate: String,
     /// What the release is called that it is compared with.
     stable: Option<String>,
+    /// Slots after the first one of an epoch in which answer times are not compared.
+    warm_up: u64,
+    progress: Progress,
+}
+
+/// What the reveals have made of it so far.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Progress {
     /// Made with the first reveal: it begins with what stable showed before.
     engine: Option<Engine>,
     /// Per start of a proxy the newest sequence, and what is added to its slots.
@@ -39,9 +48,9 @@ pub struct Assessment {
     /// Every start and epoch that came, in order: their place is the number of the epoch. With each the first slot in
     /// which answer times of it were told.
     epochs: Vec<(u64, u64, Option<u64>)>,
-    /// Slots after that in which answer times are not compared.
-    warm_up: u64,
     newest: u64,
+    /// The start of a proxy that told the newest reveal, and the reveal's sequence.
+    pub(super) heard: Option<(u64, u64)>,
 }
 
 /// An objective, as the question that is asked of every request.
@@ -144,29 +153,38 @@ impl Assessment {
             history: Before::default(),
         };
         let warm_up = u64::try_from(analysis.warm_up.as_micros()).unwrap_or(u64::MAX) / SLOT_US;
-        Self {
-            design,
-            tests,
-            candidate: candidate.clone(),
-            stable: stable.clone(),
-            engine: None,
-            starts: BTreeMap::new(),
-            epochs: Vec::new(),
-            warm_up,
-            newest: 0,
+        let (candidate, stable) = (candidate.clone(), stable.clone());
+        Self { design, tests, candidate, stable, warm_up, progress: Progress::default() }
+    }
+
+    /// What the reveals have made of it so far.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Goes on from there; not when that was by other terms.
+    pub(super) fn resume(&mut self, progress: Progress) -> bool {
+        if let Some(engine) = &progress.engine {
+            let design = Design { history: engine.design().history.clone(), ..self.design.clone() };
+            if design != *engine.design() {
+                return false;
+            }
+            self.design = design;
         }
+        self.progress = progress;
+        true
     }
 
     /// Adds what has become final. What came before is passed over.
     pub fn feed(&mut self, reveals: &[Reveal], history: Option<&History>) {
-        if self.engine.is_none() && !reveals.is_empty() {
+        if self.progress.engine.is_none() && !reveals.is_empty() {
             self.design.history = history.map_or_else(Before::default, before);
-            self.engine = Some(Engine::new(self.design.clone()));
+            self.progress.engine = Some(Engine::new(self.design.clone()));
         }
         for reveal in reveals {
-            let newest = self.newest;
+            let newest = self.progress.newest;
             // A proxy counts its slots from its start on.
-            let (sequence, ahead) = self.starts.entry(reveal.boot).or_insert_with(|| {
+            let (sequence, ahead) = self.progress.starts.entry(reveal.boot).or_insert_with(|| {
                 let ahead = if newest == 0 { 0 } else { (newest + BETWEEN_STARTS).saturating_sub(reveal.slot) };
                 (0, ahead)
             });
@@ -174,8 +192,9 @@ impl Assessment {
                 continue;
             }
             *sequence = reveal.sequence;
+            self.progress.heard = Some((reveal.boot, reveal.sequence));
             let ahead = *ahead;
-            self.newest = newest.max(reveal.slot + ahead);
+            self.progress.newest = newest.max(reveal.slot + ahead);
             self.bet(reveal, ahead);
         }
     }
@@ -191,7 +210,7 @@ impl Assessment {
         let number = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         let mut told: BTreeMap<(Question, u64), Vec<Told>> = BTreeMap::new();
         for group in &reveal.groups {
-            let number = number(epoch(&mut self.epochs, group));
+            let number = number(epoch(&mut self.progress.epochs, group));
             for Answers { question, slot, candidate, stable, firsts } in &group.answers {
                 let shown = Shown {
                     epoch: number,
@@ -204,7 +223,7 @@ impl Assessment {
                 told.push(Told { shown, firsts: *firsts });
             }
         }
-        let Some(engine) = &mut self.engine else { return };
+        let Some(engine) = &mut self.progress.engine else { return };
         let by_user = self.design.unit == Unit::Sessions;
         for ((question, slot), told) in told {
             let requests: Vec<Shown> = told.iter().map(|told| told.shown).collect();
@@ -226,8 +245,8 @@ impl Assessment {
         let (slot, mut times) = (reveal.slot + ahead, Vec::new());
         for group in &reveal.groups {
             let Some(told) = &group.times else { continue };
-            let place = epoch(&mut self.epochs, group);
-            let first = *self.epochs[place].2.get_or_insert(slot);
+            let place = epoch(&mut self.progress.epochs, group);
+            let first = *self.progress.epochs[place].2.get_or_insert(slot);
             if slot >= first + self.warm_up {
                 times.push((number(place), group, [dense(&told.candidate), dense(&told.stable)]));
             }
@@ -250,13 +269,13 @@ impl Assessment {
     /// What the evidence says to do.
     #[must_use]
     pub fn decision(&self) -> Decision {
-        self.engine.as_ref().map_or(Decision::Continue, Engine::decision)
+        self.progress.engine.as_ref().map_or(Decision::Continue, Engine::decision)
     }
 
     /// What speaks against the candidate: at the moment the line was crossed, or else now.
     #[must_use]
     pub fn case(&self) -> Option<Case> {
-        let engine = self.engine.as_ref()?;
+        let engine = self.progress.engine.as_ref()?;
         let state = engine.verdict().map_or_else(|| engine.state(), |verdict| verdict.state.clone());
         let sound = |metric: &&MetricState| engine.verdict().is_none() || metric.doubt.is_none();
         let by_weight = |a: &&MetricState, b: &&MetricState| a.weight().total_cmp(&b.weight());
@@ -287,12 +306,12 @@ impl Assessment {
 
     /// Everything that is known, for people.
     pub(super) fn state(&self) -> Option<State> {
-        self.engine.as_ref().map(Engine::state)
+        self.progress.engine.as_ref().map(Engine::state)
     }
 
     /// Whether the evidence shows that the candidate is good enough for a share of the traffic.
     pub(super) fn opens(&self, next: f64) -> bool {
-        self.engine.as_ref().is_some_and(|engine| engine.gate(next).is_open())
+        self.progress.engine.as_ref().is_some_and(|engine| engine.gate(next).is_open())
     }
 }
 

@@ -317,3 +317,68 @@ fn a_step_without_a_share_is_judged_by_testers_and_copies() {
         assert_eq!(matches!(told, Verdict::Unsettled { .. }), judged, "{weight}: {told:?}");
     }
 }
+
+/// What a rollout of some minutes shows: failures here and there, answer times, a proxy that was started anew.
+fn recorded(ticks: u64, seed: u64) -> Vec<Tick> {
+    let tick = |n: u64| {
+        let (boot, sequence) = if n <= 400 { (7, n) } else { (8, n - 400) };
+        let some = |what: u64| (n * 7 + what * 13 + seed) % 41;
+        let mut told = reveal(boot, sequence, (8 + some(1) % 5, u64::from(some(2) == 0)), (9, u64::from(some(3) == 0)));
+        told.groups[0].epoch = 1 + n / 150;
+        let times = |what: u64| vec![(20 + (some(what) % 9) as u8, 6), (40 + (some(what + 1) % 5) as u8, 2)];
+        told.groups[0].times = Some(Times { candidate: times(4), stable: times(5) });
+        let counted = BTreeMap::from([(CANDIDATE, answered(200, some(6) % 9)), (STABLE, answered(200, 8))]);
+        let history = (n == 1).then(|| History { failed: Part { of: 900, bad: 3 }, times: times(7), clustered: None });
+        let (from, at) = (at(n * 100 - 100), at(n * 100));
+        Tick { sequence: n, from, at, counted, reveals: vec![told], history }
+    };
+    (1..=ticks).map(tick).collect()
+}
+
+#[test]
+fn whoever_goes_on_from_where_the_evidence_stood_has_the_bits_of_whoever_counts_from_the_beginning() {
+    for (seed, (step, since)) in [(1, at(0)), (2, at(21_000)), (2, at(30_000)), (3, at(45_000))].into_iter().enumerate()
+    {
+        let service = holding(paused_at_half(), step, since);
+        let ticks = recorded(600, seed as u64);
+        for known in [1_usize, 149, 399, 420, 600] {
+            let stood = Evidence::recalled(&service, &ticks[..known]).standing().unwrap();
+            let read = Standing::from_bytes(&stood.to_bytes()).unwrap();
+            let resumed = Evidence::resumed(&service, read, &ticks[known..]).unwrap();
+            let whole = Evidence::recalled(&service, &ticks);
+            let bytes = |evidence: &Evidence| evidence.standing().unwrap().to_bytes();
+            assert_eq!(bytes(&resumed), bytes(&whole), "after {known} ticks");
+            let rollout = service.in_flight().unwrap();
+            assert_eq!(resumed.measured(rollout), whole.measured(rollout));
+            assert_eq!(resumed.verdict(rollout), whole.verdict(rollout));
+        }
+    }
+}
+
+#[test]
+fn where_the_evidence_stood_in_an_earlier_step_helps_in_a_later_one_and_what_cannot_be_known_is_counted_anew() {
+    let ticks = recorded(600, 5);
+    let stood = Evidence::recalled(&holding(paused_at_half(), 1, at(0)), &ticks[..300]).standing().unwrap();
+    let resumed = |since| {
+        let service = holding(paused_at_half(), 2, since);
+        let resumed = Evidence::resumed(&service, stood.clone(), &ticks[300..])?;
+        let whole = Evidence::recalled(&service, &ticks);
+        assert_eq!(resumed.standing().unwrap().to_bytes(), whole.standing().unwrap().to_bytes());
+        Some(resumed)
+    };
+    assert!(resumed(at(30_000)).is_some(), "it stood there when the step began");
+    assert!(resumed(at(40_000)).is_some(), "the step began later");
+    assert!(resumed(at(20_000)).is_none(), "part of the step had been counted by then");
+    assert!(Evidence::resumed(&paused_at_half(), stood, &ticks[300..]).is_some(), "a paused step counts everything");
+}
+
+#[test]
+fn a_standing_is_small_and_what_another_version_wrote_is_not_read() {
+    let service = holding(paused_at_half(), 2, at(0));
+    let stood = Evidence::recalled(&service, &recorded(600, 9)).standing().unwrap();
+    let bytes = stood.to_bytes();
+    assert!(bytes.len() < 40_000, "{} bytes", bytes.len());
+    let text = String::from_utf8_lossy(&bytes).replace("1 0.", "9 0.");
+    assert!(Standing::from_bytes(text.as_bytes()).is_err() && Standing::from_bytes(&bytes[..bytes.len() / 2]).is_err());
+    assert!(Evidence::new().standing().is_none());
+}

@@ -106,7 +106,7 @@ impl fmt::Display for Wait {
 }
 
 /// All gates of a rollout. Evidence for one is kept from step to step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Gates {
     failures: Vec<(f64, NonInferiority)>,
     latency: Vec<Cut>,
@@ -116,7 +116,7 @@ pub(crate) struct Gates {
     half_life_s: f64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Cut {
     beyond: f64,
     bucket: usize,
@@ -124,7 +124,7 @@ struct Cut {
 }
 
 /// The step that is held, as the newest epoch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Step {
     epoch: u32,
     from: u64,

@@ -1,5 +1,7 @@
 //! What every metric of a rollout keeps beside its test.
 
+use serde::{Deserialize, Serialize};
+
 use crate::evidence::bet::Seen;
 
 use super::BAD_MIN;
@@ -14,7 +16,7 @@ pub(crate) const EACH_MINUTE: f64 = 1.0 / 30.0;
 const EACH_EPOCH: f64 = 0.2;
 
 /// Where a metric is in time, as the slots and epochs tell that it was fed with.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Clock(Option<(u64, u32)>);
 
 impl Clock {
@@ -44,7 +46,7 @@ impl Clock {
 }
 
 /// One bad request decides nothing, nor does one bad moment.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Guard {
     bad: u64,
     slots: u64,
@@ -68,7 +70,7 @@ impl Guard {
 }
 
 /// What was counted of both arms.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Arms {
     /// The candidate.
     pub(crate) candidate: Seen,

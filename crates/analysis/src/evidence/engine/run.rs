@@ -39,7 +39,7 @@ impl Run {
 }
 
 /// The run of every expert of a metric.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Runs {
     /// The first slot of the metric, and the newest.
     slots: Option<(u64, u64)>,
@@ -47,7 +47,7 @@ pub(crate) struct Runs {
 }
 
 /// What was counted in a run. Beyond four thousand million requests it stays there.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Counted {
     from: u64,
     candidate: [u32; 2],
