@@ -1,6 +1,8 @@
 //! Egress without agent and controller: opens sockets, serves one endpoint until SIGTERM. For `bench/`.
 //!
-//! `standalone STATE_DIRECTORY LISTEN WORKERS URL [cache]`; the token is printed, and belongs before the path of each call.
+//! `standalone STATE_DIRECTORY LISTEN WORKERS URL [cache] [alone]`; the token is printed, and belongs before the path of each
+//! call. `cache` gives answers that are fresh; with `alone` nothing is repeated and no breaker opens, so that what is seen is the
+//! cache's doing.
 
 #![allow(
     clippy::print_stdout,
@@ -26,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [directory, listen, workers, url, rest @ ..] = arguments.as_slice() else {
-        eprintln!("usage: standalone STATE_DIRECTORY LISTEN WORKERS URL [cache]");
+        eprintln!("usage: standalone STATE_DIRECTORY LISTEN WORKERS URL [cache] [alone]");
         std::process::exit(2);
     };
     let (address, workers): (SocketAddr, usize) = (listen.parse().unwrap(), workers.parse().unwrap());
@@ -44,7 +46,12 @@ fn main() -> std::io::Result<()> {
     println!("{}", Key::of(directory.as_ref())?.token(&key).as_str());
     let mut dependency = Dependency::new(Kind::Http, url.as_str());
     dependency.concurrency = 10_000;
-    dependency.cache = rest.iter().any(|word| word == "cache").then(|| Cache { fresh: true, ..Cache::default() });
+    let wants = |word: &str| rest.iter().any(|known| known == word);
+    dependency.cache = wants("cache").then(|| Cache { fresh: true, ..Cache::default() });
+    if wants("alone") {
+        dependency.retry.attempts = 1;
+        dependency.breaker.trip.in_a_row = Some(u32::MAX);
+    }
     let endpoint = Endpoint { key, dependency, directory: directory.clone() };
     let endpoints = vec![PlacedEndpoint { endpoint, address }];
     let table = EgressTable { token: FencingToken(1), generation: 1, endpoints };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
@@ -15,7 +15,7 @@ use crate::body::{Body, Held, NoBody, hold};
 use crate::call::{Called, Failed, call, changes};
 use crate::endpoint::{Fallback, Live, Under};
 use crate::headers::strip;
-use crate::keep::Key;
+use crate::keep::{Found, Key, Validating};
 use crate::problem::{Reason, problem, unavailable};
 use crate::retry;
 
@@ -44,12 +44,15 @@ pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Resp
         }
     };
     let key = live.shelf.as_ref().and_then(|shelf| shelf.key(&head, body.whole()));
-    if let (Some(shelf), Some(key)) = (&live.shelf, &key)
-        && let Some(fresh) = shelf.fresh(key, &head)
-    {
-        live.tally.hits.fetch_add(1, Ordering::Relaxed);
-        return fresh;
-    }
+    let found = live.shelf.as_ref().zip(key.as_ref()).map_or(Found::Nothing, |(shelf, key)| shelf.find(key, &head));
+    let validating = match found {
+        Found::Fresh(fresh) => {
+            live.tally.hits.fetch_add(1, Ordering::Relaxed);
+            return fresh;
+        }
+        Found::Stale(validating) => Some(*validating),
+        Found::Nothing => None,
+    };
     let Some(under) = live.take_seat() else {
         let what = format!("{} calls are under way", live.dependency.concurrency);
         let failed =
@@ -57,7 +60,7 @@ pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Resp
         return instead(live, &head, key.as_ref(), failed);
     };
     let end = Instant::now() + live.dependency.timeouts.total;
-    let (answer, by) = match tries(live, &head, &mut body, end).await {
+    let (answer, by) = match validated(live, &head, &mut body, validating, end).await {
         Ok(answer) => (answer, None),
         Err(failed) => match alternatives(live, &head, &mut body, failed.was_sent, end).await {
             Some(answer) => (answer, Some((Fallback::Alternative, failed.reason.code))),
@@ -88,6 +91,29 @@ fn stranger(live: &Live) -> Response<Body> {
     live.tally.strangers.fetch_add(1, Ordering::Relaxed);
     let what = "only replicas of its release may use this dependency: the URL in their environment holds the token";
     problem(StatusCode::FORBIDDEN, &live.key.name, "not-yours", what)
+}
+
+/// Calls the first place; where an answer is kept that may still be the one, to ask whether it is.
+async fn validated(
+    live: &Live,
+    head: &Parts,
+    body: &mut Held,
+    validating: Option<Validating>,
+    end: Instant,
+) -> Result<Response<Body>, Failed> {
+    let (Some(shelf), Some(validating)) = (&live.shelf, validating) else { return tries(live, head, body, end).await };
+    let answer = tries(live, &validating.asked, body, end).await?;
+    if answer.status() != StatusCode::NOT_MODIFIED {
+        return Ok(answer);
+    }
+    match shelf.validated(validating, head, answer.headers()) {
+        Some(kept) => {
+            live.tally.hits.fetch_add(1, Ordering::Relaxed);
+            Ok(kept)
+        }
+        // It spoke of another answer, of which nothing is here.
+        None => tries(live, head, body, end).await,
+    }
 }
 
 /// Calls the first place, and again where that is allowed and may help.
@@ -201,7 +227,8 @@ fn finish(
     if let Body::Theirs(watched) = &mut body {
         if let (Some(shelf), None) = (&live.shelf, by) {
             if changes(&head.method) && parts.status.is_success() && key.is_none() {
-                shelf.forget(head);
+                let changed = changed(live, head, &parts.headers);
+                changed.iter().for_each(|uri| shelf.forget(head, uri));
             }
             if let Some(keeping) = key.and_then(|key| shelf.keeping(key, head, &parts)) {
                 watched.keep(keeping);
@@ -210,6 +237,19 @@ fn finish(
         watched.carry(under);
     }
     Response::from_parts(parts, body)
+}
+
+/// What a request has changed: what it names, and what its answer names of the same dependency (RFC 9111, 4.4).
+fn changed(live: &Live, head: &Parts, answer: &HeaderMap) -> Vec<Uri> {
+    let place = &live.places[0];
+    let named = |name: HeaderName| {
+        let uri: Uri = answer.get(name)?.to_str().ok()?.parse().ok()?;
+        let is_here = uri.authority().is_none_or(|authority| authority.as_str() == place.host);
+        let path = uri.path_and_query()?.as_str().strip_prefix(place.base.as_str())?;
+        (is_here && path.starts_with('/')).then(|| path.parse().ok()).flatten()
+    };
+    let also = [header::LOCATION, header::CONTENT_LOCATION].into_iter().filter_map(named);
+    std::iter::once(head.uri.clone()).chain(also).collect()
 }
 
 /// Longest wait for the head of a request on a connection.

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::{Bytes, BytesMut};
 use evenkeel_core::dependency::Cache;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header, response};
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
 use lru::LruCache;
 use sha2::{Digest, Sha256};
@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::body::Body;
 use crate::clock::Clock;
 use crate::paths::is_below;
+use crate::validate::{conditions, has_conditions, is_about, is_unchanged, plain, unchanged, updated};
 
 /// What an entry costs beside its body and twice its texts: three maps of headers and two of directives. Measured with
 /// short heads and bodies of 1 KiB, as resident memory per entry (`examples/measure.rs`).
@@ -59,6 +60,26 @@ struct Head {
     stored: SystemTime,
     /// `None` for an answer to POST.
     semantics: Option<CachePolicy>,
+}
+
+/// What is kept for a request.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// Nothing that helps.
+    Nothing,
+    /// An answer that is fresh.
+    Fresh(Response<Body>),
+    /// One that is fresh no more, and may still be the one: the dependency can say so without sending it again.
+    Stale(Box<Validating>),
+}
+
+/// A kept answer that the dependency is asked about.
+#[derive(Debug)]
+pub(crate) struct Validating {
+    key: Key,
+    entry: Arc<Entry>,
+    /// The request with what the answer is known by.
+    pub(crate) asked: Parts,
 }
 
 /// An answer that is being kept while it passes.
@@ -116,22 +137,60 @@ impl Shelf {
         Some(hash.finalize().into())
     }
 
-    /// An answer that is fresh, where the spec allows to give it without asking.
-    pub(crate) fn fresh(&self, key: &Key, request: &Parts) -> Option<Response<Body>> {
-        if !self.policy.fresh {
+    /// What is kept for a request, where the spec allows to give it while the dependency is well.
+    pub(crate) fn find(&self, key: &Key, request: &Parts) -> Found {
+        let entry = self.policy.fresh.then(|| self.lock().entries.get(key).cloned()).flatten();
+        let Some(entry) = entry else { return Found::Nothing };
+        let Some(semantics) = &entry.head.semantics else { return Found::Nothing };
+        let now = self.now();
+        match semantics.before_request(request, now) {
+            BeforeRequest::Fresh(_) => {
+                let status = format!("evenkeel; hit; ttl={}", semantics.time_to_live(now).as_secs());
+                let headers = entry.aged(semantics.age(now));
+                let is_known = is_unchanged(&request.headers, &entry.head.headers);
+                Found::Fresh(if is_known { not_modified(headers, &status) } else { entry.answer(headers, &status) })
+            }
+            BeforeRequest::Stale { matches: true, .. } if !has_conditions(&request.headers) => {
+                let conditions = conditions(&entry.head.headers);
+                if conditions.is_empty() {
+                    return Found::Nothing;
+                }
+                let mut asked = request.clone();
+                asked.headers.extend(conditions);
+                Found::Stale(Box::new(Validating { key: *key, entry, asked }))
+            }
+            BeforeRequest::Stale { .. } => Found::Nothing,
+        }
+    }
+
+    /// The answer that was kept, after the dependency has said that it is still the one: with what it says anew. `None` when it
+    /// spoke of another one.
+    pub(crate) fn validated(
+        &self,
+        validating: Validating,
+        request: &Parts,
+        unchanged: &HeaderMap,
+    ) -> Option<Response<Body>> {
+        let Validating { key, entry, .. } = validating;
+        let before = &entry.head;
+        if !is_about(unchanged, &before.headers) {
+            self.lock().remove(&key);
             return None;
         }
-        let entry = self.lock().entries.get(key).cloned()?;
+        let mut answer = Response::new(()).into_parts().0;
+        (answer.status, answer.headers) = (before.status, updated(&before.headers, unchanged));
         let now = self.now();
-        let headers = match &entry.head.semantics {
-            Some(semantics) => match semantics.before_request(request, now) {
-                BeforeRequest::Fresh(parts) => parts.headers,
-                BeforeRequest::Stale { .. } => return None,
-            },
-            None => return None,
-        };
-        let left = entry.head.semantics.as_ref().map_or(0, |semantics| semantics.time_to_live(now).as_secs());
-        Some(entry.answer(headers, &format!("evenkeel; hit; ttl={left}")))
+        let semantics = semantics(request, &answer, now);
+        let (age, may_be_kept) = (semantics.age(now), semantics.is_storable());
+        let head = Head { status: before.status, headers: answer.headers, stored: now, semantics: Some(semantics) };
+        let entry = Entry::new(head, entry.body.clone());
+        let told = entry.answer(entry.aged(age), "evenkeel; fwd=stale; fwd-status=304");
+        if may_be_kept {
+            self.put(key, entry);
+        } else {
+            self.lock().remove(&key);
+        }
+        Some(told)
     }
 
     /// An answer that is good enough while the dependency fails; `why` is the stable word for that.
@@ -145,7 +204,7 @@ impl Shelf {
         let (headers, left) = match &entry.head.semantics {
             None => (entry.aged(age), i64::try_from(self.policy.ttl.saturating_sub(age).as_secs()).unwrap_or(0)),
             Some(semantics) => match semantics.before_request(request, now) {
-                BeforeRequest::Fresh(parts) => (parts.headers, seconds(semantics.time_to_live(now))),
+                BeforeRequest::Fresh(_) => (entry.aged(semantics.age(now)), seconds(semantics.time_to_live(now))),
                 BeforeRequest::Stale { matches: false, .. } => return None,
                 BeforeRequest::Stale { matches: true, .. } => {
                     let staleness = age.saturating_sub(lifetime(semantics, now, age));
@@ -170,8 +229,7 @@ impl Shelf {
     pub(crate) fn keeping(self: &Arc<Self>, key: Key, request: &Parts, answer: &response::Parts) -> Option<Keeping> {
         let now = self.now();
         let is_get = request.method == Method::GET;
-        let options = CacheOptions { shared: false, ..CacheOptions::default() };
-        let semantics = is_get.then(|| CachePolicy::new_options(request, answer, now, options));
+        let semantics = is_get.then(|| semantics(request, answer, now));
         let may_be_kept = match &semantics {
             Some(semantics) => semantics.is_storable(),
             None => answer.status == StatusCode::OK && !forbids(&answer.headers, &["no-store"]),
@@ -185,14 +243,11 @@ impl Shelf {
     }
 
     /// Something was changed: what was read there before is no longer true.
-    pub(crate) fn forget(&self, request: &Parts) {
+    pub(crate) fn forget(&self, request: &Parts, uri: &Uri) {
         let mut read = request.clone();
-        read.method = Method::GET;
+        (read.method, read.uri) = (Method::GET, uri.clone());
         if let Some(key) = self.key(&read, None) {
-            let mut inner = self.lock();
-            if let Some(entry) = inner.entries.pop(&key) {
-                inner.bytes -= entry.bytes;
-            }
+            self.lock().remove(&key);
         }
     }
 
@@ -222,7 +277,21 @@ impl Shelf {
     }
 }
 
+impl Inner {
+    fn remove(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.pop(key) {
+            self.bytes -= entry.bytes;
+        }
+    }
+}
+
 impl Entry {
+    fn new(head: Head, body: Bytes) -> Self {
+        let texts: usize = head.headers.iter().map(|(name, value)| 2 * (name.as_str().len() + value.len())).sum();
+        let bytes = ENTRY_BYTES + texts as u64 + body.len() as u64;
+        Self { head, body, bytes }
+    }
+
     fn answer(&self, headers: HeaderMap, status: &str) -> Response<Body> {
         let mut response = Response::new(Body::from(self.body.clone()));
         *response.status_mut() = self.head.status;
@@ -260,12 +329,27 @@ impl Keeping {
         if self.is_too_long {
             return;
         }
-        let texts: usize = self.head.headers.iter().map(|(name, value)| 2 * (name.as_str().len() + value.len())).sum();
-        let bytes = ENTRY_BYTES + texts as u64 + self.body.len() as u64;
         // What was read in many parts would hold on to more room than it fills.
         let body = Bytes::copy_from_slice(&self.body);
-        self.shelf.put(self.key, Entry { head: self.head, body, bytes });
+        self.shelf.put(self.key, Entry::new(self.head, body));
     }
+}
+
+/// What RFC 9111 says of an answer, for a cache that one application has to itself.
+fn semantics(request: &Parts, answer: &response::Parts, now: SystemTime) -> CachePolicy {
+    let options = CacheOptions { shared: false, ..CacheOptions::default() };
+    CachePolicy::new_options(request, &plain(answer.clone()), now, options)
+}
+
+/// Tells whoever has the answer that it is still the one.
+fn not_modified(headers: HeaderMap, status: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(Bytes::new()));
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    *response.headers_mut() = unchanged(&headers);
+    if let Ok(status) = HeaderValue::try_from(status) {
+        response.headers_mut().append(CACHE_STATUS, status);
+    }
+    response
 }
 
 fn lifetime(semantics: &CachePolicy, now: SystemTime, age: Duration) -> Duration {

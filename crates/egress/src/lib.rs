@@ -13,7 +13,7 @@
 //! - `calls`: one request to its end: token, cache, seat, tries, what is answered instead.
 //! - `call`: one call to one place; `pool`: its connections; `trust`: whom TLS believes.
 //! - `body`: what is held of requests, and watched of answers; `events`: event streams.
-//! - `keep`: answers that are kept; `retry`: what may be repeated; `problem`: what is said when there is no answer.
+//! - `keep`: answers that are kept; `validate`: what they and requests say of one another; `retry`: what may be repeated; `problem`: what is said when there is no answer.
 //! - `tcp`: connections that are passed on; `ping`, `postgres`: whether a database is well.
 //! - `headers`, `paths`, `date`, `clock`: leaves.
 
@@ -38,5 +38,6 @@ mod retry;
 mod server;
 mod tcp;
 mod trust;
+mod validate;
 
 pub use process::{Options, run};
