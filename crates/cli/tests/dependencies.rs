@@ -230,36 +230,64 @@ fn what_a_dependency_is_goes_back_with_its_release_and_each_release_has_a_breake
     world.down();
 }
 
-/// What docs/dependencies.md proposes: a breaker that is open for the candidate and not for the stable release is the
-/// candidate's fault; one that is open for both is nobody's.
+/// A spec whose steps last until somebody says something.
+fn with_long_steps(world: &World) -> String {
+    let spec = std::fs::read_to_string(world.folder().join("evenkeel.yaml")).unwrap();
+    spec.replace("hold: 300ms", "hold: 1h")
+}
+
+/// Fallbacks could hide it from every request: the breakers show it.
 #[test]
-fn a_check_takes_a_candidate_back_that_cannot_use_what_the_stable_release_can() {
+fn a_candidate_that_does_not_reach_what_the_stable_release_reaches_is_taken_back() {
     let api = Api::start();
     let world = world(&api, "breaker: { failures: 3, open: 1h }");
-    let spec = std::fs::read_to_string(world.folder().join("evenkeel.yaml"))
-        .unwrap()
-        .replace("hold: 300ms", "hold: 1h")
-        + r#"checks:
-  - name: dependencies
-    metrics: "max(circuit_breaker_state{service='shop',release='{{release}}'} == bool 1) - max(circuit_breaker_state{service='shop',release='{{stable}}'} == bool 1)"
-    failure: "result[0] > 0"
-    interval: 1s
-"#;
-    std::fs::write(world.folder().join("evenkeel.yaml"), &spec).unwrap();
+    let spec = with_long_steps(&world);
     world.up();
     world.ship("v1");
+    let stable = variable(&world, 1, "API_URL");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let elsewhere = spec.replace(&api.address.to_string(), &nobody.to_string());
     std::fs::write(world.folder().join("evenkeel.yaml"), elsewhere).unwrap();
     world.begin("v2", 0);
     world.wait_for("the candidate's replica", || !world.replicas_of(2).is_empty());
     let candidate = variable(&world, 2, "API_URL");
-    world.wait_for("the candidate's breaker", || {
-        let _ = try_get(&candidate, "/x");
-        breaker(&world, 2).as_deref() == Some("open")
+    world.wait_for("the way back", || {
+        let _ = (try_get(&candidate, "/x"), try_get(&stable, "/x"));
+        world.run(&["explain"]).out.contains("rolling back: dependency `api`")
     });
-    world.wait_for("the way back", || world.outcome("v2") == "rolled_back");
+    assert_eq!(world.outcome("v2"), "rolled_back");
     assert_eq!(world.stable().as_deref(), Some("v1"));
+    let explained = world.expect(0, &["explain"]).out;
+    let why = "dependency `api` fails for r2 (3 calls in a row failed) while r1's calls to it succeed";
+    assert!(explained.contains(why), "{explained}");
+    world.down();
+}
+
+#[test]
+fn an_outage_that_both_releases_meet_is_told_and_held_against_neither() {
+    let api = Api::start();
+    let world = world(&api, "breaker: { failures: 3, open: 1h }");
+    let spec = with_long_steps(&world);
+    world.up();
+    world.ship("v1");
+    let stable = variable(&world, 1, "API_URL");
+    std::fs::write(world.folder().join("evenkeel.yaml"), spec).unwrap();
+    world.begin("v2", 0);
+    world.wait_for("the candidate's replica", || !world.replicas_of(2).is_empty());
+    let candidate = variable(&world, 2, "API_URL");
+    world.wait_for("the candidate's dependency", || try_get(&candidate, "/x").is_some_and(|(status, _)| status == 200));
+    world.wait_for("the step", || world.run(&["status"]).out.contains("watching"));
+    api.fails.store(true, Ordering::SeqCst);
+    (0..3).for_each(|_| drop((get(&stable, "/y"), get(&candidate, "/y"))));
+    let alike = "dependency `api` fails for r2 and r1 alike (3 calls in a row failed): that is not r2's doing";
+    world.wait_for("the outage to be told", || world.run(&["explain"]).out.contains(alike));
+    let shown = world.expect(0, &["status"]).out;
+    assert!(shown.contains("dependency `api` to work for r2 again"), "{shown}");
+
+    api.fails.store(false, Ordering::SeqCst);
+    world.expect(0, &["breaker", "reset"]);
+    world.wait_for("its end", || world.run(&["explain"]).out.contains("dependency `api` works for r2 again"));
+    world.run(&["abort"]);
     world.down();
 }
 

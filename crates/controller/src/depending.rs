@@ -1,10 +1,12 @@
 //! What releases depend on: has it served, and knows what became of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_core::breaker::State;
 use evenkeel_core::dependency::{EgressReport, Endpoint, EndpointStatus};
+use evenkeel_core::ids::ServiceName;
 use evenkeel_core::ports::{PlatformError, Workloads};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -18,6 +20,7 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(crate) struct Depending {
     report: EgressReport,
+    by_service: BTreeMap<ServiceName, Vec<EndpointStatus>>,
     is_new: bool,
 }
 
@@ -32,9 +35,18 @@ impl Depending {
             let before = self.report.endpoints.iter().find(|known| known.key == endpoint.key);
             tell(endpoint, before);
         }
+        self.by_service.clear();
+        for endpoint in &report.endpoints {
+            self.by_service.entry(endpoint.key.service.clone()).or_default().push(endpoint.clone());
+        }
         self.report = report;
         self.is_new = true;
         true
+    }
+
+    /// What became of what a service's releases depend on.
+    pub(crate) fn of(&self, service: &ServiceName) -> &[EndpointStatus] {
+        self.by_service.get(service).map_or(&[], Vec::as_slice)
     }
 
     /// What people should see to.

@@ -5,13 +5,14 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Verdict};
-use evenkeel_core::dependency::Endpoint;
+use evenkeel_core::dependency::{Endpoint, EndpointStatus};
 use evenkeel_core::edge::Edge;
 use evenkeel_core::evidence::{History, Standing};
 use evenkeel_core::fleet::{Action, Fleet, Listed, World};
 use evenkeel_core::group::Fellows;
 use evenkeel_core::guard::{Cut, CutName, cut_routes};
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
+use evenkeel_core::outage::outages;
 use evenkeel_core::ports::{Append, Limited, Recorded, Replica, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::record::{Decided, Record, What};
 use evenkeel_core::release::Release;
@@ -51,6 +52,8 @@ pub(crate) struct Keeper {
     pub(crate) fleet: Fleet,
     /// Releases of which a replica ends again and again, as of the last look.
     looping: BTreeMap<Revision, u32>,
+    /// What became of what its releases depend on.
+    dependencies: Vec<EndpointStatus>,
     pub(crate) meter: Meter,
     evidence: Evidence,
     /// What was counted before has yet to be read from the store.
@@ -125,6 +128,7 @@ impl Keeper {
         Self {
             fleet: Fleet::new(name.clone()),
             looping: BTreeMap::new(),
+            dependencies: Vec::new(),
             service: Service::new(name),
             meter: Meter::default(),
             evidence: Evidence::new(),
@@ -566,6 +570,7 @@ impl Keeper {
             cut: self.cut().filter(|cut| is_told(cut)).map(|cut| Box::new(cut.clone())),
             smoke: self.smoked.as_ref().filter(|(id, _)| *id == rollout.id).map(|(_, result)| result.clone()),
             fellows,
+            outages: outages(&self.dependencies, rollout.candidate, rollout.stable, now),
         };
         self.recorder.begin(rollout.id, now, self.version);
         self.recorder.see(rollout.id, now, &seen);
@@ -631,6 +636,19 @@ impl Keeper {
         let gated = self.service.gated.as_ref()?;
         let event = Event::Gates(Box::new(self.gates.sight(gated, now)));
         matches!(self.service.step(&event, now), Ok(Some(_))).then_some(event)
+    }
+
+    /// Takes what became of what its releases depend on; while a rollout goes on that is looked at.
+    pub(crate) fn depends(&mut self, endpoints: &[EndpointStatus]) {
+        let is_open = |endpoint: &EndpointStatus| endpoint.is_open();
+        // How long it lasts says something as well.
+        let is_news = *endpoints != self.dependencies[..] || endpoints.iter().any(is_open);
+        if is_news && self.service.in_flight().is_some() {
+            self.look_at = Timestamp::default();
+        }
+        if *endpoints != self.dependencies[..] {
+            self.dependencies = endpoints.to_vec();
+        }
     }
 
     /// What its releases depend on that run, or are about to.

@@ -857,7 +857,9 @@ where
             }
             Found::Depending(Ok(report)) => {
                 self.troubles.remove("dependencies");
-                return Ok(self.depending.take(report));
+                let is_news = self.depending.take(report);
+                self.keepers.iter_mut().for_each(|(name, keeper)| keeper.depends(self.depending.of(name)));
+                return Ok(is_news);
             }
             Found::Depending(Err(error)) => self.trouble("dependencies", error.to_string()),
             Found::Listening(Ok(())) => drop(self.troubles.remove("agent")),

@@ -99,5 +99,6 @@ fn seen(service: &Service) -> Observation {
         cut: None,
         smoke: None,
         fellows: None,
+        outages: Vec::new(),
     }
 }

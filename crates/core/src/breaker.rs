@@ -265,6 +265,8 @@ pub struct Breaker {
     cooling: Option<Timestamp>,
     seed: u64,
     counted: Counted,
+    /// When a call succeeded last.
+    succeeded_at: Option<Timestamp>,
     /// What has not been told yet.
     changes: Vec<Change>,
 }
@@ -290,6 +292,7 @@ impl Breaker {
             cooling: None,
             seed,
             counted: Counted::default(),
+            succeeded_at: None,
             changes: Vec::new(),
         }
     }
@@ -316,6 +319,12 @@ impl Breaker {
     #[must_use]
     pub fn counted(&self) -> Counted {
         self.counted
+    }
+
+    /// When a call succeeded last; `None` when none has.
+    #[must_use]
+    pub fn succeeded_at(&self) -> Option<Timestamp> {
+        self.succeeded_at
     }
 
     /// Share of recent calls that failed; `None` before enough were made.
@@ -398,7 +407,7 @@ impl Breaker {
         if self.mode == Mode::Disabled {
             return;
         }
-        self.count(outcome);
+        self.count(outcome, now);
         self.lose_probes(now);
         if permit.generation != self.generation {
             self.counted.late += 1;
@@ -508,10 +517,11 @@ impl Breaker {
         self.recent.clear();
     }
 
-    fn count(&mut self, outcome: Outcome) {
+    fn count(&mut self, outcome: Outcome, now: Timestamp) {
         let took = match outcome {
             Outcome::Success { took } => {
                 self.counted.successes += 1;
+                self.succeeded_at = Some(now);
                 took
             }
             Outcome::Failure { took } => {

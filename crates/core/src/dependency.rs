@@ -327,6 +327,9 @@ pub struct BreakerStatus {
     pub failure_rate: Option<f64>,
     /// Share of recent calls that were slow.
     pub slow_rate: Option<f64>,
+    /// When a call succeeded last; `None` when none has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succeeded_at: Option<Timestamp>,
     /// What changed lately, oldest first; bounded.
     pub changes: Vec<Change>,
 }

@@ -29,6 +29,7 @@
 //! - [`table`]: what the proxy is told.
 //! - [`breaker`]: may the next call to a dependency be made?
 //! - [`dependency`]: what a release depends on, and what is done while that fails.
+//! - [`outage`]: what the releases of a rollout cannot reach, and whose doing that is.
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`route`]: which requests of an address are whose.
 //! - [`access`]: what is written down of a service's requests.
@@ -60,6 +61,7 @@ pub mod lease;
 pub mod limit;
 pub mod load;
 pub mod measure;
+pub mod outage;
 pub mod plan;
 pub mod ports;
 pub mod probe;

@@ -150,6 +150,7 @@ mod tests {
             cut: None,
             smoke,
             fellows: None,
+            outages: Vec::new(),
         };
         let wanted = Wanted { replicas: BTreeMap::from([(Revision(3), 2)]), ..Wanted::default() };
         let phase = Phase::Smoking { step: 0, weight: crate::ids::BasisPoints::NONE, until: Timestamp(7) };

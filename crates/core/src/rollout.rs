@@ -13,10 +13,12 @@ use crate::evidence::Measured;
 use crate::group::{Fellows, Together};
 use crate::guard::Cut;
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
+use crate::outage::Outage;
 use crate::plan::Plan;
 use crate::spec::Hold;
 
 mod moves;
+mod outages;
 mod words;
 
 /// One attempt to make a release stable.
@@ -66,6 +68,9 @@ pub struct Rollout {
     /// What speaks against a release that has nothing beside it to go back to: it stays, and people decide.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broken: Option<Box<Why>>,
+    /// What the candidate does not reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outages: Vec<Outage>,
 }
 
 /// Whether a rollout tries something new or goes back.
@@ -268,6 +273,11 @@ pub enum Why {
         /// How, in words.
         detail: String,
     },
+    /// It does not reach what the stable release reaches.
+    Dependency {
+        /// Which, and how, in words.
+        detail: String,
+    },
     /// It is worse than an earlier release was.
     Regression {
         /// How, in words.
@@ -421,6 +431,9 @@ pub struct Observation {
     /// The other services of its group; `None` without a group.
     #[serde(default)]
     pub fellows: Option<Box<Fellows>>,
+    /// What the candidate does not reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outages: Vec<Outage>,
 }
 
 impl Observation {

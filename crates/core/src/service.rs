@@ -640,7 +640,7 @@ impl Service {
                 return nothing(format!("{called} is being rolled out already"));
             };
             // Its rollout is not over, and yet says already what is known of it.
-            standing = standing_after(why, rollout.kind, standing);
+            standing = standing_after(rollout, why, standing);
         } else if self.stable == Some(release.revision) {
             return nothing(format!("{called} is live already, with identical content"));
         }
@@ -892,7 +892,7 @@ impl Service {
         | Phase::Done { outcome: Outcome::RolledBack { why } | Outcome::Stopped { why }, .. } = &rollout.phase
         {
             let Some(release) = self.releases.get_mut(&candidate) else { return };
-            release.standing = standing_after(why, rollout.kind, release.standing.clone());
+            release.standing = standing_after(rollout, why, release.standing.clone());
         }
     }
 
@@ -950,8 +950,8 @@ impl Service {
 }
 
 /// What a rollout that went back says about its candidate.
-fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
-    match why {
+fn standing_after(rollout: &Rollout, why: &Why, before: Standing) -> Standing {
+    let is_bad = match why {
         Why::Harmful { .. }
         | Why::Cut { .. }
         | Why::Breach { .. }
@@ -960,11 +960,9 @@ fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
         | Why::Crashing { .. }
         | Why::Check { .. }
         | Why::Smoke { .. }
-        | Why::Alert { .. } => Standing::Bad { why: why.to_string() },
-        // An attempt that was cut short does not clear its name.
-        _ if matches!(before, Standing::Bad { .. }) => before,
-        // It was good before, and nobody has said otherwise.
-        _ if kind == Kind::Back => Standing::Good,
+        | Why::Alert { .. } => !rollout.is_excused(),
+        // Nothing that works for another release excuses it.
+        Why::Dependency { .. } => true,
         Why::NotEnough { .. }
         | Why::Unchecked { .. }
         | Why::Validation { .. }
@@ -975,6 +973,14 @@ fn standing_after(why: &Why, kind: Kind, before: Standing) -> Standing {
         | Why::Fellow { .. }
         | Why::TestOver
         | Why::StableIsBack
-        | Why::Superseded { .. } => Standing::Unjudged,
+        | Why::Superseded { .. } => false,
+    };
+    match before {
+        _ if is_bad => Standing::Bad { why: why.to_string() },
+        // An attempt that was cut short does not clear its name.
+        Standing::Bad { .. } => before,
+        // It was good before, and nobody has said otherwise.
+        Standing::Untried | Standing::Good | Standing::Unjudged if rollout.kind == Kind::Back => Standing::Good,
+        Standing::Untried | Standing::Good | Standing::Unjudged => Standing::Unjudged,
     }
 }

@@ -18,6 +18,7 @@ use crate::gate::Gates;
 use crate::group::Membership;
 use crate::ids::{BasisPoints, ServiceName};
 use crate::load::Load;
+use crate::outage::OnOutage;
 use crate::slo::Slo;
 use crate::table::{Match, StickyBy};
 use crate::trigger::{Resources, Triggers};
@@ -145,6 +146,8 @@ pub struct Analysis {
     pub harm: f64,
     /// What follows when it is worse than an earlier release was, where no other one is beside it.
     pub regression: Regression,
+    /// What follows when it does not reach what it depends on.
+    pub dependencies: OnOutage,
 }
 
 impl Default for Analysis {
@@ -156,6 +159,7 @@ impl Default for Analysis {
             early: false,
             harm: 0.005,
             regression: Regression::default(),
+            dependencies: OnOutage::default(),
         }
     }
 }

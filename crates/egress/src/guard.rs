@@ -104,6 +104,7 @@ impl Guard {
             counted: breaker.counted(),
             failure_rate: breaker.failure_rate(),
             slow_rate: breaker.slow_rate(),
+            succeeded_at: breaker.succeeded_at(),
             changes: inner.changes.iter().cloned().collect(),
         }
     }

@@ -497,6 +497,7 @@ impl<'a> Run<'a> {
             cut: None,
             smoke: smoked.map(|_| result),
             fellows: None,
+            outages: Vec::new(),
         })
     }
 

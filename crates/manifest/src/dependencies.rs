@@ -10,6 +10,7 @@ use evenkeel_core::dependency::{
 };
 use evenkeel_core::ids::BasisPoints;
 use evenkeel_core::measure::{self, Secret};
+use evenkeel_core::outage::OnOutage;
 
 use crate::checks::secrets;
 use crate::fields::{Fields, Section, Value};
@@ -124,6 +125,19 @@ pub(crate) static PING: Section = Section {
     keys: &["every", "timeout"],
     elsewhere: &[("interval", "write `every: 2s`"), ("query", "leave it out: PostgreSQL runs `SELECT 1`")],
 };
+
+/// Reads what follows when a new release does not reach what it depends on.
+pub(crate) fn on_outage(value: &Value<'_>, problems: &mut Problems) -> Option<OnOutage> {
+    match value.scalar().map(|scalar| scalar.text.as_str()) {
+        Some("rollback") => Some(OnOutage::Rollback),
+        Some("hold") => Some(OnOutage::Hold),
+        Some("tell") => Some(OnOutage::Tell),
+        _ => {
+            value.wrong_type("`rollback`, `hold` or `tell`", "write `dependencies: rollback`", problems);
+            None
+        }
+    }
+}
 
 /// Reads all dependencies of a service.
 pub(crate) fn dependencies(value: &Value<'_>, problems: &mut Problems) -> Option<BTreeMap<String, Dependency>> {

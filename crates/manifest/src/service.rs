@@ -20,7 +20,7 @@ use evenkeel_core::spec::{
 use crate::alerts::{RuleFile, alerts};
 use crate::checks::checks;
 use crate::command::{self, Command};
-use crate::dependencies::dependencies;
+use crate::dependencies::{dependencies, on_outage};
 use crate::edge::{ReadEdge, edge};
 use crate::fields::{Fields, Section, Value};
 use crate::gates::{gates, truth};
@@ -146,7 +146,7 @@ pub(crate) static SERVICE: Section = Section {
 pub(crate) static STOP: Section = Section { what: "the mapping `stop`", keys: &["drain", "grace"], elsewhere: &[] };
 pub(crate) static ANALYSIS: Section = Section {
     what: "the mapping `analysis`",
-    keys: &["falseRollbacks", "tolerate", "warmUp", "early", "harm", "regression"],
+    keys: &["falseRollbacks", "tolerate", "warmUp", "early", "harm", "regression", "dependencies"],
     elsewhere: &[],
 };
 
@@ -462,6 +462,7 @@ fn analysis(value: &Value<'_>, problems: &mut Problems) -> Option<Analysis> {
     fields.set("early", &mut read.early, problems, truth);
     fields.set("harm", &mut read.harm, problems, share(1, 2_000));
     fields.set("regression", &mut read.regression, problems, regression);
+    fields.set("dependencies", &mut read.dependencies, problems, on_outage);
     Some(read)
 }
 

@@ -109,6 +109,7 @@ impl Story {
                 cut: None,
                 smoke: None,
                 fellows: None,
+                outages: Vec::new(),
             };
             self.happen(&Event::Seen(Box::new(seen)));
         }

@@ -109,6 +109,7 @@ mod tests {
             counted: Counted { opened: 3, refused: 7, ..Counted::default() },
             failure_rate: None,
             slow_rate: Some(0.25),
+            succeeded_at: None,
             changes: Vec::new(),
         };
         let endpoint = EndpointStatus {

@@ -194,6 +194,7 @@ fn outcome_of(outcome: &Outcome) -> &'static str {
             Why::Check { .. } => "rolled back: check",
             Why::Validation { .. } => "rolled back: validation",
             Why::Regression { .. } => "rolled back: regression",
+            Why::Dependency { .. } => "rolled back: dependency",
             Why::Unchecked { .. } => "rolled back: check without data",
             Why::NotEnough { .. } => "rolled back: not enough requests",
             Why::Unconfirmed { .. } => "rolled back: share not confirmed",

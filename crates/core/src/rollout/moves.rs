@@ -9,6 +9,7 @@ use crate::alone::{Alone, Regression};
 use crate::check::{Checks, Sighting, State, Sum};
 use crate::group::Fellows;
 use crate::ids::{BasisPoints, Timestamp};
+use crate::outage::OnOutage;
 use crate::plan::{Exchange, Plan, Step, Then};
 use crate::spec::{Hold, NotEnough};
 
@@ -54,6 +55,7 @@ impl Rollout {
             skipped_gates,
             checks: Checks::default(),
             broken: None,
+            outages: Vec::new(),
         };
         if rollout.group.is_none() {
             rollout.phase = rollout.beginning(now);
@@ -80,16 +82,21 @@ impl Rollout {
     /// # Errors
     /// [`IllegalMove`] for a wish that this phase cannot fulfil; nothing has changed then.
     pub fn step(&self, event: &RolloutEvent, now: Timestamp) -> Result<Option<Self>, IllegalMove> {
-        let Some(next) = self.next(event, now)? else { return Ok(None) };
+        let outages = self.news_of_outages(event);
+        let Some(next) = self.next(event, now)?.or_else(|| outages.map(|_| self.clone())) else { return Ok(None) };
         let evidence = match event {
             // Evidence goes with what rests on it: the end of a step, and the way back.
             RolloutEvent::Seen(seen) if self.is_judging() && rests_on_evidence(&self.phase, &next.phase) => Some(seen),
             RolloutEvent::Seen(_) | RolloutEvent::Checked(_) | RolloutEvent::Asked(_) => None,
         };
         let same = next.phase.name() == self.phase.name() && next.at_step() == self.at_step();
-        let silent = same && !matches!(event, RolloutEvent::Asked(_));
+        let is_asked = matches!(event, RolloutEvent::Asked(_));
+        let silent = same && !is_asked;
         let mut next = next;
         next.follow_checks(self, now);
+        if let Some(outages) = outages {
+            next.follow_outages(outages, now);
+        }
         if let RolloutEvent::Seen(Observation { alone: Some(alone), .. }) = event
             && next.is_through()
             && !self.is_through()
@@ -99,6 +106,9 @@ impl Rollout {
         if !silent {
             let text = self.timed(next.told(), &next.phase, now);
             next.note(now, text, evidence);
+        }
+        if !is_asked && !self.is_going_back() && next.is_going_back() {
+            next.clear_of_blame(now);
         }
         Ok(Some(next))
     }
@@ -511,6 +521,10 @@ impl Rollout {
         if self.weight() > BasisPoints::NONE && *ready == 0 && seen.weight.is_some() {
             return Some(self.unready(&seen.candidate));
         }
+        let own = seen.outages.iter().find(|outage| outage.is_own());
+        if let Some(outage) = own.filter(|_| self.on_outage() == OnOutage::Rollback) {
+            return Some(Why::Dependency { detail: outage.told(self.candidate, self.stable) });
+        }
         let judged = self.held_against(seen).filter(|_| self.stable.is_some());
         judged.or_else(|| match self.checks.sum() {
             Sum::Failed { check, detail } => Some(Why::Check { check, detail }),
@@ -746,11 +760,16 @@ impl Rollout {
     fn over(&self, step: usize, until: Option<Timestamp>, seen: &Observation, now: Timestamp) -> Option<Self> {
         let Step { minimum_requests, then, on_time, .. } = self.plan.steps[step];
         let held_up = self.checks.hold_up(step + 1 == self.plan.steps.len(), on_time);
-        let is_early = self.plan.analysis.early && seen.is_proven && then == Then::Advance && held_up.is_none();
+        let outage = seen.outages.first().filter(|_| self.on_outage() != OnOutage::Tell);
+        let is_held_up = held_up.is_some() || outage.is_some();
+        let is_early = self.plan.analysis.early && seen.is_proven && then == Then::Advance && !is_held_up;
         if is_early && minimum_requests > 0 && matches!(seen.verdict, Verdict::Pass { .. }) {
             return Some(self.follows(step, now));
         }
         let over = until.filter(|until| now >= *until)?;
+        if let Some(outage) = outage {
+            return self.pause_after(step, over, outage.told(self.candidate, self.stable), now);
+        }
         if let Some(held_up) = held_up {
             let limit = over.max(held_up.until);
             return match self.plan.not_enough {
@@ -868,7 +887,7 @@ impl Rollout {
         }
     }
 
-    fn note(&mut self, at: Timestamp, text: String, rests_on: Option<&Observation>) {
+    pub(super) fn note(&mut self, at: Timestamp, text: String, rests_on: Option<&Observation>) {
         // The beginning and the end are worth more than the middle.
         if self.moments.len() >= MOMENTS_MAX {
             self.moments.remove(MOMENTS_MAX / 2);

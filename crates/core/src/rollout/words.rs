@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::{Ask, Kind, Outcome, Phase, Rollout, Waiting, Why};
 use crate::ids::{BasisPoints, Timestamp};
+use crate::outage::{OnOutage, Outage};
 use crate::plan::Step;
 use crate::span::span;
 use crate::spec::{Hold, NotEnough};
@@ -100,7 +101,7 @@ impl Rollout {
                 // Replicas that the service was given meanwhile may take until then to be there.
                 let until = self.at_most(*n, *until).max(self.scaling_until.unwrap_or_default());
                 let checks = self.checks.waiting().map_or_else(String::new, |checks| format!("; {checks}"));
-                (self.holds(*n) + &checks, Some(until))
+                (self.holds(*n) + &checks + &self.outage(), Some(until))
             }
             Phase::Paused { why, .. } => (format!("`evenkeel resume`, `promote` or `abort` ({why})"), None),
             Phase::Retiring { until } => {
@@ -122,6 +123,16 @@ impl Rollout {
         Some(Waiting { what, until })
     }
 
+    /// What of its dependencies a step waits for.
+    fn outage(&self) -> String {
+        match self.outages.first().filter(|_| self.plan.analysis.dependencies != OnOutage::Tell) {
+            Some(Outage { dependency, .. }) => {
+                format!("; dependency `{dependency}` to work for {} again", self.candidate)
+            }
+            None => String::new(),
+        }
+    }
+
     fn group_name(&self) -> String {
         self.group.as_ref().map_or_else(|| "its group".to_owned(), |group| format!("the group `{}`", group.group))
     }
@@ -141,7 +152,9 @@ impl Rollout {
         let held_up = self.checks.hold_up(step + 1 == self.plan.steps.len(), on_time);
         let until = held_up.as_ref().map_or(until, |held_up| until.max(held_up.until));
         match self.plan.not_enough {
-            NotEnough::Hold { at_most } if minimum_requests > 0 || held_up.is_some() => until.after(at_most),
+            NotEnough::Hold { at_most } if minimum_requests > 0 || held_up.is_some() || !self.outages.is_empty() => {
+                until.after(at_most)
+            }
             NotEnough::Hold { .. } | NotEnough::Fail => until,
         }
     }
@@ -249,6 +262,7 @@ impl fmt::Display for Why {
             Self::Check { detail, .. } => f.write_str(detail),
             Self::Validation { detail } => write!(f, "validation {detail}"),
             Self::Regression { detail } => write!(f, "it {detail}"),
+            Self::Dependency { detail } => f.write_str(detail),
             Self::Unchecked { detail, .. } => write!(f, "not enough data: waited for {detail}"),
             Self::Crashing { crashes, detail } => {
                 write!(f, "a replica ended by itself {crashes} times in a row{}", after(detail))

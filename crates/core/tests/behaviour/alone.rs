@@ -84,6 +84,7 @@ impl House {
                 cut: None,
                 smoke: None,
                 fellows: None,
+                outages: Vec::new(),
             };
             let before = self.service.clone();
             self.happen(&Event::Seen(Box::new(seen)));

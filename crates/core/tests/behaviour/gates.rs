@@ -117,6 +117,7 @@ impl Gatehouse {
             alone: None,
             measured: None,
             fellows: None,
+            outages: Vec::new(),
         };
         self.event(Event::Seen(Box::new(seen))).unwrap();
     }

@@ -15,6 +15,8 @@ mod fleets;
 mod gates;
 mod groups;
 #[cfg(test)]
+mod outages;
+#[cfg(test)]
 mod replays;
 #[cfg(test)]
 mod stories;

@@ -76,6 +76,7 @@ impl Book {
                 cut: None,
                 smoke: None,
                 fellows: None,
+                outages: Vec::new(),
             };
             if self.seen.as_ref() != Some(&(id, seen.clone())) {
                 self.seen = Some((id, seen.clone()));

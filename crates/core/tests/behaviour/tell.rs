@@ -12,6 +12,7 @@ use evenkeel_core::check::Sighting;
 use evenkeel_core::group::Fellows;
 use evenkeel_core::ids::{BasisPoints, Revision, Timestamp};
 use evenkeel_core::measure::SourceError;
+use evenkeel_core::outage::{Fault, Outage};
 use evenkeel_core::rollout::{Health, Phase};
 use evenkeel_core::spec::Spec;
 use evenkeel_core::{Effect, Event, Observation, Service, Verb};
@@ -29,6 +30,7 @@ pub(crate) struct Story {
     lingering: u32,
     crashes: u32,
     pub(crate) fellows: Option<Fellows>,
+    outages: Vec<Outage>,
     proxy_answers: bool,
     proxy_follows: bool,
     in_force: BasisPoints,
@@ -42,7 +44,7 @@ pub(crate) struct Story {
 /// Tells what a service does under a script.
 ///
 /// A line each: `deploy V [again]`, a verb as people type it, `wait N` seconds, `verdict pass|fail|few|shared`,
-/// `candidate N|well`, `stable N|well`, `crashes N`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `measure N|nothing|never`, `quiet SCRIPT`
+/// `database up|down|unknown|candidate`: whom it fails for, `candidate N|well`, `stable N|well`, `crashes N`, `lingering N`, `proxy silent|stale|well`, `smoke good|bad|none`, `measure N|nothing|never`, `quiet SCRIPT`
 /// (comma-separated lines whose telling is left out), and alerts told at once, each as `alert NAME ACTION [since N] [over]
 /// [LABEL=VALUE …]`, with `and` between two.
 pub(crate) fn story(spec: Spec, script: &str) -> String {
@@ -70,6 +72,7 @@ impl Story {
             lingering: 0,
             crashes: 0,
             fellows: None,
+            outages: Vec::new(),
             proxy_answers: true,
             proxy_follows: true,
             in_force: BasisPoints::NONE,
@@ -111,6 +114,16 @@ impl Story {
                     "never" => None,
                     "nothing" => Some(Err(SourceError::NoData { what: "the source is empty".into() })),
                     number => Some(Ok(number.parse::<f64>().unwrap().into())),
+                }
+            }
+            "database" => {
+                let outage =
+                    |fault| Outage { dependency: "database".into(), detail: "3 calls in a row failed".into(), fault };
+                self.outages = match rest {
+                    "up" => Vec::new(),
+                    "down" => vec![outage(Fault::Dependency)],
+                    "unknown" => vec![outage(Fault::Unknown)],
+                    _ => vec![outage(Fault::Candidate)],
                 }
             }
             "smoke" => {
@@ -201,6 +214,7 @@ impl Story {
             cut: None,
             smoke: self.smoke.clone().filter(|_| self.smokes_asked > 0),
             fellows: self.fellows.clone().map(Box::new),
+            outages: self.outages.clone(),
         };
         self.event(&Event::Seen(Box::new(seen)));
     }

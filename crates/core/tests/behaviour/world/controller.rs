@@ -109,6 +109,7 @@ impl Controller {
             alone: None,
             measured: None,
             fellows: None,
+            outages: Vec::new(),
             cut: None,
             smoke: smoke.map(|(_, _, result)| result.clone()),
         })
