@@ -241,9 +241,10 @@ impl Keeper {
         keeper
     }
 
-    /// When the newest event of its log was decided: the clock must not be behind it.
+    /// When the newest event of its log was decided, and the newest of its requests were counted: the clock must not be
+    /// behind either, or what came before a step would be taken for a part of it.
     pub(crate) fn newest(&self) -> Timestamp {
-        self.newest
+        self.newest.max(self.evidence.counted_until())
     }
 
     /// Decides what an event means, makes it durable, and takes it over. Answers what there is to tell.

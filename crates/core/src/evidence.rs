@@ -183,6 +183,12 @@ impl Evidence {
         self.look(tick.at);
     }
 
+    /// When the newest of its requests were counted.
+    #[must_use]
+    pub fn counted_until(&self) -> Timestamp {
+        self.ticked
+    }
+
     /// Looks at a moment, which is not before an earlier one.
     pub fn look(&mut self, at: Timestamp) {
         self.at = at;

@@ -402,13 +402,15 @@ impl Fleet {
     fn runs(&mut self, replica: &Replica, world: &World<'_>, now: Timestamp) {
         let id = &replica.replica;
         self.adopt(id, replica.port, world, now);
-        let member = self.members.get_mut(id).filter(|member| matches!(member.stage, Stage::Launching { .. }));
-        if let Some(member) = member {
-            member.port = replica.port;
-            member.book = ProbeBook::new(&probes_of(id, world), now);
-            member.stage = Stage::Running { since: now };
-        }
         if let Some(member) = self.members.get_mut(id) {
+            // A table that names another address is an old one: it knows nothing of this process.
+            if member.port != replica.port {
+                member.port = replica.port;
+                member.book = ProbeBook::new(&probes_of(id, world), now);
+            }
+            if matches!(member.stage, Stage::Launching { .. }) {
+                member.stage = Stage::Running { since: now };
+            }
             member.book.runs_since(replica.started);
             member.pid = replica.pid;
         }

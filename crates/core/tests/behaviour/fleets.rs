@@ -276,6 +276,23 @@ fn a_new_controller_leaves_the_table_as_it_is_until_the_platform_answers() {
 }
 
 #[test]
+fn a_table_that_names_another_address_says_nothing_of_whoever_has_that_id_now() {
+    let mut harbour = Harbour::new(1, 1, 50).set_sail();
+    let mut fleet = Fleet::new(name());
+    let look = |harbour: &mut Harbour, fleet: &mut Fleet| {
+        // The table is there before the platform's list.
+        harbour.with(|_, world, now| fleet.step(&World { replicas: None, ..*world }, now));
+        harbour.fleet = fleet.clone();
+        harbour.answers = false;
+        harbour.step(100);
+        harbour.fleet.health(CANDIDATE).ready
+    };
+    assert_eq!(look(&mut harbour, &mut fleet), 1, "an earlier controller found it ready");
+    harbour.in_force.as_mut().unwrap().releases[1].backends[0].address = "127.0.0.1:1".parse().unwrap();
+    assert_eq!(look(&mut harbour, &mut Fleet::new(name())), 0, "that was another one");
+}
+
+#[test]
 fn a_new_controller_does_not_give_an_id_again_that_the_table_names() {
     let mut harbour = Harbour::new(1, 0, 0).set_sail();
     let backend = |launch| Backend {
