@@ -176,6 +176,7 @@ fn a_canary_of_flagger_asks_its_webhooks_where_flagger_does() {
         ("/promote", no_then_yes),
         // No for the whole of the first rollout; the second one is taken back by a yes.
         ("/back", &[(403, "")]),
+        ("/done", &[(200, "")]),
     ]);
     let canary = |rest: &str| {
         format!(
@@ -210,6 +211,7 @@ spec:
         hook("more", "confirm-traffic-increase"),
         hook("promote", "confirm-promotion"),
         hook("back", "rollback"),
+        hook("done", "post-rollout"),
     ];
     write(&world, &canary(&hooks.join("\n")), "");
     world.build("v1", 0);
@@ -234,13 +236,24 @@ spec:
         assert_eq!(body(path), said("Progressing"), "{path}");
     }
 
+    // Once for each of the two rollouts.
+    let ended = |asked: &Asked, of: &str| -> Vec<Value> {
+        let heard = asked.heard().into_iter().filter(|(path, _)| path == "/done");
+        let told = heard.map(|(_, body)| serde_json::from_str::<Value>(&body).unwrap());
+        told.filter(|told| told["checksum"] == of).map(|told| told["phase"].clone()).collect()
+    };
+    world.wait_for("the end to be told", || ended(&asked, "r2") == ["Succeeded"]);
+    assert_eq!(ended(&asked, "r1"), ["Succeeded"]);
+
     // A yes to `rollback` takes the release back, whatever else is well.
-    let yes = Asked::answering(&[("/back", &[(403, ""), (403, ""), (200, "")])]);
-    let back = hook("back", "rollback").replace(&asked.port.to_string(), &yes.port.to_string());
+    let yes = Asked::answering(&[("/back", &[(403, ""), (403, ""), (200, "")]), ("/done", &[(200, "")])]);
+    let hooks = [hook("back", "rollback"), hook("done", "post-rollout")].join("\n");
+    let back = hooks.replace(&asked.port.to_string(), &yes.port.to_string());
     write(&world, &canary(&back).replace("stepWeight: 40", "stepWeight: 1"), "");
     world.build("v3", 0);
     let ran = world.expect(3, &["deploy", "--version", "v3"]);
     assert!(ran.out.contains("rolled back: check `back` failed"), "{}", ran.out);
+    world.wait_for("the end to be told", || ended(&yes, "r3") == ["Failed"]);
 
     // Metrics and webhooks share the threshold: no more than three bad rounds.
     let no = Asked::answering(&[("/load", &[(403, "")]), ("/other", &[(403, "")])]);

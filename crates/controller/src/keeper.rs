@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use evenkeel_analysis::{Counts, Verdict};
+use evenkeel_core::check::Call;
 use evenkeel_core::dependency::{Endpoint, EndpointStatus};
 use evenkeel_core::edge::Edge;
 use evenkeel_core::evidence::{History, Standing};
@@ -13,7 +14,7 @@ use evenkeel_core::group::Fellows;
 use evenkeel_core::guard::{Cut, CutName, cut_routes};
 use evenkeel_core::ids::{BasisPoints, FencingToken, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::outage::outages;
-use evenkeel_core::ports::{Append, Limited, Recorded, Replica, Store, StoreError, Stored, TickRecord};
+use evenkeel_core::ports::{Append, CheckedFor, Limited, Recorded, Replica, Store, StoreError, Stored, TickRecord};
 use evenkeel_core::record::{Decided, Record, What};
 use evenkeel_core::release::Release;
 use evenkeel_core::rollout::Health;
@@ -88,6 +89,8 @@ pub(crate) struct Keeper {
     pub(crate) gates: Gatekeeper,
     /// What is measured for the checks of the rollout in flight.
     pub(crate) measuring: Measuring,
+    /// What is to be asked of rollouts that have ended, each with the release that it was about.
+    pub(crate) calls: Vec<(CheckedFor, Call)>,
     /// What the stable release does once its rollout is over.
     watch: Watch,
     /// What is left of what is promised of it.
@@ -149,6 +152,7 @@ impl Keeper {
             smoking: None,
             gates: Gatekeeper::default(),
             measuring: Measuring::default(),
+            calls: Vec::new(),
             watch: Watch::default(),
             budgets: Budgets::default(),
             routes: None,

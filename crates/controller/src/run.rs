@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use evenkeel_analysis::Counts;
+use evenkeel_analysis::{Counts, Value};
 use evenkeel_core::alert::{Alert, Place, place};
-use evenkeel_core::check::Sighting;
+use evenkeel_core::check::{Call, Sighting};
 use evenkeel_core::dependency::{EgressReport, Endpoint};
 use evenkeel_core::fleet::Action;
 use evenkeel_core::group::{Fellows, Member, Together, among, in_order};
@@ -557,7 +557,14 @@ where
 
     async fn happen(&mut self, name: &ServiceName, event: Event, now: Timestamp) -> Result<(), Unhappened> {
         let Some(keeper) = self.keepers.get_mut(name) else { return Ok(()) };
+        let before = keeper.service.in_flight().map(|rollout| (rollout.id, rollout.candidate));
         let outcome = keeper.happen(&self.store, event, now).await;
+        if let Some((rollout, candidate)) = before
+            && let Some(about) = checked_for(&keeper.service, candidate)
+        {
+            let calls = keeper.service.calls_after(rollout).into_iter();
+            keeper.calls.extend(calls.map(|call| (about.clone(), call)));
+        }
         self.happened(name, outcome)
     }
 
@@ -641,6 +648,7 @@ where
                 ask_checks(keeper, now, &self.workloads, &self.answers.0, beside);
                 measure(keeper, now, &self.gauge, &self.clock, &self.answers.0, beside);
             }
+            call(keeper, &self.gauge, &self.clock, beside);
             let mut routes = keeper.routes(&sight);
             if let Some(routes) = routes.as_mut().filter(|_| self.going_down.is_some()) {
                 routes.close();
@@ -1589,15 +1597,8 @@ fn measure<G: Gauge + 'static, C: Clock + 'static>(
     found: &mpsc::UnboundedSender<Found>,
     beside: &mut tokio::task::JoinSet<()>,
 ) {
-    let Some(release) = keeper.service.in_flight().and_then(|r| keeper.service.releases.get(&r.candidate)) else {
-        return;
-    };
-    let about = CheckedFor {
-        service: keeper.service.name.clone(),
-        revision: release.revision,
-        version: release.version.clone(),
-        directory: release.content.directory.clone().into(),
-    };
+    let candidate = keeper.service.in_flight().map(|rollout| rollout.candidate);
+    let Some(about) = candidate.and_then(|candidate| checked_for(&keeper.service, candidate)) else { return };
     for due in keeper.measuring.due(&keeper.service, now) {
         let (about, gauge, clock, found) = (about.clone(), gauge.clone(), clock.clone(), found.clone());
         beside.spawn(async move {
@@ -1609,6 +1610,39 @@ fn measure<G: Gauge + 'static, C: Clock + 'static>(
             let sighting = Box::new(Sighting::of(&due, asked, &measured));
             info!(service = %about.service, check = due.check.name, phase = %sighting.said.phase, "measured");
             let _ = found.send(Found::Measured { service: about.service, sighting });
+        });
+    }
+}
+
+/// What is known of a release that something is measured or asked about.
+fn checked_for(service: &Service, revision: Revision) -> Option<CheckedFor> {
+    let release = service.releases.get(&revision)?;
+    Some(CheckedFor {
+        service: service.name.clone(),
+        revision,
+        version: release.version.clone(),
+        directory: release.content.directory.clone().into(),
+    })
+}
+
+/// Asks what is to be asked of rollouts that have ended, once, beside the loop.
+fn call<G: Gauge + 'static, C: Clock + 'static>(
+    keeper: &mut Keeper,
+    gauge: &Arc<G>,
+    clock: &Arc<C>,
+    beside: &mut tokio::task::JoinSet<()>,
+) {
+    for (about, Call { name, measure }) in keeper.calls.drain(..) {
+        let (gauge, clock) = (gauge.clone(), clock.clone());
+        beside.spawn(async move {
+            let limit = measure.timeout + MEASURE_SLACK;
+            let asked = tokio::time::timeout(limit, gauge.measure(&measure, &about, clock.now())).await;
+            let service = &about.service;
+            match asked.unwrap_or(Err(SourceError::TimedOut { within: limit })) {
+                Ok(Value::Bool(false)) => warn!(%service, call = name, "it was answered with a no"),
+                Ok(_) => info!(%service, call = name, "called after a rollout"),
+                Err(error) => warn!(%service, call = name, %error, "it could not be called after a rollout"),
+            }
         });
     }
 }

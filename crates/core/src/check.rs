@@ -140,6 +140,15 @@ impl Check {
     }
 }
 
+/// Something that is asked once when a rollout has ended; nothing follows from its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// What people call it.
+    pub name: String,
+    /// What is asked.
+    pub measure: Measure,
+}
+
 /// Where a check runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,7 +6,7 @@ use evenkeel_analysis::Objective;
 use serde::{Deserialize, Serialize};
 
 use crate::alone::Validation;
-use crate::check::Check;
+use crate::check::{Call, Check};
 use crate::ids::BasisPoints;
 use crate::ratio;
 use crate::rollout::Kind;
@@ -36,6 +36,9 @@ pub struct Plan {
     /// What is measured beside the steps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// What is asked once when it has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<Call>,
     /// How the evidence is weighed.
     #[serde(default)]
     pub analysis: Analysis,
@@ -192,6 +195,7 @@ impl Plan {
             exchange: exchange(spec),
             sticky,
             checks: spec.checks.clone(),
+            afterwards: spec.afterwards.clone(),
             analysis: spec.analysis,
             slowed: as_it_is(),
             validation: spec.validation,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::{Alert, Heard};
 use crate::alone::Baseline;
-use crate::check::{Check, Due, Sighting};
+use crate::check::{Call, Check, Due, Sighting};
 use crate::gate::{GateSight, Gated, Passage};
 use crate::group::Together;
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
@@ -398,14 +398,27 @@ impl Service {
         let Some(rollout) = self.in_flight() else { return Vec::new() };
         let due = rollout.checks.due(rollout.id, now);
         due.map(|due| {
-            let query = due.check.measure.query.clone().with_texts(&mut |text: &str| {
-                fill(text, &mut |name| Ok::<_, std::convert::Infallible>(self.known_of(rollout, name)))
-            });
-            let Ok(query) = query;
-            let measure = Measure { query, ..due.check.measure };
+            let measure = self.filled(rollout, due.check.measure);
             Due { check: Check { measure, ..due.check }, ..due }
         })
         .collect()
+    }
+
+    /// What is asked now that a rollout has ended which was to make something new stable, with what is known filled in.
+    #[must_use]
+    pub fn calls_after(&self, rollout: RolloutId) -> Vec<Call> {
+        let is_it = |known: &&Rollout| known.id == rollout && known.is_done() && known.kind == Kind::Deploy;
+        let Some(rollout) = self.rollouts().find(is_it) else { return Vec::new() };
+        let filled = |call: &Call| Call { measure: self.filled(rollout, call.measure.clone()), ..call.clone() };
+        rollout.plan.afterwards.iter().map(filled).collect()
+    }
+
+    fn filled(&self, rollout: &Rollout, measure: Measure) -> Measure {
+        let query = measure.query.with_texts(&mut |text: &str| {
+            fill(text, &mut |name| Ok::<_, std::convert::Infallible>(self.known_of(rollout, name)))
+        });
+        let Ok(query) = query;
+        Measure { query, ..measure }
     }
 
     /// What a check's query can name: of the service, its candidate, and the release that is stable.
@@ -419,6 +432,15 @@ impl Service {
             "deployment" => Some(format!("{}-canary", self.name.service())),
             "release" => Some(rollout.candidate.to_string()),
             "version" => version(rollout.candidate),
+            // In Flagger's words.
+            "outcome" => {
+                let outcome = match (rollout.is_done(), rollout.is_promoted()) {
+                    (false, _) => "Progressing",
+                    (true, true) => "Succeeded",
+                    (true, false) => "Failed",
+                };
+                Some(outcome.to_owned())
+            }
             // Without a stable release nothing has this label.
             "stable" => Some(stable.map_or_else(String::new, |stable| stable.to_string())),
             "stableVersion" => Some(stable.and_then(version).unwrap_or_default()),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::Alerts;
 use crate::alone::{Regression, Validation};
-use crate::check::Check;
+use crate::check::{Call, Check};
 use crate::dependency::Dependency;
 use crate::edge::Edge;
 use crate::gate::Gates;
@@ -57,6 +57,9 @@ pub struct Spec {
     /// What is measured beside the steps of a rollout.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<Check>,
+    /// What is asked once when a rollout of something new has ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub afterwards: Vec<Call>,
     /// Requests to the new release below which nothing is said about it; default 50.
     pub minimum_requests: u64,
     /// How the evidence for and against the new release is weighed.
@@ -531,6 +534,7 @@ impl Spec {
             },
             objectives: Vec::new(),
             checks: Vec::new(),
+            afterwards: Vec::new(),
             minimum_requests: 50,
             analysis: Analysis::default(),
             not_enough: NotEnough::Hold { at_most: minutes(60) },

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use evenkeel_analysis::condition::{Condition, Kind as KindOfValue, Rules};
-use evenkeel_core::check::Check;
+use evenkeel_core::check::{Call, Check};
 use evenkeel_core::measure::{self, Access, FileFormat, Login, Measure, Moment, Query, Range, Secret};
 
 use crate::command;
@@ -26,6 +26,8 @@ pub(crate) const PROMETHEUS_TIMEOUT: Duration = Duration::from_secs(30);
 const CHECKS_MAX: usize = 50;
 const COUNT_MAX: u32 = 1_000_000;
 const SOURCES: &[&str] = &["metrics", "prometheus", "http", "command", "file", "webhook"];
+/// Most calls after a rollout.
+const CALLS_MAX: usize = 20;
 /// Most attempts of one webhook after the first one.
 const RETRIES_MAX: u32 = 10;
 /// What evenkeel fills in when it measures.
@@ -123,6 +125,54 @@ pub(crate) static SECRET: Section = Section {
     elsewhere: &[("value", "a secret does not stand in a spec: name where it is, `{ env: NAME }` or `{ file: PATH }`")],
 };
 
+pub(crate) static CALL: Section = Section {
+    what: "a call afterwards",
+    keys: &["name", "http", "command", "webhook", "timeout", "secrets"],
+    elsewhere: &[
+        ("success", "leave it out: the rollout has ended, and nothing follows from the answer"),
+        ("failure", "leave it out: the rollout has ended, and nothing follows from the answer"),
+    ],
+};
+
+/// Reads what is asked once when a rollout has ended.
+pub(crate) fn calls(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<Call>> {
+    let items =
+        value.items("write one a line: `- { name: tell, webhook: \"http://127.0.0.1:9000/done\" }`", problems)?;
+    if items.len() > CALLS_MAX {
+        let mistake = Mistake::new(Code::OutOfRange, value.at(), format!("{} has {} items", value.name, items.len()));
+        problems.add(mistake.help(format!("write at most {CALLS_MAX}")));
+        return None;
+    }
+    items.iter().map(|item| call(item, problems)).collect()
+}
+
+fn call(value: &Value<'_>, problems: &mut Problems) -> Option<Call> {
+    let fields = Fields::open(value, &CALL, problems)?;
+    let name = fields.required("name", "name: tell", problems, name_of);
+    let secrets = fields.read("secrets", problems, secrets).unwrap_or_default();
+    let keys = ["http", "command", "webhook"];
+    fields.only_one_of(&keys, "a call asks one thing: make two of it", problems);
+    if !fields.has_unknown() && keys.iter().all(|key| fields.key_at(key).is_none()) {
+        let mistake = Mistake::new(Code::MissingKey, fields.at(), "this call asks nobody");
+        problems.add(mistake.help("add `webhook: \"http://127.0.0.1:9000/done\"`, `http` or `command`"));
+    }
+    let http = fields.read("http", problems, |value, problems| http(value, &secrets, problems));
+    let command = fields.read("command", problems, program);
+    let webhook = fields.read("webhook", problems, |value, problems| webhook(value, &secrets, problems));
+    let mut timeout = TIMEOUT;
+    fields.set("timeout", &mut timeout, problems, duration(TIMEOUT_BOUNDS));
+    let (name, query) = (name?, http.or(command).or(webhook)?);
+    Some(Call { name, measure: Measure { timeout: attempts(&query, timeout), query, secrets } })
+}
+
+/// The time that all attempts may take, of which one may take so long.
+fn attempts(query: &Query, timeout: Duration) -> Duration {
+    match query {
+        Query::Webhook { retries, .. } => timeout.saturating_mul(retries + 1).saturating_add(measure::waits(*retries)),
+        _ => timeout,
+    }
+}
+
 /// Reads a list of checks. `is_step` tells whether they are of a step: then they must come to an end, and begin with it.
 pub(crate) fn checks(value: &Value<'_>, is_step: bool, problems: &mut Problems) -> Option<Vec<Check>> {
     let items = value.items(CHECKS_HELP, problems)?;
@@ -153,10 +203,7 @@ fn check(value: &Value<'_>, is_step: bool, problems: &mut Problems) -> Option<Ch
     if !has_condition && !dry_run {
         tell_no_condition(&fields, problems);
     }
-    if let Some(Query::Webhook { retries, .. }) = &query {
-        // What is written is how long one attempt may take.
-        timeout = timeout.saturating_mul(retries + 1).saturating_add(measure::waits(*retries));
-    }
+    let timeout = query.as_ref().map_or(timeout, |query| attempts(query, timeout));
     let query = query.unwrap_or(Query::Metrics { query: String::new(), range: None });
     let mut check = Check {
         success,
@@ -338,24 +385,8 @@ fn source(
         check_address(address.as_deref(), &fields, "address", problems);
         Some(Query::Prometheus { address: address?, query: query?, range, access })
     });
-    let http = fields.read("http", problems, |value, problems| {
-        if !matches!(value.node.kind, Kind::Map(_)) {
-            let (method, body, json_path, access) = ("GET".to_owned(), None, None, Access::default());
-            return Some(Query::Http { method, url: said(value, problems)?, body, json_path, access });
-        }
-        let fields = Fields::open(value, &HTTP, problems)?;
-        let url = fields.required("url", "url: \"http://127.0.0.1:9000/quality\"", problems, said);
-        let method = fields.read("method", problems, method).unwrap_or_else(|| "GET".to_owned());
-        let body = fields.read("body", problems, said);
-        let json_path = fields.read("jsonPath", problems, said);
-        let access = access(&fields, secrets, problems);
-        check_address(url.as_deref(), &fields, "url", problems);
-        Some(Query::Http { method, url: url?, body, json_path, access })
-    });
-    let command = fields.read("command", problems, |value, problems| {
-        let command = command::words(value, KNOWN, problems)?;
-        Some(Query::Command { command, env: BTreeMap::new(), json_path: None })
-    });
+    let http = fields.read("http", problems, |value, problems| http(value, secrets, problems));
+    let command = fields.read("command", problems, program);
     let webhook = fields.read("webhook", problems, |value, problems| webhook(value, secrets, problems));
     let file = fields.read("file", problems, |value, problems| {
         let fields = Fields::open(value, &FILE, problems)?;
@@ -369,6 +400,27 @@ fn source(
     });
     let timeout = if prometheus.is_some() { PROMETHEUS_TIMEOUT } else { TIMEOUT };
     (metrics.or(prometheus).or(http).or(command).or(file).or(webhook), timeout)
+}
+
+fn http(value: &Value<'_>, secrets: &BTreeMap<String, Secret>, problems: &mut Problems) -> Option<Query> {
+    let said = |value: &Value<'_>, problems: &mut Problems| said(value, secrets, problems);
+    if !matches!(value.node.kind, Kind::Map(_)) {
+        let (method, body, json_path, access) = ("GET".to_owned(), None, None, Access::default());
+        return Some(Query::Http { method, url: said(value, problems)?, body, json_path, access });
+    }
+    let fields = Fields::open(value, &HTTP, problems)?;
+    let url = fields.required("url", "url: \"http://127.0.0.1:9000/quality\"", problems, said);
+    let method = fields.read("method", problems, method).unwrap_or_else(|| "GET".to_owned());
+    let body = fields.read("body", problems, said);
+    let json_path = fields.read("jsonPath", problems, said);
+    let access = access(&fields, secrets, problems);
+    check_address(url.as_deref(), &fields, "url", problems);
+    Some(Query::Http { method, url: url?, body, json_path, access })
+}
+
+fn program(value: &Value<'_>, problems: &mut Problems) -> Option<Query> {
+    let command = command::words(value, KNOWN, problems)?;
+    Some(Query::Command { command, env: BTreeMap::new(), json_path: None })
 }
 
 /// Reads a webhook, in whole or as its URL alone.

@@ -45,6 +45,11 @@ fn places() -> Vec<Place> {
             ],
         ),
         place(
+            &checks::CALL,
+            ("afterwards: [{", "}]"),
+            &[("name", "name: a"), ("http command webhook", "webhook: \"http://a\"")],
+        ),
+        place(
             &checks::METRICS,
             ("checks: [{ name: a, success: \"true\", metrics: {", "}}]"),
             &[("query", "query: up")],

@@ -18,7 +18,7 @@ use evenkeel_core::spec::{
 };
 
 use crate::alerts::{RuleFile, alerts};
-use crate::checks::checks;
+use crate::checks::{calls, checks};
 use crate::command::{self, Command};
 use crate::dependencies::{dependencies, on_outage};
 use crate::edge::{ReadEdge, edge};
@@ -75,6 +75,7 @@ pub(crate) static SERVICE: Section = Section {
         "strategy",
         "objectives",
         "checks",
+        "afterwards",
         "gates",
         "alerts",
         "triggers",
@@ -318,6 +319,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
     fields.set("strategy", &mut spec.strategy, problems, |value, problems| strategy(value, &default, problems));
     fields.set("objectives", &mut spec.objectives, problems, objectives);
     fields.set("checks", &mut spec.checks, problems, |value, problems| checks(value, false, problems));
+    fields.set("afterwards", &mut spec.afterwards, problems, calls);
     let has_artefact = !spec.artefact.is_empty();
     fields.set("alerts", &mut spec.alerts, problems, |value, problems| alerts(value, rules, problems));
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));

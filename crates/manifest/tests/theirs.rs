@@ -414,7 +414,10 @@ fn a_canary_of_flagger_becomes_a_strategy_with_its_webhooks_where_they_are_asked
         (&body["name"], &body["phase"], &body["metadata"]["cmd"]),
         (&"shop".into(), &"Progressing".into(), &"echo \"hi\"".into())
     );
-    assert!(told(&text).contains("the webhook `done` (post-rollout) is not called"));
+    let [after] = &spec.afterwards[..] else { panic!("{:?}", spec.afterwards) };
+    let Query::Webhook { url, body, .. } = &after.measure.query else { panic!() };
+    assert_eq!((after.name.as_str(), url.as_str()), ("done", "http://127.0.0.1:9/done"));
+    assert!(body.contains(r#""phase":"{{outcome}}""#), "{body}");
 }
 
 #[test]

@@ -17,6 +17,8 @@ const TIMEOUT: &str = "10s";
 const GATE_LIMIT: &str = "24h";
 /// The phase of a Canary that waits to begin.
 const WAITING: &str = "Waiting";
+/// The phase of a Canary that has ended; evenkeel fills in which.
+const ENDED: &str = "{{outcome}}";
 /// How often a yes is asked for in a step before that is given up.
 const PATIENCE: &str = "1000000";
 
@@ -33,6 +35,8 @@ pub(super) struct Hooks {
     pub(super) each_step: Vec<Rc<Node>>,
     /// In the last step before 100 %: `confirm-promotion`.
     pub(super) last_step: Vec<Rc<Node>>,
+    /// Once when it has ended: `post-rollout`.
+    pub(super) after: Vec<Rc<Node>>,
 }
 
 /// Writes the webhooks of an analysis anew.
@@ -56,15 +60,15 @@ pub(super) fn hooks(
             "confirm-traffic-increase" => hooks.each_step.push(ask.confirm()),
             "confirm-promotion" => hooks.last_step.push(ask.confirm()),
             "confirm-rollout" => hooks.gates.push(ask.gate()),
-            kind @ ("post-rollout" | "event") => {
-                let message = format!("the webhook `{}` ({kind}) is not called", ask.name());
-                let help = "let whoever runs `evenkeel deploy` do it: its exit code tells how it ended (0 promoted, 3 rolled \
-                            back), and `--json` every event";
+            "post-rollout" => hooks.after.push(ask.after()),
+            "event" => {
+                let message = format!("the webhook `{}` (event) is not called", ask.name());
+                let help = "follow `GET /api/v1/events`, or `evenkeel deploy --json`: every event is there";
                 problems.add(Mistake::new(Code::NotUsed, hook.at.clone(), message).help(help));
             }
             other => {
                 let at = get(hook, "type").map_or(&hook.at, |kind| &kind.at);
-                let help = "write `confirm-rollout`, `pre-rollout`, `rollout`, `confirm-traffic-increase`, `confirm-promotion` or `rollback`";
+                let help = "write `confirm-rollout`, `pre-rollout`, `rollout`, `confirm-traffic-increase`, `confirm-promotion`, `rollback` or `post-rollout`";
                 tell_bad(at, format!("there are no webhooks of the type `{}`", short(other)), help, problems);
             }
         }
@@ -159,6 +163,11 @@ impl Ask<'_> {
     /// A yes takes the release back.
     fn rollback(&self) -> Rc<Node> {
         self.check(vec![entry("failure", &self.quoted("result == true"))])
+    }
+
+    /// Asked once when it is known how it ended.
+    fn after(&self) -> Rc<Node> {
+        Node::mapping(self.hook.at.clone(), self.keys(ENDED))
     }
 
     /// Asked before anything is touched, until it says yes.
