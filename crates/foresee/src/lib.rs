@@ -2,13 +2,14 @@
 //!
 //! Start at [`Forecast::of`], which says step by step what a deploy would do, and at [`simulate`], which lets a rollout
 //! happen in a world that a [`Scenario`] describes. Neither decides anything: that is left to core's `Service::step`, `Fleet`,
-//! `Evidence` and `Plan`, the very ones that a controller runs. Pure: no clock, no I/O, no async; chance comes from a
+//! `Evidence`, `Plan` and `Guard`, the very ones that a controller and a proxy run. Pure: no clock, no I/O, no async; chance comes from a
 //! seed. Modules, in reading order:
 //!
 //! - [`forecast`]: what a deploy would do, how long it takes, what it costs, and whether the traffic is enough for it.
 //! - [`power`]: what the evidence would find, and when.
 //! - [`scenario`]: what users and releases do, and what goes wrong.
 //! - [`run`]: one rollout in virtual time.
+//! - `proxy`: the table in force, and the guard that cuts a harmful candidate off by itself.
 //! - `trial`: what the proxy tells of the requests on trial.
 //! - `world`: the replicas, the proxy and the users around it.
 //! - `dice`: numbers of requests and latencies from a seed.
@@ -23,6 +24,7 @@ pub mod run;
 pub mod scenario;
 
 mod dice;
+mod proxy;
 mod trial;
 mod world;
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use evenkeel_analysis::Verdict;
 use evenkeel_analysis::condition::{Judged, Said};
-use evenkeel_analysis::slots::Reveal;
 use evenkeel_core::check::{Due, Sighting};
 use evenkeel_core::evidence::{History, Tally};
 use evenkeel_core::fleet::{self, Fleet};
@@ -19,13 +18,14 @@ use evenkeel_core::plan;
 use evenkeel_core::release::{Deploy, Release, Standing};
 use evenkeel_core::rollout::{Health, Moment, RolloutEvent, Why};
 use evenkeel_core::spec::{Shield, Spec};
-use evenkeel_core::table::{ServiceRoutes, Trial};
+use evenkeel_core::table::{Mirror, Pin, ServiceRoutes, Trial};
 use evenkeel_core::{Event, Evidence, Observation, Outcome, Phase, Rollout, Service, Tick, Wanted};
 use serde::Serialize;
 
 use crate::dice::Dice;
+use crate::proxy::Proxy;
 use crate::scenario::{Arm, Scenario, Trouble};
-use crate::trial::{Counters, Ends};
+use crate::trial::Ends;
 pub use crate::world::Users;
 use crate::world::{Calm, Platform, Serving, Stretch, Traffic, arm, starts_in};
 
@@ -72,7 +72,7 @@ pub struct Story {
     pub reason: String,
     /// When nothing more was to happen.
     pub ended_us: u64,
-    /// When the candidate was promoted or began to be taken back.
+    /// When the candidate was promoted, was cut off by the proxy, or began to be taken back.
     pub decided_us: Option<u64>,
     /// From when the candidate was as bad as it was in the end, for its users, until that decision; `None` when its
     /// requests or its replicas were not the reason.
@@ -201,7 +201,7 @@ struct Run<'a> {
     calm: Calm,
     traffic: Traffic<'a>,
     dice: Dice,
-    table: ServiceRoutes,
+    proxy: Proxy,
     wanted: Wanted,
     now: Timestamp,
     /// The moment of the deploy.
@@ -229,9 +229,10 @@ struct Run<'a> {
     decided: Option<(Timestamp, Option<Why>)>,
     turns: u64,
     points: Points,
-    counters: Counters,
-    /// How often something of the requests on trial became final.
-    sequence_of_reveals: u64,
+    /// What the stable release was like before, once somebody had to know.
+    history: Option<History>,
+    /// Something of the requests on trial has become final.
+    has_revealed: bool,
 }
 
 impl<'a> Run<'a> {
@@ -243,7 +244,6 @@ impl<'a> Run<'a> {
             None => Service::new(spec.service.clone()),
         };
         let listen = spec.listen.unwrap_or_else(|| ServiceRoutes::nowhere().listen);
-        let service_name = spec.service.clone();
         Self {
             question,
             fleet: Fleet::new(spec.service.clone()),
@@ -252,7 +252,7 @@ impl<'a> Run<'a> {
             calm: Calm::default(),
             traffic: Traffic::new(question.scenario, matches!(spec.shield, Shield::On { .. })),
             dice: Dice::new(question.seed),
-            table: ServiceRoutes { service: service_name, listen, ..ServiceRoutes::nowhere() },
+            proxy: Proxy::new(spec.service.clone(), listen),
             wanted: service.wanted(),
             service,
             now: began,
@@ -275,8 +275,8 @@ impl<'a> Run<'a> {
             decided: None,
             turns: 0,
             points: Points::new(question.keeps_points),
-            counters: Counters::default(),
-            sequence_of_reveals: 0,
+            history: None,
+            has_revealed: false,
         }
     }
 
@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
         let stable = Revision(1);
         let is_there = |run: &Self| {
             let ready = run.fleet.health(stable).ready >= run.wanted.replicas.get(&stable).copied().unwrap_or(0);
-            ready && (run.wanted.shut || run.table.weight_of(stable) == BasisPoints::ALL)
+            ready && (run.wanted.shut || run.proxy.routes().weight_of(stable) == BasisPoints::ALL)
         };
         while !is_there(self) && self.now.since(Timestamp(0)) < WARM_UP_MAX {
             if self.act() {
@@ -401,10 +401,11 @@ impl<'a> Run<'a> {
         if self.platform.pass(self.now) {
             self.is_restless = true;
         }
-        self.count_tick();
+        self.guard();
         if self.now < self.gone_until {
             return;
         }
+        self.count_tick();
         self.measure();
         for _ in 0..ROUNDS_PER_TURN {
             if self.now >= self.gone_until.after(FIRST_LOOK) || self.gone_until == Timestamp(0) {
@@ -416,24 +417,41 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The proxy judges what has become final, whoever controls.
+    fn guard(&mut self) {
+        let Some(cut) = self.proxy.judge(self.now) else { return };
+        let (revision, case, to) = (cut.name.revision, cut.case.clone(), cut.to);
+        self.is_restless = true;
+        // Otherwise the controller says so in the same moment.
+        if self.now < self.gone_until {
+            let text = format!("the proxy cuts {revision} off, all traffic is on {to}: {case}");
+            let at_us = micros(self.at());
+            self.happened.push(Line { at_us, is_decision: true, text });
+        }
+        self.decided.get_or_insert((self.now, Some(Why::Cut { revision, case })));
+    }
+
     /// Hands the evidence what was counted since the turn before.
     fn count_tick(&mut self) {
         let (from, counted) = self.points.take_counted();
-        // The proxy keeps what has become final until somebody asks.
-        if self.now < self.gone_until {
-            return;
-        }
-        let reveals: Vec<Reveal> = self.counters.reveal(self.now).into_iter().collect();
+        let reveals = self.proxy.hear();
         if counted.is_empty() && reveals.is_empty() {
             return;
         }
-        let is_first = self.sequence_of_reveals == 0 && !reveals.is_empty();
-        self.sequence_of_reveals += reveals.len() as u64;
-        let history = is_first.then(|| self.traffic.history(&mut self.dice)).flatten();
+        let is_first = !self.has_revealed && !reveals.is_empty();
+        self.has_revealed |= is_first;
+        let has_stable = self.question.scenario.stable.is_some();
+        let history = (is_first && has_stable).then(|| self.history());
         self.sequence += 1;
         let from = from.max(self.counted_from);
         self.evidence.take(&Tick { sequence: self.sequence, from, at: self.now, counted, reveals, history });
         (self.counted_from, self.has_new_counts) = (self.now, true);
+    }
+
+    /// What the stable release was like before.
+    fn history(&mut self) -> History {
+        let Self { history, traffic, dice, .. } = self;
+        history.get_or_insert_with(|| traffic.history(dice).unwrap_or_default()).clone()
     }
 
     fn decide(&mut self) {
@@ -479,7 +497,7 @@ impl<'a> Run<'a> {
         let rollout = self.service.in_flight()?;
         let health = |revision: Option<Revision>| revision.map_or_else(Health::default, |r| self.fleet.health(r));
         let is_worker = self.question.spec.listen.is_none();
-        let in_force = if is_worker { rollout.weight() } else { self.table.weight_of(rollout.candidate) };
+        let in_force = if is_worker { rollout.weight() } else { self.proxy.routes().weight_of(rollout.candidate) };
         let smoked = self.smoke.filter(|(id, at)| *id == rollout.id && self.now >= *at);
         let result = if self.question.scenario.smoke_passes { Ok(()) } else { Err("GET /: 500".to_owned()) };
         Some(Observation {
@@ -494,7 +512,7 @@ impl<'a> Run<'a> {
             is_proven: self.pace.is_judged && self.evidence.is_proven(rollout),
             alone: if self.pace.is_judged { self.evidence.alone(rollout) } else { None },
             measured: None,
-            cut: None,
+            cut: self.proxy.cut_in(rollout.id).map(|cut| Box::new(cut.clone())),
             smoke: smoked.map(|_| result),
             fellows: None,
             outages: Vec::new(),
@@ -509,7 +527,7 @@ impl<'a> Run<'a> {
             return false;
         }
         let (idle, nowhere) = (BTreeMap::<ReplicaId, u64>::new(), ServiceRoutes::nowhere());
-        let in_force = if self.question.spec.listen.is_some() { &self.table } else { &nowhere };
+        let in_force = if self.question.spec.listen.is_some() { self.proxy.routes() } else { &nowhere };
         let world = fleet::World {
             wanted: &self.wanted,
             releases: &self.service.releases,
@@ -543,25 +561,51 @@ impl<'a> Run<'a> {
         if self.question.spec.listen.is_none() {
             return false;
         }
+        let routes = self.routes();
+        let moved = self.proxy.apply(routes, self.service.in_flight().map(|rollout| rollout.id));
+        self.is_restless |= moved;
+        moved
+    }
+
+    /// The table that is wanted, as a controller makes it.
+    fn routes(&mut self) -> ServiceRoutes {
         let idle = BTreeMap::<ReplicaId, u64>::new();
+        let in_force = self.proxy.routes();
         let world = fleet::World {
             wanted: &self.wanted,
             releases: &self.service.releases,
             replicas: Some(self.platform.list()),
-            in_force: Some(&self.table),
+            in_force: Some(in_force),
             in_flight: Some(&idle),
         };
         let (releases, fallback) = (self.fleet.releases(&world), self.fleet.fallback(&world));
+        let relief = self.service.in_flight().and_then(|rollout| self.fleet.relief(&world, rollout));
+        let is_there = |revision: &Revision| releases.iter().any(|r| r.revision == *revision && !r.backends.is_empty());
+        let candidate = self.wanted.candidate.map(|(candidate, _)| candidate).filter(is_there);
+        let pins =
+            candidate.iter().flat_map(|to| self.wanted.pins.iter().map(|when| Pin { when: when.clone(), to: *to }));
+        let pins = pins.collect();
+        let mirror = candidate.filter(|_| self.wanted.mirror > BasisPoints::NONE);
+        let mirror = mirror.map(|to| Mirror { to, share: self.wanted.mirror });
+        let ServiceRoutes { listen, trial: known, .. } = in_force;
+        let (listen, known) = (*listen, known.clone());
         let p99 = |_| self.question.scenario.behaviour(Arm::Stable, Duration::ZERO).map(|stable| stable.latency.p99);
-        let trial = Trial::wanted(&self.service, self.table.trial.as_ref(), p99, |_| History::default());
-        let is_same = releases == self.table.releases && fallback == self.table.fallback && trial == self.table.trial;
-        if is_same {
-            return false;
+        let (history, traffic, dice) = (&mut self.history, &mut self.traffic, &mut self.dice);
+        let history = |_| history.get_or_insert_with(|| traffic.history(dice).unwrap_or_default()).clone();
+        let trial = Trial::wanted(&self.service, known.as_ref(), p99, history);
+        let (service, sticky) = (self.service.name.clone(), self.wanted.sticky.clone());
+        ServiceRoutes {
+            service,
+            listen,
+            releases,
+            fallback,
+            relief,
+            pins,
+            mirror,
+            sticky,
+            trial,
+            ..ServiceRoutes::nowhere()
         }
-        self.table.sticky = self.wanted.sticky.clone();
-        (self.table.releases, self.table.fallback, self.table.trial) = (releases, fallback, trial);
-        self.is_restless = true;
-        true
     }
 
     /// The next moment at which anything may change; `None` when nothing will.
@@ -573,11 +617,13 @@ impl<'a> Run<'a> {
         }
         let tick = self.now.after(TICK);
         let change = self.changes.get(self.at_change).map(|at| self.began.after(*at));
+        let rate = self.question.scenario.rate_at(self.at());
         if self.now < self.gone_until {
-            return change.into_iter().chain([self.gone_until]).min();
+            let looks = (rate > 0.0 && self.proxy.guards()).then_some(tick);
+            return change.into_iter().chain(looks).chain([self.gone_until]).min();
         }
         let Pace { is_for_people, is_judged, limits } = self.pace;
-        let has_requests = is_judged && self.question.scenario.rate_at(self.at()) > 0.0;
+        let has_requests = is_judged && rate > 0.0;
         let has_happened = self.at_change + 1 >= self.changes.len();
         // People are waited for, and none come: what the requests say may still take it back, but not for ever.
         if is_for_people && has_happened && !(has_requests && self.at() < self.last_change() + WARM_UP_MAX) {
@@ -602,16 +648,14 @@ impl<'a> Run<'a> {
     /// Lets the users' requests of the time up to a moment happen.
     fn pass(&mut self, until: Timestamp) {
         let from = self.now;
-        let candidate_is_there =
-            self.table.releases.iter().any(|r| r.revision == self.candidate && !r.backends.is_empty());
+        let routes = self.proxy.routes();
         let serving = Serving {
-            table: &self.table,
+            table: routes,
             candidate: self.candidate,
-            has_pins: candidate_is_there && !self.wanted.pins.is_empty(),
-            mirror: if candidate_is_there { f64::from(self.wanted.mirror.get()) / 10_000.0 } else { 0.0 },
+            has_pins: !routes.pins.is_empty(),
+            mirror: routes.mirror.as_ref().map_or(0.0, |mirror| f64::from(mirror.share.get()) / 10_000.0),
         };
-        let reaches = self.table.weight_of(self.candidate) > BasisPoints::NONE
-            || (candidate_is_there && self.wanted.candidate.is_some() && (serving.has_pins || serving.mirror > 0.0));
+        let reaches = routes.weight_of(self.candidate) > BasisPoints::NONE || serving.has_pins || serving.mirror > 0.0;
         if reaches && self.first_audience.is_none() {
             self.first_audience = Some(from);
         }
@@ -620,12 +664,12 @@ impl<'a> Run<'a> {
             let mut ends = <[Ends; 2]>::default();
             let (users, dice) = (&mut self.users, &mut self.dice);
             let counted = self.traffic.pass(stretch, &serving, &self.platform, dice, users, &mut ends);
-            self.counters.count(&self.table, from, ends);
+            self.proxy.count(from, ends);
             counted
         } else {
             BTreeMap::new()
         };
-        let share = self.table.weight_of(self.candidate);
+        let share = self.proxy.routes().weight_of(self.candidate);
         self.points.add(stretch.at, share, self.candidate, from, counted);
         self.now = until;
     }

@@ -7,7 +7,7 @@ use evenkeel_analysis::slots::{
     Answers, Bad, FINE_AGE_US, Group, Part, Question, Reveal, SLOT_US, Shares, Side, Split, TIME_BUCKETS, Times,
     bucket_of,
 };
-use evenkeel_core::ids::{Revision, Timestamp};
+use evenkeel_core::ids::{Revision, RolloutId, Timestamp};
 use evenkeel_core::table::{ServiceRoutes, Trial};
 
 /// Slots in a second.
@@ -119,10 +119,10 @@ impl Counters {
         }
     }
 
-    /// What has become final by now.
-    pub(crate) fn reveal(&mut self, now: Timestamp) -> Option<Reveal> {
+    /// What has become final by now, and of which rollout.
+    pub(crate) fn reveal(&mut self, now: Timestamp) -> Option<(RolloutId, Reveal)> {
         let (Some(first), Some(epoch)) = (self.slots.front(), self.epochs.last()) else { return None };
-        let before = first.number;
+        let (before, rollout) = (first.number, epoch.trial.rollout);
         let mut asked: Vec<(Option<Question>, u64)> = Vec::new();
         for epoch in &self.epochs {
             let questions = epoch.trial.inquiry.questions.iter().map(|question| (Some(*question), question.age_us));
@@ -155,7 +155,7 @@ impl Counters {
         }
         self.sequence = sequence;
         groups.sort_by_key(|group| group.epoch);
-        Some(Reveal { boot: 1, sequence, slot, groups })
+        Some((rollout, Reveal { boot: 1, sequence, slot, groups }))
     }
 
     fn tell(

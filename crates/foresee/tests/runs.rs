@@ -85,11 +85,8 @@ fn a_good_release_is_promoted_step_by_step() {
 fn a_release_that_turns_bad_is_taken_back_within_seconds_and_its_users_are_spared() {
     let story = story(&spec(), &bad_from(30, 0.3));
     assert_eq!(story.end, End::RolledBack);
-    assert!(
-        story.reason.starts_with("rolled back: in the last ") && story.reason.contains(" s v2 failed "),
-        "{}",
-        story.reason
-    );
+    let is_told = story.reason.starts_with("rolled back: in the last ") && story.reason.contains("s v2 failed ");
+    assert!(is_told && story.reason.ends_with("; the proxy cut r2 off"), "{}", story.reason);
     let detected = story.detected_after_us.unwrap();
     assert!((100_000..3_000_000).contains(&detected), "{detected}");
     let users = story.users;
@@ -272,12 +269,35 @@ fn a_controller_that_dies_loses_no_request_and_goes_on_afterwards() {
 }
 
 #[test]
-fn a_bad_release_is_not_taken_back_while_nobody_controls() {
+fn a_bad_release_is_cut_off_by_the_proxy_while_nobody_controls() {
     let mut scenario = bad_from(20, 0.5);
+    let attended = story(&spec(), &scenario);
+    scenario.faults = vec![Fault { at: seconds(19), what: Trouble::ControllerDies { lasts: seconds(40) } }];
     let alone = story(&spec(), &scenario);
-    scenario.faults = vec![Fault { at: seconds(19), what: Trouble::ControllerDies { lasts: seconds(20) } }];
-    let late = story(&spec(), &scenario);
-    assert!(late.decided_us.unwrap() >= alone.decided_us.unwrap() + 15_000_000, "{:?} {:?}", alone, late);
+    let at = |story: &Story, text: &str| {
+        let found = story.timeline.iter().find(|line| line.is_decision && line.text.contains(text));
+        found.unwrap_or_else(|| panic!("no `{text}` in\n{}", decisions(story))).at_us
+    };
+    // No later than with a controller, by the same evidence.
+    assert_eq!(at(&alone, "the proxy cuts r2 off"), at(&attended, "rolling back: "));
+    assert_eq!((alone.decided_us, alone.detected_after_us), (attended.decided_us, attended.detected_after_us));
+    assert_eq!(alone.users.failed_by_candidate, attended.users.failed_by_candidate);
+    assert!((1..50).contains(&alone.users.failed_by_candidate), "{:?}", alone.users);
+    // Whoever goes on finishes the way back, for the proxy's reason.
+    assert_eq!((alone.end, at(&alone, "rolling back: ")), (End::RolledBack, 59_500_000));
+    assert!(alone.reason.ends_with("; the proxy cut r2 off"), "{}", alone.reason);
+}
+
+#[test]
+fn what_no_request_proves_waits_until_somebody_controls_again() {
+    let mut spec = spec();
+    if let Strategy::Canary { steps, .. } = &mut spec.strategy {
+        steps[0].smoke = vec![SmokeCheck { path: "/".into(), status: 200, contains: None, timeout: seconds(5) }];
+    }
+    let gone = fault(1, Trouble::ControllerDies { lasts: seconds(20) });
+    let late = story(&spec, &Scenario { smoke_passes: false, ..gone });
+    assert!(late.reason.contains("smoke check failed"), "{}", late.reason);
+    assert!(late.decided_us >= Some(21_000_000) && late.users.to_candidate == 0, "{}", decisions(&late));
 }
 
 #[test]
