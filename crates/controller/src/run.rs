@@ -1158,16 +1158,20 @@ where
             match self.deploy_one(service.clone(), deploy).await {
                 Ok(Deployed { revision, rollout, .. }) => services.push(GroupMember { service, revision, rollout }),
                 Err(error) => {
-                    // Those that have begun go back; where even that cannot be recorded, they miss this one and do so.
-                    for GroupMember { service, .. } in services {
-                        let (verb, by) = (Verb::Abort, format!("evenkeel: the rest of `{group}` could not begin"));
-                        let _ = self.happen(&service, Event::Command { verb, by }, self.clock.now()).await;
-                    }
+                    self.call_off(&services, &format!("the rest of `{group}` could not begin")).await;
                     return Err(error);
                 }
             }
         }
         Ok(GroupDeployed { group: group.to_owned(), id, services })
+    }
+
+    /// Calls off what members of a group have begun; where even that cannot be recorded, they miss the others and do so.
+    async fn call_off(&mut self, begun: &[GroupMember], why: &str) {
+        for GroupMember { service, .. } in begun {
+            let (verb, by) = (Verb::Abort, format!("evenkeel: {why}"));
+            let _ = self.happen(service, Event::Command { verb, by }, self.clock.now()).await;
+        }
     }
 
     /// Whether a deploy begins a rollout; decides nothing.
@@ -1178,7 +1182,8 @@ where
         Ok(step.is_some_and(|step| step.next.newest().is_some() && step.next.newest() != before.newest()))
     }
 
-    /// Takes every service of a group back: out of the rollout in flight, or to the release before, the last one first.
+    /// Takes every service of a group back: out of the rollout in flight, or to the release before, the last one first;
+    /// none of them when one of them cannot.
     async fn back_group(&mut self, group: &str, by: &str) -> Result<Vec<GroupMember>, AskError> {
         let newest = |keeper: &Keeper| {
             let rollouts = keeper.service.rollout.iter().chain(keeper.service.past.iter().rev());
@@ -1194,29 +1199,25 @@ where
             let what = format!("no service was deployed with the group `{group}`");
             return Err(AskError::Refused(Refused::NoRelease { what }));
         };
-        let mut back = Vec::new();
-        for Member { service, .. } in together.members.iter().rev() {
-            let Some(known) = self.keepers.get(service).and_then(|keeper| keeper.service.of_group(&together.id)) else {
-                continue;
-            };
-            let to = if known.is_promoted() { known.stable } else { None };
-            // Who went back already, or had nothing to go back to, has nothing to do.
-            if known.is_done() && to.is_none() {
-                continue;
-            }
-            let (verb, by) = (Verb::Rollback { to }, by.to_owned());
-            match self.happen(service, Event::Command { verb, by }, self.clock.now()).await {
-                Ok(()) => {}
-                Err(Unhappened::Refused(Refused::NothingToDo { .. } | Refused::NoRollout { .. })) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            let Some(Keeper { service: now, .. }) = self.keepers.get(service) else { continue };
-            let revision = to.or(now.stable).unwrap_or(Revision(0));
-            back.push(GroupMember { service: service.clone(), revision, rollout: now.serving() });
-        }
-        if back.is_empty() {
+        // Whether all of them can is known before any of them is told.
+        let find = |name: &ServiceName| self.keepers.get(name).map(|keeper| &keeper.service);
+        let ways = together.ways_back(by, self.clock.now(), find).map_err(|(service, refused)| {
+            let what = format!("`{service}` cannot go back, so nobody of `{group}` does: {refused}");
+            AskError::Refused(Refused::Illegal { what })
+        })?;
+        if ways.is_empty() {
             let what = format!("the services of `{group}` have nothing to go back to");
             return Err(AskError::Refused(Refused::NoRelease { what }));
+        }
+        let mut back = Vec::new();
+        for way in ways {
+            if let Err(error) = self.happen(&way.service, way.command(by), self.clock.now()).await {
+                self.call_off(&back, &format!("the rest of `{group}` could not go back")).await;
+                return Err(error.into());
+            }
+            let Some(Keeper { service: now, .. }) = self.keepers.get(&way.service) else { continue };
+            let revision = way.to.or(now.stable).unwrap_or(Revision(0));
+            back.push(GroupMember { rollout: now.serving(), service: way.service, revision });
         }
         Ok(back)
     }

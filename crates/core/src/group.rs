@@ -13,9 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BasisPoints, ServiceName};
+use crate::Event;
+use crate::ids::{BasisPoints, Revision, ServiceName, Timestamp};
 use crate::rollout::{Outcome, Phase, Rollout, Why};
-use crate::service::Service;
+use crate::service::{Refused, Service, Verb};
 
 /// Most services of one group.
 pub const MEMBERS_MAX: usize = 50;
@@ -66,6 +67,23 @@ pub struct Fellows {
     pub behind: Vec<ServiceName>,
     /// Whether one has been promoted: there is no way back for the others then.
     pub is_promoted: bool,
+}
+
+/// How one member of a group is taken back once people ask for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayBack {
+    /// The service.
+    pub service: ServiceName,
+    /// To which release; `None`: out of the rollout in flight.
+    pub to: Option<Revision>,
+}
+
+impl WayBack {
+    /// What its service is told.
+    #[must_use]
+    pub fn command(&self, by: &str) -> Event {
+        Event::Command { verb: Verb::Rollback { to: self.to }, by: by.to_owned() }
+    }
 }
 
 /// Why several services cannot be a group.
@@ -175,6 +193,36 @@ impl Together {
             }
         }
         fellows
+    }
+
+    /// How everyone who can is taken back, those that come after others before those; `find` gives a service as it is now.
+    ///
+    /// Who went back already, or had nothing to go back to, has nothing to do. Decides nothing.
+    ///
+    /// # Errors
+    /// Who has to and cannot, and what it answers: then nobody is to be told anything.
+    pub fn ways_back<'a>(
+        &self,
+        by: &str,
+        now: Timestamp,
+        find: impl Fn(&ServiceName) -> Option<&'a Service>,
+    ) -> Result<Vec<WayBack>, (ServiceName, Refused)> {
+        let mut ways = Vec::new();
+        for Member { service, .. } in self.members.iter().rev() {
+            let Some(known) = find(service) else { continue };
+            let Some(rollout) = known.of_group(&self.id) else { continue };
+            let to = rollout.stable.filter(|_| rollout.is_promoted());
+            if rollout.is_done() && to.is_none() {
+                continue;
+            }
+            let way = WayBack { service: service.clone(), to };
+            match known.step(&way.command(by), now) {
+                Ok(_) => ways.push(way),
+                Err(Refused::NothingToDo { .. } | Refused::NoRollout { .. }) => {}
+                Err(refused) => return Err((service.clone(), refused)),
+            }
+        }
+        Ok(ways)
     }
 
     fn comes_after(&self, service: &ServiceName, me: &ServiceName) -> bool {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use evenkeel_core::group::{Member, Together, in_order};
-use evenkeel_core::ids::ServiceName;
-use evenkeel_core::service::Service;
+use evenkeel_core::ids::{Revision, ServiceName, Timestamp};
+use evenkeel_core::service::{Refused, Service};
 use evenkeel_core::spec::{CanaryStep, Hold, Spec, Strategy};
 use evenkeel_core::{Event, Phase};
 use insta::assert_snapshot;
@@ -272,4 +272,28 @@ fn no_service_of_a_group_is_promoted_without_the_others_wherever_one_of_them_sto
             assert!(town.stories.iter().all(is_over), "{failing} fails at {second} s: {}", town.told());
         }
     }
+}
+
+#[test]
+fn a_group_goes_back_the_last_one_first_or_not_at_all() {
+    let mut town = Town::new().deploy(&["api", "mail", "web"]).wait(40);
+    let ways = |town: &Town| {
+        let find = |name: &ServiceName| town.stories.iter().map(|s| &s.service).find(|service| service.name == *name);
+        let ways = town.together.ways_back("you", Timestamp(60_000_000), find)?;
+        Ok::<_, (ServiceName, Refused)>(
+            ways.into_iter().map(|way| (way.service.to_string(), way.to)).collect::<Vec<_>>(),
+        )
+    };
+    let to_first =
+        |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), Some(Revision(1)))).collect::<Vec<_>>();
+    assert_eq!(ways(&town).expect("all of them can"), to_first(&["mail", "web", "api"]));
+    // Who is back already has nothing to do.
+    town = town.line("web", "rollback r1").wait(20);
+    assert_eq!(ways(&town).expect("the others can"), to_first(&["mail", "api"]));
+    // Nobody is told anything when one of them cannot.
+    let service = &mut town.story("api").service;
+    service.releases.remove(&Revision(1));
+    let (who, refused) = ways(&town).expect_err("what it would go back to is not kept");
+    assert_eq!(who, named("api"));
+    assert_eq!(refused.to_string(), "there is no release r1; see `evenkeel history`");
 }
