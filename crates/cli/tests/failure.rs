@@ -227,12 +227,47 @@ fn a_bad_release_is_taken_back_by_the_controller_that_follows_a_killed_one() {
     world.begin("v2", 50);
     world.wait_for_state("watching", Some(0));
     world.kill("controller");
-    std::thread::sleep(Duration::from_secs(1));
+    world.wait_until_without_traffic(2);
     world.up();
     assert_eq!(world.outcome("v2"), "rolled_back");
     let records = load.end();
     records.assert_only_failed_by("v2", &world);
     assert_eq!(world.weight("v1"), Some(10_000));
+    world.down();
+}
+
+#[test]
+fn a_release_that_turns_bad_is_cut_off_while_the_controller_is_dead_and_taken_back_for_that_by_the_next_one() {
+    let world = World::alone();
+    world.write_spec(&at_five_percent(20));
+    world.up();
+    world.ship("v1");
+    let load = world.load(RATE);
+    let switch = world.folder().join("now-it-is-bad");
+    world.build_turning_bad("v2", 50, &switch);
+    world.expect(0, &["deploy", "--version", "v2", "--detach"]);
+    world.wait_for_state("watching", Some(0));
+    world.kill("controller");
+    let before = world.answers("v2").len();
+    world.wait_for("users to go on meeting it", || world.answers("v2").len() > before + 20);
+    assert!(world.answers("v2").iter().all(|answer| answer.status == 200));
+
+    std::fs::write(&switch, "").unwrap();
+    world.wait_until_without_traffic(2);
+    assert_eq!(world.own("controller"), None, "the proxy did it alone");
+    let cut_off_by = now_us();
+    world.up();
+    assert_eq!(world.outcome("v2"), "rolled_back");
+    let rollout = world.rollout_of("v2").unwrap();
+    assert!(told_at(&rollout, "rolling back: ") > cut_off_by, "{rollout:#}");
+    let why = told(&rollout).into_iter().find(|text| text.starts_with("rolling back: ")).unwrap();
+    assert!(why.contains("v2 failed") && why.ends_with("; the proxy cut rN off"), "{why}");
+    world.wait_for("its replicas to be gone", || world.replicas_of(2).is_empty());
+    let answers = world.answers("v2");
+    assert!(answers.last().unwrap().arrived_us < cut_off_by, "nobody met it again");
+    let failed = answers.iter().filter(|answer| answer.status >= 500).count();
+    eprintln!("turned bad without a controller: {failed} of {} requests failed", answers.len());
+    load.end().assert_only_failed_by("v2", &world);
     world.down();
 }
 
@@ -285,16 +320,6 @@ fn a_bad_release_loses_its_traffic_while_the_store_cannot_be_written() {
     world.wait_for("the traffic to be back", || world.weight("v2") == Some(0));
     let rollout = world.rollout_of("v2").unwrap();
     let decided = told_at(&rollout, "rolling back");
-    // The release writes its answers down every 20 ms.
-    std::thread::sleep(Duration::from_millis(200));
-    let answers = world.answers("v2");
-    // Five bad answers beside a release without any are evidence enough; fewer may be.
-    let fifth = answers.iter().filter(|answer| answer.status >= 500).nth(4);
-    let enough = fifth.map_or(decided, |answer| answer.answered_us.min(decided));
-    let last = answers.last().unwrap().arrived_us;
-    let (to_decision, to_last) = (decided.saturating_sub(enough) / 1_000, last.saturating_sub(decided) / 1_000);
-    eprintln!("store locked: {to_decision} ms from five bad answers to the decision, {to_last} ms to the last request");
-    assert!(last.saturating_sub(enough) < 1_000_000, "{to_decision} + {to_last} ms\n{}", world.logs());
 
     world.build("v3", 0);
     let refused = world.expect(1, &["deploy", "--version", "v3"]);
@@ -304,6 +329,17 @@ fn a_bad_release_loses_its_traffic_while_the_store_cannot_be_written() {
 
     drop(lock);
     assert_eq!(world.outcome("v2"), "rolled_back");
+    // Whoever ends has written down all of its answers.
+    world.wait_for("the bad release to be gone", || world.replicas_of(2).is_empty());
+    let answers = world.answers("v2");
+    // Five bad answers beside a release without any are evidence enough; fewer may be.
+    let fifth = answers.iter().filter(|answer| answer.status >= 500).nth(4);
+    let enough = fifth.map_or(decided, |answer| answer.answered_us.min(decided));
+    let last = answers.last().unwrap().arrived_us;
+    let (to_decision, to_last) = (decided.saturating_sub(enough) / 1_000, last.saturating_sub(decided) / 1_000);
+    eprintln!("store locked: {to_decision} ms from five bad answers to the decision, {to_last} ms to the last request");
+    assert!(last.saturating_sub(enough) < 1_000_000, "{to_decision} + {to_last} ms\n{}", world.logs());
+
     let known = world.rollout_of("v2").unwrap();
     world.kill("controller");
     world.up();

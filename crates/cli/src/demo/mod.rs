@@ -139,8 +139,9 @@ impl Stage {
 
     /// Builds a release and deploys it as a user would.
     async fn deploy(&self, version: &str, fail_percent: u8, delay_ms: u64) -> Result<Exit, Failure> {
-        let (is_unready, hoards_mib) = (false, 0);
-        let behaviour = Behaviour { version: version.to_owned(), fail_percent, delay_ms, is_unready, hoards_mib };
+        let (fails_while, is_unready, hoards_mib) = (None, false, 0);
+        let own = version.to_owned();
+        let behaviour = Behaviour { version: own, fail_percent, fails_while, delay_ms, is_unready, hoards_mib };
         let text = serde_json::to_string(&behaviour).map_err(|error| Failure::Internal(error.to_string()))?;
         std::fs::write(self.folder.join(RELEASE_FILE), text)?;
         let args = DeployArgs {

@@ -41,6 +41,9 @@ pub(crate) struct Behaviour {
     pub(crate) version: String,
     /// How many of a hundred requests it answers with 500.
     pub(crate) fail_percent: u8,
+    /// It does so only while this file is there; `None`: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fails_while: Option<PathBuf>,
     /// How long it takes for an answer, in milliseconds.
     pub(crate) delay_ms: u64,
     /// It says of itself that it is not ready.
@@ -141,7 +144,8 @@ async fn answer(
     }
     let arrived = records.clock.now();
     tokio::time::sleep(Duration::from_millis(behaviour.delay_ms)).await;
-    let status = if fastrand::u8(0..100) < behaviour.fail_percent {
+    let may_fail = behaviour.fails_while.as_ref().is_none_or(|switch| switch.exists());
+    let status = if may_fail && fastrand::u8(0..100) < behaviour.fail_percent {
         say(format!("{} {}: the basket is not in the new table", request.method(), request.uri().path()));
         StatusCode::INTERNAL_SERVER_ERROR
     } else {

@@ -19,6 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use evenkeel_core::ids::Revision;
 use evenkeel_core::table::RoutingTable;
 use evenkeel_wire::frame;
 use evenkeel_wire::proxy::{Answer, Ask};
@@ -176,6 +177,12 @@ stop: {stop}
         std::fs::write(self.folder().join("release.json"), behaviour.to_string()).unwrap();
     }
 
+    /// Builds a release that fails a share of its requests from when a file is there on, whatever runs of it already.
+    pub fn build_turning_bad(&self, version: &str, fail_percent: u8, switch: &Path) {
+        let behaviour = json!({"version": version, "fail_percent": fail_percent, "fails_while": switch, "delay_ms": 2});
+        std::fs::write(self.folder().join("release.json"), behaviour.to_string()).unwrap();
+    }
+
     /// Builds a release that takes so much memory.
     pub fn build_hoarding(&self, version: &str, mib: u32) {
         let behaviour = json!({"version": version, "fail_percent": 0, "delay_ms": 2, "hoards_mib": mib});
@@ -250,6 +257,14 @@ stop: {stop}
             Answer::Table { table } => Some(*table),
             other => panic!("no table: {other:?}"),
         }
+    }
+
+    /// Waits until the proxy gives a release nothing any more, whoever says so.
+    pub fn wait_until_without_traffic(&self, revision: u32) {
+        self.wait_for(&format!("r{revision} to be without traffic"), || {
+            let gives = |table: &RoutingTable| table.services.iter().any(|s| s.gives_anything_to(Revision(revision)));
+            self.table().is_some_and(|table| !gives(&table))
+        });
     }
 
     /// Everything the controller shows; `None` while it does not answer.
