@@ -5,7 +5,7 @@ use std::time::Duration;
 use evenkeel_controller::status::{RolloutStatus, ServiceStatus};
 use evenkeel_core::Outcome;
 use evenkeel_core::ids::{RolloutId, Timestamp};
-use evenkeel_core::rollout::Why;
+use evenkeel_core::rollout::{Kind, Why};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -200,6 +200,10 @@ async fn close(
         _ => paint.bad(format!("{called}: {reason}{took}")),
     };
     lines.push(last);
+    // Each of its users met one of the two: that is worth comparing, however it ended.
+    if rollout.sticky.is_some() && rollout.kind == Kind::Deploy && exit != Exit::Refused {
+        lines.push(format!("  compare the two: evenkeel report {} {}", follow.service, rollout.id.0));
+    }
     if exit == Exit::Refused {
         lines.push(format!("  next: evenkeel history {} --rollout {}", follow.service, rollout.id.0));
     }

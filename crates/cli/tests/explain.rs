@@ -142,6 +142,38 @@ fn a_report_is_text_json_and_a_page_that_loads_nothing() {
 }
 
 #[test]
+fn whoever_ends_an_ab_test_is_told_where_its_two_releases_are_compared() {
+    let world = World::alone();
+    let strategy = "{ ab: { by: visitor, share: 50%, for: 3s, then: promote, bake: 300ms } }".to_owned();
+    world.write_spec(&Spec { strategy, ..Spec::default() });
+    world.up();
+    world.ship("1.0.0");
+    let load = world.load(200);
+    world.build_slow("1.1.0", 0, 12);
+    let ran = world.expect(0, &["deploy", "--version", "1.1.0"]);
+    assert_eq!(ran.out.lines().last(), Some("  compare the two: evenkeel report shop 2"), "{}", ran.out);
+    load.end().assert_none_failed(&world);
+
+    let text = world.expect(0, &["report", "shop", "2"]).out;
+    for part in ["A/B test, asked for by tester", "the two variants, side by side", "r2         r1   difference", "p99"]
+    {
+        assert!(text.contains(part), "no `{part}` in\n{text}");
+    }
+    let comparison = told(&world, &["report", "shop", "2", "-o", "json"])["story"]["comparison"].clone();
+    assert_eq!(comparison["is_ab"], true, "{comparison:#}");
+    let of = |arm: usize, what: &str| comparison["arms"][arm][what].as_u64().unwrap();
+    assert_eq!([0, 1].map(|arm| comparison["arms"][arm]["release"]["version"].clone()), ["1.1.0", "1.0.0"]);
+    // Both had users, and each of them was a new visitor: about as many.
+    let (ours, theirs) = (of(0, "requests"), of(1, "requests"));
+    assert!(ours + theirs >= 300 && ours * 2 > theirs && theirs * 2 > ours, "{comparison:#}");
+    // What differs between them is what was built so: ten milliseconds.
+    let slower = comparison["latency_us"][0].as_i64().unwrap();
+    assert!(slower >= 5_000, "{comparison:#}");
+    assert_eq!(slower, of(0, "p50_us").cast_signed() - of(1, "p50_us").cast_signed());
+    world.down();
+}
+
+#[test]
 fn unknown_rollouts_end_with_two_and_say_where_to_look() {
     let world = World::new();
     world.up();
