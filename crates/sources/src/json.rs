@@ -99,6 +99,13 @@ fn unescaped(path: &str) -> String {
         let start = rest[..at].rfind('.').map_or(0, |dot| dot + 1);
         let is_end = |(n, c): (usize, char)| matches!(c, '.' | '[') && !rest[start..start + n].ends_with('\\');
         let end = rest[start..].char_indices().find(|found| is_end(*found)).map_or(rest.len(), |(n, _)| start + n);
+        // One in brackets is of no name, and stays as it is.
+        if end <= at {
+            let behind = at + "\\.".len();
+            out.push_str(&rest[..behind]);
+            rest = &rest[behind..];
+            continue;
+        }
         let before = rest[..start].strip_suffix('.').unwrap_or(&rest[..start]);
         out.push_str(before);
         out.push_str(&format!("[{:?}]", rest[start..end].replace("\\.", ".")));
@@ -133,6 +140,14 @@ mod tests {
         assert_eq!(picked("$.data.items[-1:].n").unwrap(), r#"["y"]"#);
         assert_eq!(picked("$.no").unwrap(), "null");
         assert!(picked("").unwrap().starts_with(r#"{"data""#));
+    }
+
+    #[test]
+    fn an_escaped_dot_in_brackets_is_read_to_its_end() {
+        for path in ["[\\..", "$.a[\\.b]", "a[\\.\\.", "{.data[\\.a\\.b]}"] {
+            assert!(picked(path).is_err(), "{path}");
+        }
+        assert_eq!(unescaped(r"$.x['a\.b'].c\.d"), r#"$.x['a\.b']["c.d"]"#);
     }
 
     #[test]
