@@ -1410,3 +1410,132 @@ fn what_is_wrong_with_timeouts_and_error_pages_is_told_where_it_stands() {
         the mapping `errorPages` has these keys: 400, 404, 413, 429, 502, 503, 504
     ");
 }
+
+#[test]
+fn dependencies_say_all_that_is_wrong_with_them() {
+    insta::assert_snapshot!(told_of_lines([
+        "dependencies: [database]",
+        "dependencies: { Database: redis://cache, 2nd: redis://cache }",
+        "dependencies: { a: db.example.com, b: ftp://x, c: tcp://x, d: http://u:p@x, e: \"postgres://u:p@x/y\", f: http:// }",
+        "dependencies: { api: { timeout: 30s, fallback: {} } }",
+        "dependencies: { api: { url: http://x, ping: off, password: x }, db: { url: redis://x, cache: on, retry: off } }",
+        "dependencies: { api: { url: http://x, headers: { Host: x, A: \"{{secret.key}}\", B: \"{{key}}\" } } }",
+        "dependencies: { api: { url: http://x, timeouts: { connect: 0s, read: 1s, total: 2h } } }",
+        "dependencies: { api: { url: http://x, retry: { attempts: 0, budget: 200%, idempotent: [search] } } }",
+        "dependencies: { api: { url: http://x, breaker: { failures: 0, failureRate: 12.5%, slowRate: 50%, over: 0, growth: 50% } } }",
+        "dependencies: { api: { url: http://x, breaker: { failures: off, open: 1h, openLimit: 1m, waitDurationInOpenState: 1s } } }",
+        "dependencies: { api: { url: http://x, alternatives: [{ url: redis://y }, { model: y }] } }",
+        "dependencies: { api: { url: http://x, cache: yes }, b: { url: http://x, cache: { size: 1, postHeaders: [a] } } }",
+        "dependencies: { api: { url: http://x, fixed: { status: 100, text: x } } }",
+        "dependencies: { db: { url: redis://x, ping: { interval: 2s, timeout: 0s } } }",
+        "dependencies: { web: http://x }\nenv: { WEB_URL: x }",
+        "analysis: { dependencies: abort }",
+    ]), @r#"
+    dependencies: [database]
+      5:15 spec::wrong_type `dependencies` takes a mapping of names to dependencies, not a list
+        write them by name: `dependencies: { openrouter: { url: https://openrouter.ai/api/v1 } }`
+    dependencies: { Database: redis://cache, 2nd: redis://cache }
+      5:17 spec::bad_value `Database` is no name of a dependency
+        use 1 to 40 lower-case letters, digits and dashes, beginning with a letter: `read-replica` is found at `READ_REPLICA_URL`
+      5:42 spec::bad_value `2nd` is no name of a dependency
+        use 1 to 40 lower-case letters, digits and dashes, beginning with a letter: `read-replica` is found at `READ_REPLICA_URL`
+    dependencies: { a: db.example.com, b: ftp://x, c: tcp://x, d: http://u:p@x, e: "postgres://u:p@x/y", f: http:// }
+      5:20 spec::bad_value `a`: `db.example.com` is no URL
+        write `https://host/path`, `postgres://user@host:5432/name`, `redis://host:6379` or `tcp://host:port`
+      5:39 spec::bad_value `b`: `ftp://` is not spoken
+        write `https://host/path`, `postgres://user@host:5432/name`, `redis://host:6379` or `tcp://host:port`
+      5:51 spec::bad_value `c`: `tcp://x` cannot be called
+        write `https://host/path`, `postgres://user@host:5432/name`, `redis://host:6379` or `tcp://host:port`
+      5:63 spec::bad_value `d`: a password does not stand in a spec
+        write it as a header: `headers: { Authorization: "Basic {{secret.login}}" }`
+      5:80 spec::bad_value `e`: a password does not stand in a spec
+        write `password: "{{secret.db}}"` and say where it is: `secrets: { db: { file: db.password } }`
+      5:105 spec::bad_value `f`: `http://` cannot be called
+        write `https://host/path`, `postgres://user@host:5432/name`, `redis://host:6379` or `tcp://host:port`
+    dependencies: { api: { timeout: 30s, fallback: {} } }
+      5:22 spec::missing_key a dependency needs the key `url`
+        add `url: https://api.example.com`
+      5:24 spec::unknown_key a dependency has no key `timeout`
+        write `timeouts: { total: 30s }`
+      5:38 spec::unknown_key a dependency has no key `fallback`
+        write `alternatives`, `cache` or `fixed`: they are tried in this order
+    dependencies: { api: { url: http://x, ping: off, password: x }, db: { url: redis://x, cache: on, retry: off } }
+      5:39 spec::conflict `ping` means nothing for an `http` dependency
+        leave it out: an HTTP dependency is judged by its calls, and has `headers`
+      5:50 spec::conflict `password` means nothing for an `http` dependency
+        leave it out: an HTTP dependency is judged by its calls, and has `headers`
+      5:87 spec::conflict `cache` means nothing for a `redis` dependency
+        leave it out: connections are passed on byte by byte: only calls over HTTP are repeated, kept or answered
+      5:98 spec::conflict `retry` means nothing for a `redis` dependency
+        leave it out: connections are passed on byte by byte: only calls over HTTP are repeated, kept or answered
+    dependencies: { api: { url: http://x, headers: { Host: x, A: "{{secret.key}}", B: "{{key}}" } } }
+      5:50 spec::bad_value `Host` cannot be set
+        name a header of the dependency's own, such as `Authorization`
+      5:62 spec::unknown_placeholder nothing is known to fill in for `{{secret.key}}`
+        say where it is: `secrets: { key: { file: PATH } }`
+      5:83 spec::unknown_placeholder nothing is known to fill in for `{{key}}`
+        here only secrets can be filled in: `{{secret.NAME}}`
+    dependencies: { api: { url: http://x, timeouts: { connect: 0s, read: 1s, total: 2h } } }
+      5:60 spec::out_of_range `connect`: `0s` is out of range
+        write a value from 1ms to 1h
+      5:64 spec::unknown_key the mapping `timeouts` has no key `read`
+        write `idle`
+      5:81 spec::out_of_range `total`: `2h` is out of range
+        write a value from 1ms to 1h
+    dependencies: { api: { url: http://x, retry: { attempts: 0, budget: 200%, idempotent: [search] } } }
+      5:58 spec::out_of_range `attempts`: `0` is out of range
+        write a value from 1 to 10
+      5:69 spec::out_of_range `budget`: `200%` is out of range
+        write a value from 0.01% to 100%
+      5:88 spec::bad_value an item of `idempotent`: `search` is no path
+        write it with its leading slash and without spaces: `/health`; anything beyond ASCII as `%C3%A9`
+    dependencies: { api: { url: http://x, breaker: { failures: 0, failureRate: 12.5%, slowRate: 50%, over: 0, growth: 50% } } }
+      5:48 spec::missing_key nothing says which calls are slow
+        add `slow: 2s`
+      5:60 spec::out_of_range `failures`: `0` is out of range
+        write a value from 1 to 1000
+      5:76 spec::bad_value `failureRate`: whole percents, please
+        write 1% to 100%
+      5:104 spec::out_of_range `over`: `0` is out of range
+        write a value from 1 to 10000
+      5:115 spec::bad_value `growth`: `50%` cannot be used
+        write a whole percentage from 100% to 1000%
+    dependencies: { api: { url: http://x, breaker: { failures: off, open: 1h, openLimit: 1m, waitDurationInOpenState: 1s } } }
+      5:48 spec::conflict this breaker cannot work: trip: nothing would ever open it: write at least one of its rules
+        change what is named
+      5:48 spec::conflict this breaker cannot work: open_limit: less than the first time it is open
+        change what is named
+      5:90 spec::unknown_key the mapping `breaker` has no key `waitDurationInOpenState`
+        write `open: 60s`
+    dependencies: { api: { url: http://x, alternatives: [{ url: redis://y }, { model: y }] } }
+      5:56 spec::conflict the alternative speaks `redis`, and the dependency `http`
+        an application that speaks one cannot go on in the other: name a place that speaks the same
+      5:74 spec::missing_key an alternative needs the key `url`
+        add `url: https://other.example.com`
+      5:76 spec::unknown_key an alternative has no key `model`
+        write `json: { model: NAME }`
+    dependencies: { api: { url: http://x, cache: yes }, b: { url: http://x, cache: { size: 1, postHeaders: [a] } } }
+      5:46 spec::bad_value `cache` takes `on` or `off`
+        write `on`, `off`, or `{ ttl: 1h }`
+      5:88 spec::bad_value `size`: `1` is no size
+        write a whole number with a unit: `512KiB`, `10MiB`, `1GiB`
+      5:91 spec::conflict `postHeaders` means nothing without `post`
+        add `post: [/path]`, or leave it out
+    dependencies: { api: { url: http://x, fixed: { status: 100, text: x } } }
+      5:56 spec::out_of_range `status`: `100` is out of range
+        write a value from 200 to 599
+      5:61 spec::unknown_key the mapping `fixed` has no key `text`
+        write `body`
+    dependencies: { db: { url: redis://x, ping: { interval: 2s, timeout: 0s } } }
+      5:47 spec::unknown_key the mapping `ping` has no key `interval`
+        write `every: 2s`
+      5:70 spec::out_of_range `timeout`: `0s` is out of range
+        write a value from 10ms to 1m
+    dependencies: { web: http://x }⏎env: { WEB_URL: x }
+      6:1 spec::conflict `WEB_URL` is where replicas find a dependency
+        leave it out, or give the dependency another name
+    analysis: { dependencies: abort }
+      5:27 spec::wrong_type `dependencies` takes `rollback`, `hold` or `tell`, not text
+        write `dependencies: rollback`
+    "#);
+}
