@@ -1,6 +1,6 @@
 //! Egress without agent and controller: opens sockets, serves one endpoint until SIGTERM. For `bench/`.
 //!
-//! `standalone STATE_DIRECTORY LISTEN WORKERS URL [cache] [alone]`; the token is printed, and belongs before the path of each
+//! `endpoint STATE_DIRECTORY LISTEN WORKERS URL [cache] [alone]`; the token is printed, and belongs before the path of each
 //! call. `cache` gives answers that are fresh; with `alone` nothing is repeated and no breaker opens, so that what is seen is the
 //! cache's doing.
 
@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [directory, listen, workers, url, rest @ ..] = arguments.as_slice() else {
-        eprintln!("usage: standalone STATE_DIRECTORY LISTEN WORKERS URL [cache] [alone]");
+        eprintln!("usage: endpoint STATE_DIRECTORY LISTEN WORKERS URL [cache] [alone]");
         std::process::exit(2);
     };
     let (address, workers): (SocketAddr, usize) = (listen.parse().unwrap(), workers.parse().unwrap());

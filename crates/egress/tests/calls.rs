@@ -341,6 +341,41 @@ fn a_fresh_answer_is_given_without_asking_only_where_that_is_wanted() {
 }
 
 #[test]
+fn an_answer_that_is_no_longer_fresh_is_asked_about_and_not_fetched_again() {
+    let stub = Stub::new(says(200, "cache-control: no-cache\r\netag: \"a\"\r\nx-seen: first\r\n", "fine"));
+    let mut dependency = http(&stub.url());
+    dependency.cache = Some(Cache { fresh: true, ..Cache::default() });
+    let egress = Egress::new(dependency);
+    egress.get("/models");
+    stub.does(says(304, "etag: \"a\"\r\nx-seen: second\r\n", ""));
+    let got = egress.get("/models");
+    assert_eq!((got.status, got.body.as_str(), got.header("x-seen")), (200, "fine", Some("second")));
+    assert_eq!(got.header("cache-status"), Some("evenkeel; fwd=stale; fwd-status=304"));
+    // Whoever has a condition of their own is answered by the dependency.
+    let got = egress.call("GET", "/models", &[("if-none-match", "\"a\"")], b"");
+    assert_eq!((got.status, got.body.as_str()), (304, ""));
+    stub.does(says(200, "etag: \"b\"\r\ncache-control: max-age=600\r\n", "new"));
+    assert_eq!(egress.get("/models").body, "new");
+    let calls = stub.calls();
+    let got = egress.call("GET", "/models", &[("if-none-match", "\"b\"")], b"");
+    assert_eq!((got.status, got.header("etag"), stub.calls()), (304, Some("\"b\""), calls));
+}
+
+#[test]
+fn a_change_takes_what_its_answer_names_out_of_what_is_kept() {
+    let stub = Stub::new(says(200, "cache-control: max-age=600\r\n", "fine"));
+    let mut dependency = http(&stub.url());
+    dependency.cache = Some(Cache { fresh: true, ..Cache::default() });
+    let egress = Egress::new(dependency);
+    ["/items", "/items/3", "/other"].iter().for_each(|path| drop(egress.get(path)));
+    stub.does(says(201, "location: /items/3\r\n", ""));
+    egress.post("/items", b"{}");
+    stub.does(says(200, "", "anew"));
+    let bodies = ["/items", "/items/3", "/other"].map(|path| egress.get(path).body);
+    assert_eq!(bodies, ["anew", "anew", "fine"]);
+}
+
+#[test]
 fn answers_to_post_are_kept_only_where_that_is_said_and_by_their_body() {
     let stub = Stub::new(works());
     let mut dependency = http(&stub.url());
