@@ -63,7 +63,6 @@ fn main() {
     assert_eq!(resumed.measured(rollout), whole.measured(rollout));
 }
 
-#[expect(clippy::disallowed_methods, reason = "a measurement")]
 fn micros(began: Instant) -> f64 {
     began.elapsed().as_secs_f64() * 1e6
 }
