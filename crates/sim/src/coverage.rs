@@ -62,6 +62,8 @@ const EXPECTED: [(Group, &[&str]); 5] = [
             "rolled back: share not confirmed",
             "rolled back: aborted",
             "rolled back: alert",
+            "rolled back: check",
+            "rolled back: check without data",
             "rolled back: asked",
             "rolled back: superseded",
             "rolled back: fellow",

@@ -17,12 +17,27 @@ use crate::weather::Fault;
 use crate::workloads::SimWorkloads;
 use crate::world::{Life, Yard};
 
-/// Measures nothing: no spec of these worlds has checks.
-struct Nothing;
+/// Measurements of a million that say that a release is bad.
+const MEASURED_BADLY: u32 = 40_000;
 
-impl Gauge for Nothing {
-    async fn measure(&self, _: &Measure, _: &CheckedFor, _: Timestamp) -> Result<Value, SourceError> {
-        Err(SourceError::NoData { what: "nothing is measured here".to_owned() })
+/// Measures what checks ask for: well mostly, badly now and then, and some sources are silent or fail.
+struct SimGauge(Caller);
+
+impl Gauge for SimGauge {
+    async fn measure(&self, measure: &Measure, _: &CheckedFor, _: Timestamp) -> Result<Value, SourceError> {
+        let Self(caller) = self;
+        caller.point().await;
+        let (is_silent, takes) =
+            caller.yard.with(|state| (state.happens(Fault::SourceSilent), state.dice.millis(1, 200)));
+        tokio::time::sleep(if is_silent { measure.timeout } else { takes }).await;
+        caller.point().await;
+        if is_silent {
+            return Err(SourceError::TimedOut { within: measure.timeout });
+        }
+        caller.yard.with(|state| match state.happens(Fault::SourceFails) {
+            true => Err(SourceError::Failed { what: "the source answered 502".to_owned() }),
+            false => Ok(Value::Number(if state.dice.chance(MEASURED_BADLY) { 0.0 } else { 1.0 })),
+        })
     }
 }
 
@@ -157,9 +172,9 @@ async fn live(yard: Arc<Yard>, life: Life) -> Ended {
     let options = Options {
         store: caller.clone(),
         workloads: SimWorkloads::new(caller.clone()),
-        traffic: caller,
         clock: SimClock::new(yard.clone()),
-        gauge: Nothing,
+        gauge: SimGauge(caller.clone()),
+        traffic: caller,
         after: None,
     };
     let started = tokio::time::timeout(Duration::from_secs(60), start(options)).await;

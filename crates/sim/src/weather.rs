@@ -64,6 +64,10 @@ pub(crate) enum Fault {
     Storm,
     /// No users for a while.
     Lull,
+    /// The source of a check does not answer; per measurement.
+    SourceSilent,
+    /// It fails; per measurement.
+    SourceFails,
     /// Somebody deploys.
     Deploys,
     /// Somebody commands something.
@@ -72,7 +76,7 @@ pub(crate) enum Fault {
 
 /// Every fault with its name and how often it happens where it does: chances in a million, per tenth of a second unless
 /// the fault says otherwise.
-pub(crate) const FAULTS: [(Fault, &str, u32); 30] = [
+pub(crate) const FAULTS: [(Fault, &str, u32); 32] = [
     (Fault::Crash, "controller crashes around a call", 300),
     (Fault::Killed, "controller is killed", 2_000),
     (Fault::Stalled, "controller stands still", 1_000),
@@ -101,6 +105,8 @@ pub(crate) const FAULTS: [(Fault, &str, u32); 30] = [
     (Fault::Refused, "platform refuses a start", 10_000),
     (Fault::Storm, "every release fails requests", 1_500),
     (Fault::Lull, "no users", 1_500),
+    (Fault::SourceSilent, "source of a check is silent", 60_000),
+    (Fault::SourceFails, "source of a check fails", 60_000),
     (Fault::Deploys, "somebody deploys", 6_000),
     (Fault::Commands, "somebody commands", 4_000),
 ];

@@ -1,10 +1,13 @@
 //! What people deploy: specs of every strategy, whose times are short.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use evenkeel_core::check::Check as Measured;
 use evenkeel_core::gate::{Check, Gates, Look, Retry, Sign, Within};
 use evenkeel_core::group::Membership;
 use evenkeel_core::ids::{BasisPoints, ServiceName};
+use evenkeel_core::measure::{Measure, Query};
 use evenkeel_core::spec::{
     Afterwards, Amount, CanaryStep, Hold, NotEnough, Probe, ProbeCheck, Shift, SmokeCheck, Spec, Stop, Strategy,
 };
@@ -61,7 +64,34 @@ pub(crate) fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
     if dice.chance(120_000) {
         spec.gates = gates(dice);
     }
+    if dice.chance(150_000) {
+        check(dice, &mut spec);
+    }
     spec
+}
+
+/// Has it measured, beside the steps or within one.
+fn check(dice: &mut Dice, spec: &mut Spec) {
+    let query = Query::Metrics { query: "orders".into(), range: None };
+    let measure = Measure { query, timeout: Duration::from_millis(500), secrets: BTreeMap::new() };
+    let mut check = Measured {
+        success: Some("result > 0.9".into()),
+        interval: Some(Duration::from_millis(*dice.pick(&[100, 300]))),
+        failure_limit: Some(*dice.pick(&[0, 1])),
+        consecutive_error_limit: *dice.pick(&[0, 2]),
+        ..Measured::new("orders", measure)
+    };
+    match &mut spec.strategy {
+        Strategy::Canary { steps, .. } if dice.chance(500_000) => {
+            check.count = Some(2);
+            steps.iter_mut().take(1).for_each(|step| step.checks = vec![check.clone()]);
+        }
+        Strategy::BlueGreen { before_switch, .. } if dice.chance(500_000) => {
+            check.count = Some(2);
+            before_switch.push(check);
+        }
+        _ => spec.checks = vec![check],
+    }
 }
 
 /// Specs for a group of the first services of a world; most of them come after the one before.
