@@ -85,6 +85,7 @@ fn everywhere() -> Vec<Route> {
         ),
         post_at("/api/v1/services/{service}/reject", command(|body| Verb::Reject { comment: body.comment })),
         post_at("/api/v1/services/{service}/scale", post(scale)),
+        post_at("/api/v1/services/{service}/maintenance", post(maintain)),
         post_at("/api/v1/services/{service}/weights", post(weigh)),
         post_at("/api/v1/services/{service}/breakers", post(operate)),
         get_at("/api/v1/services/{service}/logs", get(logs)),
@@ -379,6 +380,33 @@ async fn scale(
 ) -> Answer<Json<serde_json::Value>> {
     let rollout = handle.command(name, Verb::Scale { replicas: body.replicas }, who(&headers)).await?;
     Ok(Json(json!({"done": true, "rollout": rollout})))
+}
+
+/// The body of `maintenance`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceBody {
+    /// For how long users' requests wait, in milliseconds, if nobody ends it; 0 ends it.
+    pub lasts_ms: u64,
+    /// How long each of them waits before it is answered with 503, in milliseconds.
+    #[serde(default = "thirty_seconds")]
+    pub wait_ms: u64,
+}
+
+fn thirty_seconds() -> u64 {
+    30_000
+}
+
+async fn maintain(
+    State(handle): State<Handle>,
+    Name(name): Name,
+    headers: HeaderMap,
+    Body(body): Body<MaintenanceBody>,
+) -> Answer<Json<serde_json::Value>> {
+    let MaintenanceBody { lasts_ms, wait_ms } = body;
+    let verb = if lasts_ms == 0 { Verb::LetGo } else { Verb::Hold { lasts_ms, wait_ms } };
+    handle.command(name, verb, who(&headers)).await?;
+    Ok(Json(json!({"done": true})))
 }
 
 /// The body of `weights`.

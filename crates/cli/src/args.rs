@@ -154,6 +154,20 @@ pub(crate) enum Command {
         /// How many replicas; 1 to 1000
         replicas: u32,
     },
+    /// Have users' requests wait for a while, at most so many and each for a bounded time; or let them go
+    Maintenance {
+        /// The service; needed where there are several
+        service: Option<String>,
+        /// For how long, if nobody ends it: 30s, 10m, at most 24h
+        #[arg(long = "for", value_name = "DURATION", required_unless_present = "end")]
+        lasts: Option<String>,
+        /// How long each request waits before it is answered with 503; at most 5m
+        #[arg(long, value_name = "DURATION", default_value = "30s")]
+        wait: String,
+        /// Let the requests go that wait
+        #[arg(long, conflicts_with = "lasts")]
+        end: bool,
+    },
     /// Show who has which share of the traffic; set it by hand while a rollout is paused
     Weights {
         /// The service, where there are several; then shares such as `1.0=90 1.1=10`, in percent, together 100

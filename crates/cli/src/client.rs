@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use evenkeel_api::problem::Problem;
-use evenkeel_api::routes::{Beginning, CommandBody, DeployBody, OperateBody, ScaleBody, WeightsBody};
+use evenkeel_api::routes::{Beginning, CommandBody, DeployBody, MaintenanceBody, OperateBody, ScaleBody, WeightsBody};
 use evenkeel_controller::status::{Overview, ServiceStatus};
 use evenkeel_controller::{Deployed, Foreseen, GroupDeployed, GroupMember};
 use evenkeel_core::ids::{Revision, RolloutId, ServiceName};
@@ -131,6 +131,16 @@ impl Client {
     pub(crate) async fn scale(&self, service: &str, replicas: u32) -> Result<(), Failure> {
         let path = format!("/api/v1/services/{service}/scale");
         let _: serde_json::Value = self.ask(Method::POST, &path, &ScaleBody { replicas }).await?;
+        Ok(())
+    }
+
+    /// Has a service's requests wait, or lets them go.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn maintain(&self, service: &str, body: MaintenanceBody) -> Result<(), Failure> {
+        let path = format!("/api/v1/services/{service}/maintenance");
+        let _: serde_json::Value = self.ask(Method::POST, &path, &body).await?;
         Ok(())
     }
 

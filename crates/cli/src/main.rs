@@ -42,6 +42,7 @@ mod gates;
 mod group;
 mod judge;
 mod lead;
+mod maintenance;
 mod measuring;
 mod paint;
 mod place;
@@ -169,6 +170,9 @@ async fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Resume(args) => command(&client()?, &args.service, "resume", false, is_json).await,
         Command::Promote { service, full } => command(&client()?, service, "promote", *full, is_json).await,
         Command::Scale { service, replicas } => split::scale(&client()?, service.as_deref(), *replicas, is_json).await,
+        Command::Maintenance { service, lasts, wait, .. } => {
+            maintenance::run(&client()?, service.as_deref(), lasts.as_deref(), wait, is_json).await
+        }
         Command::Weights { words, generation } => split::weights(&client()?, words, *generation, is_json).await,
         Command::Approve { service, role, comment } => {
             let body = CommandBody { role: role.clone(), comment: comment.clone(), ..CommandBody::default() };

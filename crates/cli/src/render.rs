@@ -10,6 +10,7 @@ use evenkeel_core::Outcome;
 use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::GateStatus;
 use evenkeel_core::ids::{BasisPoints, Timestamp};
+use evenkeel_core::maintenance::Maintenance;
 use evenkeel_core::release::Standing;
 pub(crate) use evenkeel_core::span::span;
 
@@ -49,6 +50,9 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
     if let Some(gated) = &service.gated {
         lines.extend(gated_lines(gated, paint));
     }
+    if let Some(maintenance) = &service.maintenance {
+        lines.push(maintenance_line(maintenance, now, paint));
+    }
     if let Some(load) = service.load.as_ref().filter(|_| service.rollout.as_ref().is_some_and(|r| r.outcome.is_none()))
     {
         lines.push(paint.dim(format!("load: {} requests/s are sent while the new release has a share", load.rate)));
@@ -56,6 +60,12 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
     lines.extend(service.slos.iter().map(|slo| slo_line(slo, paint)));
     lines.extend(service.alerts.iter().map(|alert| alert_line(alert, now, paint)));
     lines
+}
+
+fn maintenance_line(maintenance: &Maintenance, now: Timestamp, paint: Paint) -> String {
+    let (left, wait) = (span(maintenance.until.since(now)), span(Duration::from_millis(maintenance.wait_ms)));
+    let told = format!("maintenance, asked for by {}: new requests wait, {wait} at most", maintenance.by);
+    format!("{}; it ends in {left}, or with: evenkeel maintenance --end", paint.warn(told))
 }
 
 /// One alert that fires, and what became of it.

@@ -704,7 +704,11 @@ impl Keeper {
             service: self.service.name.clone(),
             listen,
             preview: spec.preview,
-            edge: Edge { drain: Some(spec.stop.drain), ..spec.edge.clone() },
+            edge: Edge {
+                drain: Some(spec.stop.drain),
+                maintenance: self.service.maintenance.clone(),
+                ..spec.edge.clone()
+            },
             pins: pins.collect(),
             sticky: wanted.sticky.clone(),
             mirror: mirror.map(|to| Mirror { to, share: wanted.mirror }),
@@ -825,6 +829,7 @@ impl Keeper {
             }),
             history: Vec::new(),
             limited: self.limited,
+            maintenance: service.maintenance.clone().filter(|maintenance| maintenance.is_on(now)),
             alerts: firing.take(ALERTS_SHOWN).map(|heard| AlertStatus::of(heard, Some(&service.name))).collect(),
         }
     }

@@ -1270,6 +1270,8 @@ where
             | Verb::Retry { .. }
             | Verb::Rollback { .. }
             | Verb::Weigh { .. }
+            | Verb::Hold { .. }
+            | Verb::LetGo
             | Verb::Scale { .. } => false,
         });
         let is_retry = matches!(verb, Verb::Retry { .. });

@@ -14,6 +14,7 @@ use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::load::Load;
+use evenkeel_core::maintenance::Maintenance;
 use evenkeel_core::ports::Limited;
 use evenkeel_core::release::Standing;
 use evenkeel_core::rollout::{Kind, Moment, Waiting};
@@ -127,6 +128,9 @@ pub struct ServiceStatus {
     /// Requests that its limits kept out since the proxy started; `None` where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited: Option<Limited>,
+    /// In which requests of its users wait; `None`: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
     /// Alerts that fire, as far as is known, the newest first, and at most ten of them.
     #[serde(default)]
     pub alerts: Vec<AlertStatus>,

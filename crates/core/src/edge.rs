@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::access::AccessLog;
 use crate::limit::Limit;
+use crate::maintenance::Maintenance;
 use crate::route::Route;
 use crate::timeout::Timeout;
 
@@ -48,6 +49,9 @@ pub struct Edge {
     /// before that. The controller takes it from `stop`, `drain`; `None` in a spec.
     #[serde(default)]
     pub drain: Option<Duration>,
+    /// Present while requests of users wait. The controller knows; `None` in a spec.
+    #[serde(default)]
+    pub maintenance: Option<Maintenance>,
 }
 
 /// A file with what the proxy says where it answers with a status by itself.

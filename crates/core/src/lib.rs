@@ -33,6 +33,7 @@
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`route`]: which requests of an address are whose.
 //! - [`access`]: what is written down of a service's requests.
+//! - [`maintenance`]: a time in which requests wait.
 //! - [`timeout`]: how long a request may take.
 //! - [`limit`]: how much of a service one client may have.
 //! - [`choice`]: which requests go where for what they are.
@@ -60,6 +61,7 @@ pub mod ids;
 pub mod lease;
 pub mod limit;
 pub mod load;
+pub mod maintenance;
 pub mod measure;
 pub mod outage;
 pub mod plan;

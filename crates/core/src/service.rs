@@ -3,6 +3,7 @@
 //! A [`Service`] is what the events of its log add up to. [`Service::step`] decides what the next event means.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ use crate::check::{Call, Check, Due, Sighting};
 use crate::gate::{GateSight, Gated, Passage};
 use crate::group::Together;
 use crate::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
+use crate::maintenance::Maintenance;
 use crate::measure::{Measure, fill};
 use crate::plan::Plan;
 use crate::release::{Deploy, Release, Standing};
@@ -60,6 +62,9 @@ pub struct Service {
     /// Alerts about it, in the order they were told of.
     #[serde(default)]
     pub alerts: Vec<Heard>,
+    /// In which its users' requests wait; kept after its end until there is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
     /// What releases were like while they were judged, of those that are known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<Revision, Baseline>,
@@ -173,6 +178,15 @@ pub enum Verb {
         /// Which; `None`: out of the rollout in flight, or else to the release before the stable one.
         to: Option<Revision>,
     },
+    /// Have users' requests wait.
+    Hold {
+        /// For how long, if nobody ends it; in milliseconds.
+        lasts_ms: u64,
+        /// How long each of them waits before it is answered with 503, in milliseconds.
+        wait_ms: u64,
+    },
+    /// Let the requests go that wait.
+    LetGo,
     /// Say yes to the deploy that waits for its gates.
     Approve {
         /// As what; `None`: as everything that one may sign.
@@ -324,6 +338,7 @@ impl Service {
             promoted: Vec::new(),
             promotion: None,
             alerts: Vec::new(),
+            maintenance: None,
             baselines: BTreeMap::new(),
             next_revision: Revision(1),
             next_rollout: RolloutId(1),
@@ -624,6 +639,25 @@ impl Service {
         }
     }
 
+    fn held(&self, lasts: Duration, wait_ms: u64, by: String, now: Timestamp) -> Result<Self, Refused> {
+        if self.spec.as_ref().is_none_or(|spec| spec.listen.is_none()) {
+            return Err(Refused::Illegal { what: format!("`{}` has no requests that could wait", self.name) });
+        }
+        if let Some(what) = Maintenance::unfit(lasts, Duration::from_millis(wait_ms)) {
+            return Err(Refused::Illegal { what });
+        }
+        let since = self.maintenance.as_ref().filter(|earlier| earlier.is_on(now)).map_or(now, |earlier| earlier.since);
+        let maintenance = Some(Maintenance { since, until: now.after(lasts), wait_ms, by });
+        Ok(Self { maintenance, ..self.clone() })
+    }
+
+    fn let_go(&self, now: Timestamp) -> Result<Self, Refused> {
+        match self.maintenance.as_ref().is_some_and(|maintenance| maintenance.is_on(now)) {
+            true => Ok(Self { maintenance: None, ..self.clone() }),
+            false => Err(Refused::NothingToDo { what: format!("no requests of `{}` wait", self.name) }),
+        }
+    }
+
     /// Deploying the stable release is a wish to go back to it.
     fn back_to_stable(self, by: &str, now: Timestamp) -> Result<Self, Refused> {
         let why = Why::Asked { by: by.to_owned() };
@@ -699,6 +733,10 @@ impl Service {
                 next.scale(*replicas, now);
                 Ok(Some(next))
             }
+            Verb::Hold { lasts_ms, wait_ms } => {
+                self.held(Duration::from_millis(*lasts_ms), *wait_ms, by, now).map(Some)
+            }
+            Verb::LetGo => self.let_go(now).map(Some),
             Verb::Weigh { candidate, weight } => self.weighed(*candidate, *weight, by, now),
             Verb::Rollback { to } => self.rolled_back(*to, by, now),
         }

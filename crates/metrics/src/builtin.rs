@@ -223,6 +223,7 @@ mod tests {
             gated: None,
             history: vec![promoted],
             limited: Some(Limited { rate: 4, ..Limited::default() }),
+            maintenance: None,
             alerts: Vec::new(),
         };
         let overview = Overview { services: vec![service], store_bytes: Some(4096), ..Overview::default() };

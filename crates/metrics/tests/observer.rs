@@ -90,6 +90,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         gated: None,
         history: Vec::new(),
         limited: None,
+        maintenance: None,
         alerts: Vec::new(),
     })
 }

@@ -29,6 +29,7 @@ use crate::forms::Form;
 use crate::forward::{Choice, Exchange};
 use crate::gate;
 use crate::headers::Sender;
+use crate::hold::Hold;
 use crate::limiter::Admitted;
 use crate::limits::{FIRST_BYTE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME};
 use crate::noted::Noted;
@@ -73,6 +74,8 @@ enum NoExchange {
     Refused(Refusal),
     /// To be sent here instead.
     SendOn(HeaderValue),
+    /// Not yet: its service is in maintenance.
+    Held(Box<Request<Incoming>>, Rc<Hold>),
 }
 
 impl From<Refusal> for NoExchange {
@@ -325,15 +328,15 @@ impl Client {
         request: Request<Incoming>,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Infallible>> + use<> {
         let planned = match self.slot.elsewhere() {
-            None => self.plan(request),
+            None => self.plan_or_hold(request),
             Some(port) => Err(self.send_on(request, port)),
         };
         let client = self.clone();
         async move {
             let answer = match planned {
                 Ok(exchange) => exchange.run().await,
-                Err(NoExchange::SendOn(location)) => Ok(client.sent_on(location)),
-                Err(NoExchange::Refused(refusal)) => Err(refusal),
+                // On the heap: requests that need none of it do not make room for it.
+                Err(none) => Box::pin(client.clone().no_exchange(none)).await,
             };
             let mut answer = answer.unwrap_or_else(|refusal| client.refuse(refusal));
             let is_last = client.worker.is_stopping() && answer.status() != StatusCode::SWITCHING_PROTOCOLS;
@@ -347,9 +350,28 @@ impl Client {
         }
     }
 
-    fn plan(self: &Rc<Self>, mut request: Request<Incoming>) -> Result<Exchange, NoExchange> {
-        let now = self.worker.clock.exact();
+    /// Judges a request, and plans it unless its service is in maintenance; previews are not.
+    fn plan_or_hold(self: &Rc<Self>, mut request: Request<Incoming>) -> Result<Exchange, NoExchange> {
         self.begin(&mut request)?;
+        if self.worker.is_holding()
+            && let Some(hold) = self.hold(&request)
+        {
+            return Err(NoExchange::Held(Box::new(request), hold));
+        }
+        self.plan(request)
+    }
+
+    /// What keeps a request waiting.
+    #[cold]
+    #[inline(never)]
+    fn hold(&self, request: &Request<Incoming>) -> Option<Rc<Hold>> {
+        let entry = self.slot.entry().or_else(|| self.slot.crossroads()?.find(request)?.entry())?;
+        let hold = entry.routes.hold.as_ref().filter(|_| entry.audience == Audience::Users)?;
+        hold.is_on(self.worker.clock.exact()).then(|| hold.clone())
+    }
+
+    fn plan(self: &Rc<Self>, request: Request<Incoming>) -> Result<Exchange, NoExchange> {
+        let now = self.worker.clock.exact();
         let (entry, place) = match self.slot.entry() {
             Some(entry) => (entry, None),
             None => self.at_crossroads(&request)?,
@@ -422,6 +444,21 @@ impl Client {
     fn pages(&self, head: &Request<()>) -> Option<Arc<Pages>> {
         let at_crossroads = || self.slot.crossroads()?.find(head)?.entry();
         self.slot.entry().or_else(at_crossroads)?.routes.pages.clone()
+    }
+
+    /// Answers a request that goes to no release, or not yet.
+    async fn no_exchange(self: Rc<Self>, none: NoExchange) -> Result<Response<AnswerBody>, Refusal> {
+        let (request, hold) = match none {
+            NoExchange::Refused(refusal) => return Err(refusal),
+            NoExchange::SendOn(location) => return Ok(self.sent_on(location)),
+            NoExchange::Held(request, hold) => (request, hold),
+        };
+        hold.wait(&self.worker).await?;
+        match self.plan(*request) {
+            Ok(exchange) => exchange.run().await,
+            Err(NoExchange::Refused(refusal)) => Err(refusal),
+            Err(NoExchange::SendOn(_) | NoExchange::Held(..)) => Err(Refusal::NO_RELEASE),
+        }
     }
 
     /// Answers in the proxy's own name.

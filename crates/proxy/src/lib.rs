@@ -12,6 +12,7 @@
 //! - `crossroads`: which service, where several share an address
 //! - `routes`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
 //! - `trial`, `admission`: what became of requests on trial, by the moment of their assignment, and how many there may be
+//! - `hold`: requests that wait while their service is in maintenance
 //! - `pins`, `sticky`, `cookies`, `marks`: which release, for what a request is, and whom a trial has counted
 //! - `shield`: the stable release in another's place
 //! - `mirror`: copies that are answered for nobody
@@ -48,6 +49,7 @@ pub mod fuzzing;
 mod gate;
 mod grpc;
 mod headers;
+mod hold;
 mod journal;
 mod leftover;
 mod limiter;

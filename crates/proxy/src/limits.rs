@@ -170,6 +170,9 @@ pub(crate) const LEFTOVER_BYTES_MAX: usize = 64 << 10;
 /// How long that may take.
 pub(crate) const LEFTOVER_TIME: Duration = Duration::from_secs(1);
 
+/// Requests of a service in maintenance that wait, per worker; a further one is answered with 503 at once.
+pub(crate) const HELD_MAX: usize = 1_000;
+
 /// Lines of the access log that wait to be written: at 400 bytes 3 MB.
 pub(crate) const LOG_LINES_MAX: usize = 8_192;
 

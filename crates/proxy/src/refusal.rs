@@ -53,12 +53,15 @@ impl Refusal {
         Self { status, why, retry_after, close: false }
     }
 
+    /// The service is in maintenance, for so much longer if nobody ends it.
+    pub(crate) fn maintenance(left: Duration) -> Self {
+        let retry_after = in_seconds(left).max(1);
+        Self { retry_after, ..Self::open(StatusCode::SERVICE_UNAVAILABLE, "the service is in maintenance") }
+    }
+
     /// Requests of this client come too fast; one would pass after this time.
     pub(crate) fn too_many(wait: Duration) -> Self {
-        // Rounded up: whoever comes a little early is refused once more.
-        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        let retry_after = u32::try_from(seconds).unwrap_or(u32::MAX);
-        Self { retry_after, ..Self::open(StatusCode::TOO_MANY_REQUESTS, "too many requests") }
+        Self { retry_after: in_seconds(wait), ..Self::open(StatusCode::TOO_MANY_REQUESTS, "too many requests") }
     }
 
     /// A request that breaks the rules of HTTP: where the next one begins is not certain.
@@ -101,4 +104,10 @@ impl Refusal {
         }
         response.map(|_| content)
     }
+}
+
+/// Rounded up: whoever comes a little early is refused once more.
+fn in_seconds(wait: Duration) -> u32 {
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }

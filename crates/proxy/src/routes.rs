@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::crossroads::Crossroads;
 use crate::fittings::Fittings;
 use crate::headers::Sender;
+use crate::hold::{Hold, Holds};
 use crate::limiter::Limiter;
 use crate::limits::FIRST_BYTE_TIME;
 use crate::marks::User;
@@ -54,6 +55,8 @@ pub(crate) struct Routes {
     /// What it says for itself where nobody answers.
     pub(crate) pages: Option<Arc<Pages>>,
     timeouts: Vec<Timeout>,
+    /// Present where requests of users wait.
+    pub(crate) hold: Option<Rc<Hold>>,
     /// Present where requests are written down.
     pub(crate) log: Option<Rc<Log>>,
     /// Index of the release that has what the candidate of the trial may not have yet.
@@ -345,6 +348,7 @@ pub(crate) struct Switchboard {
     stand_ins: BTreeMap<(ServiceName, Revision), Rc<StandIn>>,
     pub(crate) trials: Trials,
     pub(crate) ledger: Ledger,
+    pub(crate) holds: Holds,
 }
 
 impl Switchboard {
@@ -366,6 +370,7 @@ impl Switchboard {
         for slot in self.slots.values().chain(self.places.values()) {
             slot.fill(None, &Rc::default(), None);
         }
+        self.holds.apply(table, Instant::now());
         let mut shared: BTreeMap<SocketAddr, Crossroads> = BTreeMap::new();
         let mut at_address: BTreeMap<SocketAddr, usize> = BTreeMap::new();
         table.services.iter().for_each(|service| *at_address.entry(service.listen).or_default() += 1);
@@ -375,7 +380,8 @@ impl Switchboard {
             let log =
                 wanted.map(|(wanted, journal)| Rc::new(Log { service: service.service.clone(), wanted, journal }));
             let pages = fittings.pages.get(&service.service).cloned();
-            let routes = Rc::new(Routes { limiter, log, pages, ..self.compile(service, table.generation) });
+            let hold = self.holds.of(&service.service);
+            let routes = Rc::new(Routes { limiter, log, pages, hold, ..self.compile(service, table.generation) });
             let entry = |audience| Some(Entry { routes: routes.clone(), audience });
             let approach = Rc::new(Approach::of(&service.edge, fittings.ciphers.get(&service.listen)));
             let slot = self.slot(service.listen);
@@ -435,7 +441,7 @@ impl Switchboard {
         let drain = service.edge.drain;
         let can_take = |index: &usize| !releases[*index].replicas.is_empty();
         let relief = service.relief.and_then(index_of).filter(can_take);
-        let (limiter, log, pages) = (None, None, None);
+        let (limiter, log, pages, hold) = (None, None, None, None);
         let timeouts = service.edge.timeouts.clone();
         Routes {
             releases,
@@ -451,6 +457,7 @@ impl Switchboard {
             log,
             pages,
             timeouts,
+            hold,
             relief,
         }
     }
@@ -513,7 +520,7 @@ mod tests {
         let (pins, first_byte) = (Vec::new(), FIRST_BYTE_TIME);
         let (replicas, drain) = (Protocol::Http1, None);
         let (shield, sticky, mirror, trial, relief) = (None, None, None, None, None);
-        let (limiter, log, pages, timeouts) = (None, None, None, Vec::new());
+        let (limiter, log, pages, hold, timeouts) = (None, None, None, None, Vec::new());
         Routes {
             releases,
             first_byte,
@@ -528,6 +535,7 @@ mod tests {
             log,
             pages,
             timeouts,
+            hold,
             relief,
         }
     }

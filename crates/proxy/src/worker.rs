@@ -144,6 +144,7 @@ impl Worker {
                     worker.stops_by.set(Some(deadline));
                     end_all(std::mem::take(&mut acceptors).into_values().flatten()).await;
                     worker.seats.ask_to_end();
+                    worker.switchboard.borrow().holds.wake();
                     tokio::task::spawn_local(drain(worker.seats.clone(), deadline, done));
                 }
                 Command::End => return,
@@ -182,6 +183,11 @@ impl Worker {
     pub(crate) fn farewell(&self) -> Duration {
         let left = self.stops_by.get().map(|by| by.saturating_duration_since(self.clock.exact())).unwrap_or_default();
         (left / 3).clamp(FAREWELL_TIME, FAREWELL_LONGEST)
+    }
+
+    /// Tells whether a service is in maintenance.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.switchboard.borrow().holds.is_any()
     }
 
     /// Tells whether connections are to end.

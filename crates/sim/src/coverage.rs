@@ -217,6 +217,8 @@ fn name_of(verb: &Verb) -> &'static str {
         Verb::Retry { .. } => "retry",
         Verb::Rollback { .. } => "rollback",
         Verb::Scale { .. } => "scale",
+        Verb::Hold { .. } => "hold",
+        Verb::LetGo => "let go",
         Verb::Weigh { .. } => "weigh",
         Verb::Approve { .. } => "approve",
         Verb::Reject { .. } => "reject",

@@ -887,3 +887,26 @@ fn the_plan_of_a_rollout_stays_when_the_spec_changes_on_its_way() {
     story.line("wait 3");
     assert_eq!(story.service.rollout.unwrap().plan.steps.len(), 1);
 }
+
+#[test]
+fn requests_wait_in_a_maintenance_until_it_is_ended_or_over_and_a_rollout_goes_its_way() {
+    let told = update(
+        canary(),
+        "
+        let go
+        hold 90000
+        hold 60
+        deploy 1.1
+        wait 2
+        let go
+        let go
+        hold 10
+        wait 11
+        let go
+    ",
+    );
+    let refused: Vec<&str> = told.lines().filter(|line| line.trim_start().starts_with('!')).map(str::trim).collect();
+    let nobody = "! no requests of `web` wait";
+    assert_eq!(refused, [nobody, "! a maintenance lasts 1 ms to 24 h", nobody, nobody], "{told}");
+    assert!(told.contains("watching r2 at 5 %"), "{told}");
+}

@@ -154,6 +154,8 @@ impl Story {
             ["promote", _] => Verb::Promote { full: true },
             ["abort"] => Verb::Abort,
             ["scale", replicas] => Verb::Scale { replicas: replicas.parse().unwrap() },
+            ["hold", seconds] => Verb::Hold { lasts_ms: seconds.parse::<u64>().unwrap() * 1_000, wait_ms: 1_000 },
+            ["let", "go"] => Verb::LetGo,
             ["weigh", candidate, weight] => Verb::Weigh {
                 candidate: Revision(candidate[1..].parse().unwrap()),
                 weight: percent(weight.parse().unwrap()),
