@@ -20,7 +20,7 @@ use crate::follow::{Follow, follow};
 use crate::paint::Paint;
 use crate::place::Place;
 use crate::screen::Screen;
-use crate::{choice, files, gates, render, up};
+use crate::{choice, files, gates, render, together, up};
 
 /// How often a watched status is shown anew.
 const LOOK: Duration = Duration::from_millis(200);
@@ -105,7 +105,7 @@ fn terminal_width() -> usize {
 }
 
 /// `evenkeel check`: every file is looked at, whatever is wrong with those before it. Files that hold nothing but documents
-/// of others are looked at together: they may need one another.
+/// of others are looked at together: they may need one another. What services of different files cannot both have is told last.
 pub(crate) fn check(files: &[PathBuf], resolved: bool, is_json: bool) -> Exit {
     let texts: Vec<(&PathBuf, Option<String>)> =
         files.iter().map(|path| (path, std::fs::read_to_string(path).ok())).collect();
@@ -116,14 +116,22 @@ pub(crate) fn check(files: &[PathBuf], resolved: bool, is_json: bool) -> Exit {
         .filter_map(|(path, text)| Some((path.display().to_string(), text.clone()?)))
         .collect();
     let mut is_good = theirs.is_empty() || check_theirs(&theirs, resolved, is_json);
+    let mut specs = Vec::new();
     for (path, _) in texts.iter().filter(|(_, text)| !is_theirs(text)) {
-        is_good &= check_one(path, resolved, is_json);
+        is_good &= check_one(path, &mut specs, resolved, is_json);
+    }
+    let conflicts = together::conflicts(&specs);
+    is_good &= conflicts.is_empty();
+    match is_json {
+        true if conflicts.is_empty() => {}
+        true => say(json!({"event": "conflicts", "conflicts": conflicts})),
+        false => conflicts.iter().for_each(|conflict| say(Paint::stdout().bad(conflict))),
     }
     if is_good { Exit::Done } else { Exit::Refused }
 }
 
-/// Says what is wrong with a file; tells whether it can be used.
-fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
+/// Says what is wrong with a file; tells whether it can be used, and what is in it.
+fn check_one(path: &Path, specs: &mut Vec<(String, Vec<Spec>)>, resolved: bool, is_json: bool) -> bool {
     let (name, paint) = (path.display().to_string(), Paint::stdout());
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
@@ -145,7 +153,9 @@ fn check_one(path: &Path, resolved: bool, is_json: bool) -> bool {
     let (problems, documents) = match files::read(&files::Texts::of(&name, &text, folder_of(path)), folder_of(path)) {
         Ok(read) => {
             let names = read.specs.iter().map(|spec| spec.service.to_string());
-            (read.warnings, names.zip(read.resolved).collect::<Vec<_>>())
+            let documents = names.zip(read.resolved).collect::<Vec<_>>();
+            specs.push((name.clone(), read.specs));
+            (read.warnings, documents)
         }
         Err(problems) => (problems, Vec::new()),
     };

@@ -56,6 +56,7 @@ mod report;
 mod screen;
 mod simulate;
 mod split;
+mod together;
 mod top;
 mod traffic;
 mod up;
