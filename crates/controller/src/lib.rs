@@ -5,8 +5,8 @@
 //! release waits for nobody, and is recorded as soon as the store answers. Modules, in reading order:
 //!
 //! - [`handle`]: what can be asked of a running controller.
-//! - `run`: one turn of the loop, and recovery.
-//! - `keeper`: one service: its log, its fleet, its evidence.
+//! - `run`: one turn of the loop, and recovery; with what is asked of it, how it moves traffic, and what goes on beside it.
+//! - `keeper`: one service: its log, its fleet, its evidence; with how decisions become durable, and how it is shown.
 //! - `meter`: turns the proxy's counters into ticks, which the core's evidence is made of.
 //! - `hearing`: what was heard of rollouts on trial, and what of it the store has.
 //! - `recorder`: writes down what decisions rest on, until the store has it.

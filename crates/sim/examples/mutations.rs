@@ -31,8 +31,10 @@ const FLEET: &str = "crates/core/src/fleet.rs";
 const TABLE: &str = "crates/core/src/table.rs";
 const MOVES: &str = "crates/core/src/rollout/moves.rs";
 const SERVICE: &str = "crates/core/src/service.rs";
-const KEEPER: &str = "crates/controller/src/keeper.rs";
 const RUN: &str = "crates/controller/src/run.rs";
+const KEEPER_LOG: &str = "crates/controller/src/keeper/log.rs";
+const REQUESTS: &str = "crates/controller/src/run/requests.rs";
+const TRAFFIC: &str = "crates/controller/src/run/traffic.rs";
 
 const BUGS: &[Bug] = &[
     Bug {
@@ -80,14 +82,14 @@ const BUGS: &[Bug] = &[
     Bug {
         invariant: 3,
         what: "what could not be recorded is acted on",
-        file: KEEPER,
+        file: KEEPER_LOG,
         line: "            if !is_way_back(&event, &step.next) || may_not_write {",
         instead: "            if may_not_write {",
     },
     Bug {
         invariant: 3,
         what: "the way back waits for the store",
-        file: KEEPER,
+        file: KEEPER_LOG,
         line: "    matches!(event, Event::Seen(_)) && goes_back\n",
         instead: "    matches!(event, Event::Seen(_)) && goes_back && next.name.as_str().is_empty()\n",
     },
@@ -108,7 +110,7 @@ const BUGS: &[Bug] = &[
     Bug {
         invariant: 4,
         what: "a late table may come into force after its controller looked",
-        file: RUN,
+        file: TRAFFIC,
         line: "            Ok(table) if self.is_settled => {",
         instead: "            Ok(table) if self.is_settled || table.generation.0 > 0 => {",
     },
@@ -178,7 +180,7 @@ const BUGS: &[Bug] = &[
     Bug {
         invariant: 7,
         what: "two deploys of a group share an id",
-        file: RUN,
+        file: REQUESTS,
         line: "        self.groups_begun += 1;",
         instead: "        self.groups_begun += 0;",
     },
@@ -206,14 +208,14 @@ const BUGS: &[Bug] = &[
     Bug {
         invariant: 9,
         what: "a log is replayed at other times",
-        file: KEEPER,
+        file: KEEPER_LOG,
         line: "        match self.service.step(&recorded.event, recorded.at) {",
         instead: "        match self.service.step(&recorded.event, recorded.at.after(std::time::Duration::from_millis(1))) {",
     },
     Bug {
         invariant: 9,
         what: "a snapshot is of the state before the event",
-        file: KEEPER,
+        file: KEEPER_LOG,
         line: "self.write(store, at, event, due.then_some(next), ticks).await",
         instead: "self.write(store, at, event, due.then_some(&self.service.clone()), ticks).await",
     },
