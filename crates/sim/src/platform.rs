@@ -22,6 +22,8 @@ pub(crate) struct Platform {
     pub(crate) highest: FencingToken,
     pub(crate) processes: BTreeMap<ReplicaId, Process>,
     pub(crate) listening: BTreeSet<SocketAddr>,
+    /// When each controller first told an id to end.
+    pub(crate) told_to_end: BTreeMap<(Life, ReplicaId), Timestamp>,
     next_port: u16,
     pub(crate) silent_until: Timestamp,
     /// While silent it holds calls back; else it refuses them.

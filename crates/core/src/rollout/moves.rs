@@ -633,7 +633,9 @@ impl Rollout {
 
     /// A fellow goes back, and those behind this one have gone before it.
     fn fellow_failed(&self, seen: &Observation) -> Option<Why> {
-        let fellows = seen.fellows.as_ref().filter(|fellows| !self.is_promoted() && !fellows.is_promoted)?;
+        // Where one is promoted the others follow it; whoever has not begun cannot any more.
+        let follows = |fellows: &Fellows| fellows.is_promoted && !matches!(self.phase, Phase::Lining { .. });
+        let fellows = seen.fellows.as_ref().filter(|fellows| !self.is_promoted() && !follows(fellows))?;
         let (service, reason) = fellows.failed.clone().filter(|_| fellows.behind.is_empty())?;
         // Where the reason is this one it was told already.
         let is_way_back = self.is_going_back()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_core::group::{Member, Together, in_order};
+use evenkeel_core::group::{Fellows, Member, Together, in_order};
 use evenkeel_core::ids::{Revision, ServiceName, Timestamp};
 use evenkeel_core::service::{Refused, Service};
 use evenkeel_core::spec::{CanaryStep, Hold, Spec, Strategy};
@@ -272,6 +272,19 @@ fn no_service_of_a_group_is_promoted_without_the_others_wherever_one_of_them_sto
             assert!(town.stories.iter().all(is_over), "{failing} fails at {second} s: {}", town.told());
         }
     }
+}
+
+#[test]
+fn whoever_has_not_begun_goes_back_with_a_fellow_that_failed_though_another_one_stays() {
+    // A first release that a newer deploy takes over from stays until that can answer, and counts as promoted.
+    let mut town = Town::new().deploy(&["api", "mail", "web"]).wait(1);
+    let story = town.story("web");
+    assert!(matches!(story.service.in_flight().unwrap().phase, Phase::Lining { .. }));
+    let failed = Some((named("api"), "aborted by bob".to_owned()));
+    story.fellows = Some(Fellows { is_promoted: true, failed, ..Fellows::default() });
+    (0..5).for_each(|_| story.second());
+    assert!(story.service.in_flight().is_none(), "{:?}", story.service.rollout);
+    assert_eq!(story.service.stable, Some(Revision(1)));
 }
 
 #[test]

@@ -24,6 +24,7 @@ pub(crate) fn may_be_started(state: &mut State, life: Life, id: &ReplicaId) {
 /// 1: nobody is stopped who is routed to, or has requests before the drain deadline; failed probes excepted.
 pub(crate) fn may_be_terminated(state: &mut State, life: Life, id: &ReplicaId) {
     let now = state.now;
+    state.platform.told_to_end.entry((life, id.clone())).or_insert(now);
     let Some(process) = state.platform.processes.get_mut(id).filter(|process| process.runs()) else { return };
     process.stopped = process.stopped.or(Some((life, now)));
     may_be_stopped(state, life, id, "terminates");
@@ -33,7 +34,10 @@ pub(crate) fn may_be_terminated(state: &mut State, life: Life, id: &ReplicaId) {
 pub(crate) fn may_be_killed(state: &mut State, life: Life, id: &ReplicaId) {
     let Some(process) = state.platform.processes.get(id).filter(|process| process.runs()) else { return };
     let grace = process.stop.grace;
-    if process.stopped.is_none_or(|(_, at)| state.now.since(at) + Duration::from_millis(1) < grace) {
+    // A start that comes late brings one back that was ended: nobody waits for it.
+    let told = state.platform.told_to_end.get(&(life, id.clone()));
+    let is_late = told.is_some_and(|told| *told < process.started);
+    if !is_late && process.stopped.is_none_or(|(_, at)| state.now.since(at) + Duration::from_millis(1) < grace) {
         state.broken(format!("controller {life} kills {id} before its time of grace is over"));
     }
     may_be_stopped(state, life, id, "kills");
