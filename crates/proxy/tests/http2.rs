@@ -620,7 +620,8 @@ fn a_replica_that_breaks_off_breaks_the_stream_off_and_not_the_connection() {
             wire.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf");
             return;
         }
-        wire.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        // It says that it closes: a request whose body is under way is not sent again when a resting connection proves dead.
+        wire.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
     });
     proxy.apply(table(1, listen, &[(100, &[breaking])]));
     let client = Client::to(listen);
