@@ -153,7 +153,8 @@ impl ProbeBook {
     }
 
     /// Whether it must be restarted: its liveness probe failed, or its startup probe failed when the time was over that
-    /// it allows (initial delay + failure threshold × period). Time in which nobody asked says nothing about it.
+    /// it allows (initial delay + failure threshold × period), and as often in a row as it may. Time in which nobody asked
+    /// says nothing about it, nor does one bad answer to whoever has just begun to ask.
     #[must_use]
     pub fn must_restart(&self) -> bool {
         let too_long = |tracker: &Tracker| {
@@ -162,7 +163,8 @@ impl ProbeBook {
         };
         let dead =
             |tracker: &Tracker| tracker.last_good == Some(false) && tracker.in_a_row >= tracker.probe.failure_threshold;
-        self.startup.as_ref().is_some_and(too_long) || (self.has_started() && self.liveness.as_ref().is_some_and(dead))
+        self.startup.as_ref().is_some_and(|tracker| too_long(tracker) && dead(tracker))
+            || (self.has_started() && self.liveness.as_ref().is_some_and(dead))
     }
 
     /// The last bad answer of a probe that is not good; empty when there is none.
@@ -289,6 +291,16 @@ mod tests {
         run(&mut book, 0, "00", ProbeKind::Startup);
         assert_eq!(run(&mut book, 60, "1", ProbeKind::Startup), [60]);
         assert!(!book.must_restart());
+    }
+
+    #[test]
+    fn one_bad_answer_that_comes_late_gives_nobody_up() {
+        let probes = Probes { startup: Some(http(2, 3)), ..Probes::default() };
+        let mut book = ProbeBook::new(&probes, at(0));
+        assert_eq!(run(&mut book, 60, "0", ProbeKind::Startup), [60]);
+        assert!(!book.must_restart(), "nobody asked before");
+        run(&mut book, 61, "0000", ProbeKind::Startup);
+        assert!(book.must_restart());
     }
 
     #[test]
