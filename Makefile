@@ -1,10 +1,10 @@
 # evenkeel: `make demo` shows its main job, `make test` proves it. Each does its own set-up.
 
 CARGO ?= cargo
-BINARY = target/release/evenkeel
+QUICK = target/quick/evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo strategies build test soak mutations evidence fmt lint bench docs
+.PHONY: help demo strategies build quick test soak mutations evidence fmt lint bench docs
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -12,11 +12,14 @@ help: ## list the targets
 build: ## build the release binary: target/release/evenkeel
 	$(CARGO) build --release --locked -p evenkeel
 
-demo: build ## ship a good release and take back a bad one, on this machine, in about a minute
-	@$(BINARY) demo $(ARGS)
+quick: ## build a binary to look around with, in a fraction of the time: target/quick/evenkeel
+	$(CARGO) build --profile quick --locked -p evenkeel
 
-strategies: build ## try every strategy under load: a good release, then a bad one; about three minutes
-	@examples/strategies/try --evenkeel $(BINARY) $(ARGS)
+demo: quick ## ship a good release and take back a bad one, on this machine, in about a minute
+	@$(QUICK) demo $(ARGS)
+
+strategies: quick ## try every strategy under load: a good release, then a bad one; about three minutes
+	@examples/strategies/try --evenkeel $(QUICK) $(ARGS)
 
 test: ## format, lints, every test, documentation
 	@scripts/setup test
