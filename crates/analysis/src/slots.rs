@@ -28,13 +28,20 @@ pub const TIME_BUCKETS: usize = 120;
 const STEPS: [u64; 7] =
     [1_143_480_237, 1_246_974_040, 1_359_834_833, 1_482_910_401, 1_617_125_259, 1_763_487_600, 1_923_096_864];
 
-/// No answer time beyond this is told from another, in microseconds: the last bucket begins far below, of the candidate's too.
-const TIME_MOST_US: u64 = 1 << 26;
-/// Parts of a doubling, in which at most one bucket begins, and how many there are up to the longest time.
-const PARTS: u32 = 16;
-const PARTS_ALL: usize = 27 * PARTS as usize;
-/// For each part of a doubling of a time in microseconds the bucket of its first time, and where the next bucket begins.
-static BUCKETS: [(u32, u8); PARTS_ALL] = buckets();
+/// No answer time beyond this is told from another, in microseconds: the last bucket begins before, the candidate's too.
+const TIME_MOST_US: u64 = (1 << 25) - OFFSET_US - 1;
+/// Times are looked up by their logarithm, after this many microseconds: the shortest ones need no place each.
+const OFFSET_US: u64 = 512;
+/// Places in a doubling, in each of which at most one bucket begins, and in all doublings from the offset on.
+const PLACES: u64 = 64;
+const PLACES_ALL: usize = 16 * PLACES as usize;
+/// Bits of a double below those that say which place it has in its doubling.
+const BELOW_PLACE: u32 = f64::MANTISSA_DIGITS - 1 - PLACES.ilog2();
+/// Bits below a bucket in what is looked up.
+const BELOW_BUCKET: u32 = u64::BITS - TIMES.ilog2();
+/// Per place and arm the bucket of the first time there, and below it what is missing from where the next one begins to a
+/// carry: with a time of this place added, the upper bits are the time's bucket.
+static BUCKETS: [[u64; 2]; PLACES_ALL] = buckets();
 
 /// The time in microseconds at which a bucket begins.
 const fn begins(bucket: usize) -> u64 {
@@ -42,22 +49,51 @@ const fn begins(bucket: usize) -> u64 {
     if step == 0 { 1_000 << octave } else { (STEPS[step - 1] << octave).div_ceil(1 << 20) }
 }
 
-const fn buckets() -> [(u32, u8); PARTS_ALL] {
-    let mut all = [(u32::MAX, 0_u8); PARTS_ALL];
-    let mut part = 0;
-    let mut bucket = 0;
-    while part < PARTS_ALL {
-        let (octave, nth) = (part as u32 / PARTS, part as u64 % PARTS as u64);
-        // The first time of this part, rounded up.
-        let first = ((PARTS as u64 + nth) << octave).div_ceil(PARTS as u64);
-        while bucket + 1 < TIME_BUCKETS && begins(bucket + 1) <= first {
-            bucket += 1;
-        }
-        let next = if bucket + 1 < TIME_BUCKETS { begins(bucket + 1) as u32 } else { u32::MAX };
-        all[part] = (next, bucket as u8);
-        part += 1;
+/// The first time of an arm's that belongs to a bucket.
+const fn first_of(side: Side, bucket: usize) -> u64 {
+    match side {
+        Side::Candidate => TOLERATED_US + (begins(bucket) * TOLERATED.0).div_ceil(TOLERATED.1),
+        Side::Stable => begins(bucket),
     }
+}
+
+const fn buckets() -> [[u64; 2]; PLACES_ALL] {
+    let mut all = [[0_u64; 2]; PLACES_ALL];
+    fill(Side::Candidate, &mut all);
+    fill(Side::Stable, &mut all);
     all
+}
+
+const fn fill(side: Side, all: &mut [[u64; 2]; PLACES_ALL]) {
+    let (mut octave, mut bucket) = (OFFSET_US.ilog2(), 0);
+    while 1_u64 << octave <= TIME_MOST_US {
+        let mut nth = 0;
+        while nth < PLACES {
+            let from = ((PLACES + nth) << octave).div_ceil(PLACES) - OFFSET_US;
+            let mut is_first = true;
+            while bucket + 1 < TIME_BUCKETS && first_of(side, bucket + 1) <= from {
+                assert!(is_first, "two buckets begin in one place");
+                (bucket, is_first) = (bucket + 1, false);
+            }
+            let next = if bucket + 1 < TIME_BUCKETS { first_of(side, bucket + 1) } else { 1 << 32 };
+            all[place(from)][side as usize] = ((bucket as u64) << BELOW_BUCKET) + (1 << BELOW_BUCKET) - next;
+            nth += 1;
+        }
+        octave += 1;
+    }
+    assert!(bucket + 1 == TIME_BUCKETS, "the longest time is not of the last bucket");
+}
+
+/// Where a time that is not too long is looked up. A double has its logarithm in its upper bits.
+#[inline]
+const fn place(us: u64) -> usize {
+    (((us + OFFSET_US) as i64 as f64).to_bits() >> BELOW_PLACE) as usize % PLACES_ALL
+}
+
+/// The bucket of a time that is not too long, as of a power of two of them.
+#[inline]
+fn bucket_at(side: Side, us: u64) -> usize {
+    ((BUCKETS[place(us)][side as usize] + us) >> BELOW_BUCKET) as usize
 }
 
 /// A slowdown of the candidate that is tolerated, as a fraction: eleven tenths, after so many microseconds. A new process
@@ -274,31 +310,30 @@ enum Mark {
 
 /// The bucket of an answer time in microseconds.
 #[must_use]
-#[inline]
 pub fn bucket(us: u64) -> usize {
-    let us = us.clamp(1, TIME_MOST_US - 1);
-    let octave = us.ilog2();
-    let part = octave * PARTS + ((us * u64::from(PARTS)) >> octave) as u32 % PARTS;
-    let (next, bucket) = BUCKETS[part as usize];
-    usize::from(bucket) + usize::from(us >= u64::from(next))
+    bucket_of(Side::Stable, us)
 }
 
 /// The bucket of an answer time of an arm: the candidate may be slower by as much as is tolerated.
 #[must_use]
-#[inline]
 pub fn bucket_of(side: Side, us: u64) -> usize {
-    match side {
-        Side::Candidate => bucket(us.min(TIME_MOST_US).saturating_sub(TOLERATED_US) * TOLERATED.1 / TOLERATED.0),
-        Side::Stable => bucket(us),
-    }
+    bucket_at(side, us.min(TIME_MOST_US))
 }
 
 /// The counters of one thread for one epoch of a trial.
+///
+/// Most requests are assigned to the newest slot and answered well before anything is asked. They are counted beside the
+/// ring, where no length has to be looked at, and gathered into it before anybody reads it.
 #[derive(Debug)]
 pub struct Slots {
-    inquiry: Inquiry,
-    /// A good answer up to this age says the same to all that is asked.
+    /// When the newest slot begins, in microseconds, its number, and the requests per arm that its place in the ring lacks.
+    newest_us: u64,
+    newest: u64,
+    fresh: [u32; 2],
+    /// A good answer up to this age, a *quick* one, says the same to all that is asked.
     quick_us: u64,
+    quick: [Quick; QUICK_SLOTS],
+    inquiry: Inquiry,
     /// Its length is a power of two.
     ring: Box<[Slot]>,
     /// Per question the first slot that was not revealed yet; the last one is that of the times.
@@ -306,6 +341,19 @@ pub struct Slots {
     /// Histograms that nobody uses, all zero.
     free: Vec<Histogram>,
 }
+
+/// Quick answers of a slot by their times, per arm, as far as the ring lacks them.
+#[derive(Debug, Default)]
+#[repr(align(32))]
+struct Quick {
+    number: u64,
+    times: [Option<Histogram>; 2],
+}
+
+/// Slots whose quick answers are counted beside the ring, and the age up to which an answer is quick at most: long before
+/// such a place is needed for another slot.
+const QUICK_SLOTS: usize = 64;
+const QUICK_MOST_US: u64 = 3_000_000;
 
 /// What most requests touch stands together.
 #[derive(Debug, Clone, Default)]
@@ -320,7 +368,6 @@ struct Slot {
 #[derive(Debug, Clone, Default)]
 struct Arm {
     requests: u32,
-    /// Good answers that came before anything was asked.
     quick: u32,
     times: Option<Histogram>,
 }
@@ -336,7 +383,9 @@ struct Cell {
 }
 
 /// Counts per bucket, on the heap: only slots that are not told yet have one.
-type Histogram = Box<[u32; TIME_BUCKETS]>;
+type Histogram = Box<[u32; TIMES]>;
+/// A power of two, so that no place is beyond it.
+const TIMES: usize = TIME_BUCKETS.next_power_of_two();
 
 /// Failures of users that are remembered per slot and arm: what comes on top is not counted as a first failure.
 const FAILURES_MAX: usize = 4_096;
@@ -354,8 +403,11 @@ impl Slots {
         let next = vec![first - first % SECOND; inquiry.questions.len() + 1];
         let ring = vec![Slot::default(); length as usize].into_boxed_slice();
         let ages = inquiry.questions.iter().map(|question| question.age_us);
-        let quick_us = ages.fold(inquiry.times_us, u64::min);
-        Self { inquiry, quick_us, ring, next, free: Vec::new() }
+        let quick_us = ages.fold(inquiry.times_us.min(QUICK_MOST_US), u64::min);
+        let quick = std::array::from_fn(|_| Quick::default());
+        // No moment is so late, so the first request looks for its slot.
+        let (newest_us, newest, fresh) = (u64::MAX - SLOT_US, 0, [0; 2]);
+        Self { newest_us, newest, fresh, quick_us, quick, inquiry, ring, next, free: Vec::new() }
     }
 
     /// What is asked.
@@ -367,13 +419,27 @@ impl Slots {
     /// Counts a request that is assigned now; answers its slot.
     #[inline]
     pub fn assign(&mut self, side: Side, now_us: u64) -> u64 {
-        let number = now_us / SLOT_US;
+        if now_us.wrapping_sub(self.newest_us) >= SLOT_US {
+            self.begin(now_us / SLOT_US);
+        }
+        self.fresh[side as usize] += 1;
+        self.newest
+    }
+
+    /// Makes a slot the newest one.
+    #[cold]
+    fn begin(&mut self, number: u64) {
+        self.gather_fresh();
+        (self.newest, self.newest_us) = (number, number * SLOT_US);
         let slot = self.at(number);
         if slot.number != number {
             slot.begin(number);
         }
-        slot.arms[side as usize].requests += 1;
-        number
+        let before = self.quick_at(number).number;
+        if before != number {
+            self.gather_quick(before);
+            self.quick_at(number).number = number;
+        }
     }
 
     /// Counts how a request of a slot has ended at an age in microseconds; `user` is the hash of the key that it sticks
@@ -381,11 +447,9 @@ impl Slots {
     #[inline]
     pub fn settle(&mut self, slot: u64, side: Side, ended: Ended, age_us: u64, user: Option<u64>) {
         if ended == Ended::Well && age_us <= self.quick_us {
-            let kept = self.at(slot);
-            let arm = &mut kept.arms[side as usize];
-            if let Some(times) = arm.times.as_mut().filter(|_| kept.number == slot) {
-                arm.quick += 1;
-                times[bucket_of(side, age_us)] += 1;
+            let quick = self.quick_at(slot);
+            if let Some(times) = quick.times[side as usize].as_mut().filter(|_| quick.number == slot) {
+                times[bucket_at(side, age_us)] += 1;
                 return;
             }
         }
@@ -393,8 +457,9 @@ impl Slots {
     }
 
     /// The same for everything but most requests.
+    #[cold]
     fn settle_any(&mut self, slot: u64, side: Side, ended: Ended, age_us: u64, user: Option<u64>) {
-        let Self { inquiry, quick_us, ring, free, .. } = self;
+        let Self { inquiry, quick_us, quick, ring, free, .. } = self;
         let index = slot as usize & (ring.len() - 1);
         let kept = &mut ring[index];
         if kept.number != slot {
@@ -402,8 +467,14 @@ impl Slots {
         }
         let (arm, cell) = (&mut kept.arms[side as usize], &mut kept.cells[side as usize]);
         if ended == Ended::Well && age_us <= *quick_us {
-            arm.quick += 1;
-            arm.time(bucket_of(side, age_us), free);
+            let quick = &mut quick[slot as usize % QUICK_SLOTS];
+            let is_kept = quick.number == slot;
+            arm.quick += u32::from(!is_kept);
+            count(
+                if is_kept { &mut quick.times[side as usize] } else { &mut arm.times },
+                bucket_of(side, age_us),
+                free,
+            );
             return;
         }
         for (n, question) in inquiry.questions.iter().enumerate() {
@@ -428,7 +499,7 @@ impl Slots {
             Ended::Failed | Ended::Unanswered | Ended::Void => false,
         };
         if is_told {
-            arm.time(bucket_of(side, age_us), free);
+            count(&mut arm.times, bucket_of(side, age_us), free);
         } else {
             cell.left_out += 1;
         }
@@ -439,6 +510,7 @@ impl Slots {
     pub fn reveal(&mut self, now_us: u64) -> Option<(Vec<Answers>, Option<Times>, Vec<Failure>)> {
         let mut failures = Vec::new();
         let mut answers = Vec::new();
+        self.gather_fresh();
         for n in 0..self.inquiry.questions.len() {
             let question = self.inquiry.questions[n];
             let grain = Question::grain(question.age_us);
@@ -447,6 +519,7 @@ impl Slots {
                 let (candidate, stable, firsts) = (Part::default(), Part::default(), [0; 2]);
                 let mut found = Answers { question, slot: first, candidate, stable, firsts };
                 for number in first..(first + grain).min(due.end) {
+                    self.gather_quick(number);
                     self.at_if(number, |slot| slot.answer(n, &mut found, &mut failures));
                 }
                 if found.candidate.of + found.stable.of > 0 {
@@ -458,6 +531,7 @@ impl Slots {
         let mut sums = [[0_u64; TIME_BUCKETS]; 2];
         if times_us > 0 {
             for number in self.due(self.inquiry.questions.len(), times_us, now_us) {
+                self.gather_quick(number);
                 self.take_times(number, times_us, &mut sums);
             }
         }
@@ -491,6 +565,44 @@ impl Slots {
         &mut self.ring[index]
     }
 
+    #[inline]
+    fn quick_at(&mut self, number: u64) -> &mut Quick {
+        &mut self.quick[number as usize % QUICK_SLOTS]
+    }
+
+    /// Counts the newest requests in the ring.
+    fn gather_fresh(&mut self) {
+        let fresh = std::mem::take(&mut self.fresh);
+        for (arm, fresh) in self.at(self.newest).arms.iter_mut().zip(fresh) {
+            arm.requests += fresh;
+        }
+    }
+
+    /// Counts the quick answers of a slot in the ring.
+    fn gather_quick(&mut self, number: u64) {
+        let quick = self.quick_at(number);
+        if quick.number != number {
+            return;
+        }
+        let times = std::mem::take(&mut quick.times);
+        let index = number as usize & (self.ring.len() - 1);
+        let slot = &mut self.ring[index];
+        for (arm, mut times) in slot.arms.iter_mut().zip(times).filter_map(|(arm, times)| Some((arm, times?))) {
+            if slot.number == number {
+                arm.quick += times.iter().sum::<u32>();
+                if arm.times.is_none() {
+                    arm.times = Some(times);
+                    continue;
+                }
+                for (all, quick) in arm.times.iter_mut().flat_map(|times| times.iter_mut()).zip(times.iter()) {
+                    *all += quick;
+                }
+            }
+            times.fill(0);
+            self.free.push(times);
+        }
+    }
+
     fn at_if(&mut self, number: u64, take: impl FnOnce(&mut Slot)) {
         let slot = self.at(number);
         if slot.number == number {
@@ -521,15 +633,13 @@ impl Slots {
     }
 }
 
-impl Arm {
-    fn time(&mut self, bucket: usize, free: &mut Vec<Histogram>) {
-        let times = self.times.get_or_insert_with(|| free.pop().unwrap_or_else(|| Box::new([0; TIME_BUCKETS])));
-        times[bucket] += 1;
-    }
+/// Counts one more in a bucket of a histogram that may be missing yet.
+fn count(times: &mut Option<Histogram>, bucket: usize, free: &mut Vec<Histogram>) {
+    let times = times.get_or_insert_with(|| free.pop().unwrap_or_else(|| Box::new([0; TIMES])));
+    times[bucket % TIMES] += 1;
 }
 
 impl Slot {
-    #[cold]
     fn begin(&mut self, number: u64) {
         self.number = number;
         for Arm { requests, quick, times } in &mut self.arms {
@@ -650,8 +760,11 @@ mod tests {
         let far = (0..400).map(|n| (1_000.0 * 1.03_f64.powi(n)) as u64);
         for us in (0..20_000).chain(far) {
             assert_eq!(bucket(us), by_formula(us), "{us} µs");
+            let less = us.saturating_sub(TOLERATED_US) * TOLERATED.1 / TOLERATED.0;
+            assert_eq!(bucket_of(Side::Candidate, us), bucket(less), "{us} µs");
         }
         assert_eq!(bucket_of(Side::Candidate, 115_000), bucket_of(Side::Stable, 100_000));
+        assert_eq!([Side::Candidate, Side::Stable].map(|side| bucket_of(side, u64::MAX)), [TIME_BUCKETS - 1; 2]);
     }
 
     #[test]
@@ -707,6 +820,26 @@ mod tests {
     }
 
     #[test]
+    fn good_answers_are_told_although_their_place_is_needed_for_later_ones() {
+        let mut slots = Slots::new(inquiry(), 0);
+        // The first and the third have the same place, as the second and the fourth.
+        for number in [0, 10, 64, 74] {
+            // One in time for everything, and one that is slow.
+            for age_us in [2_000, 1_100_000] {
+                let slot = slots.assign(Side::Stable, number * SLOT_US);
+                slots.settle(slot, Side::Stable, Ended::Well, age_us, None);
+            }
+        }
+        let (answers, times, _) = slots.reveal(EVERYTHING_US).unwrap();
+        let slow = answers.iter().filter(|answers| answers.question == SLOW);
+        let slow = slow.map(|answers| (answers.slot, answers.stable));
+        let one_of_two = Part { of: 2, bad: 1 };
+        assert_eq!(slow.collect::<Vec<_>>(), [0, 10, 64, 74].map(|slot| (slot, one_of_two)));
+        let stable = vec![(bucket(2_000) as u8, 4), (bucket(1_100_000) as u8, 4)];
+        assert_eq!(times, Some(Times { candidate: Vec::new(), stable }));
+    }
+
+    #[test]
     fn failures_of_users_are_told_with_the_slot_they_belong_to() {
         let mut slots = Slots::new(inquiry(), 0);
         for user in [7, 7, 8] {
@@ -721,8 +854,8 @@ mod tests {
         /// However requests are dealt out to threads, and however often it is looked, the sums are the same.
         #[test]
         fn any_threads_and_any_looks_add_up_to_the_same(
-            requests in prop::collection::vec((0_u64..3_000_000, 0_usize..6, 0_u64..9_000_000, any::<bool>(), 0_usize..3), 1..60),
-            looks in prop::collection::btree_set(0_u64..20_000_000, 0..20),
+            requests in prop::collection::vec((0_u64..15_000_000, 0_usize..6, 0_u64..9_000_000, any::<bool>(), 0_usize..3), 1..60),
+            looks in prop::collection::btree_set(0_u64..30_000_000, 0..20),
         ) {
             let sum = |threads: usize, looks: Vec<u64>| {
                 let mut slots: Vec<Slots> = (0..threads).map(|_| Slots::new(inquiry(), 0)).collect();
@@ -757,12 +890,12 @@ mod tests {
                         (_, None) => {}
                     }
                 }
-                reveal(&mut sum, &mut slots, 20_000_000);
+                reveal(&mut sum, &mut slots, 30_000_000);
                 sum.answers.sort_by_key(|answers| (answers.question, answers.slot));
                 sum
             };
             // Often enough that no slot is overwritten before it is told.
-            let every = || (0..20).map(|n| n * 1_000_000).collect::<Vec<u64>>();
+            let every = || (0..30).map(|n| n * 1_000_000).collect::<Vec<u64>>();
             let often = every().into_iter().chain(looks.clone()).collect();
             prop_assert_eq!(sum(1, every()), sum(3, often));
         }
