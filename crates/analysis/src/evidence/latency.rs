@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bet::{Factors, Margin, Seen, split};
-use super::number::{half_lives, ln, ln_1p};
+use super::number::{exact_sum, half_lives, ln, ln_1p};
 use super::pot::Pot;
 
 /// Buckets per doubling of the latency.
@@ -62,7 +62,8 @@ impl Scale {
 /// The smallest bucket up to which lies at least the share `q` of all; 0 of an empty histogram.
 #[must_use]
 pub fn quantile_bucket(histogram: &[f64], q: f64) -> usize {
-    let (total, mut seen) = (histogram.iter().sum::<f64>(), 0.0);
+    // Where exactly that share lies below a bucket's end, the last bit of the total decides.
+    let (total, mut seen) = (exact_sum(histogram), 0.0);
     let reaches = |count: &f64| {
         seen += count;
         seen >= q * total

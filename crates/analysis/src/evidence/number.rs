@@ -23,6 +23,16 @@ pub(crate) fn half_lives(dt_s: f64, half_life_s: f64) -> f64 {
     libm::exp2(-dt_s / half_life_s)
 }
 
+/// A sum whose rounding errors are made up for (Neumaier 1974), so that it is the nearest double in whatever order its terms come.
+pub(crate) fn exact_sum(terms: &[f64]) -> f64 {
+    let (sum, lost) = terms.iter().fold((0.0_f64, 0.0), |(sum, lost), term| {
+        let next = sum + term;
+        let (large, small) = if sum.abs() >= term.abs() { (sum, *term) } else { (*term, sum) };
+        (next, lost + ((large - next) + small))
+    });
+    sum + lost
+}
+
 /// ln of a sum, from the logs of its terms; minus infinity of none.
 pub(crate) fn ln_sum(terms: impl Iterator<Item = f64> + Clone) -> f64 {
     let most = terms.clone().fold(f64::NEG_INFINITY, f64::max);
