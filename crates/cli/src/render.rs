@@ -43,6 +43,10 @@ pub(crate) fn tree(service: &ServiceStatus, now: Timestamp, paint: Paint) -> Vec
             .extend(troubled.map(|replica| {
                 format!("{stem}   {} {}: {}", replica.name, replica.state, paint.warn(&replica.detail))
             }));
+        lines.extend(release.replicas.iter().filter_map(|replica| {
+            let why = paint.warn(replica.passed_over.as_ref()?);
+            Some(format!("{stem}   {} is passed over for now: it {why}", replica.name))
+        }));
     }
     if let Some(rollout) = &service.rollout {
         lines.extend(rollout_lines(rollout, service.listen.is_some(), now, paint));

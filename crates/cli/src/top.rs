@@ -99,6 +99,8 @@ struct Row {
     in_flight: u64,
     ready: u32,
     wanted: u32,
+    /// Replicas that others come before for a while.
+    passed_over: usize,
     /// What is known of a candidate.
     evidence: Option<Evidence>,
     /// Where its rollout is.
@@ -156,6 +158,7 @@ fn row(service: &ServiceStatus, release: &ReleaseStatus, now: Timestamp) -> Row 
         in_flight: release.in_flight,
         ready: release.ready,
         wanted: release.wanted,
+        passed_over: release.replicas.iter().filter(|replica| replica.passed_over.is_some()).count(),
         evidence: rollout.and_then(|rollout| rollout.verdict.as_ref()).map(evidence),
         state: rollout.map(|rollout| rollout.state.clone()),
     }
@@ -221,8 +224,10 @@ fn columns() -> Vec<Column> {
         number("P99", 2, |row| row.p99_us.map_or_else(dash, millis)),
         number("IN FLIGHT", 5, |row| row.in_flight.to_string()),
         Column {
-            paint: |row, paint, text| if row.ready < row.wanted { paint.warn(text) } else { text },
-            ..number("READY", 8, |row| format!("{}/{}", row.ready, row.wanted.max(row.ready)))
+            paint: |row, paint, text| {
+                if row.ready < row.wanted || row.passed_over > 0 { paint.warn(text) } else { text }
+            },
+            ..number("READY", 8, ready)
         },
         Column {
             paint: |row, paint, text| match row.evidence.as_ref().map(|evidence| evidence.verdict) {
@@ -233,6 +238,12 @@ fn columns() -> Vec<Column> {
             ..text("EVIDENCE", 3, |row| row.evidence.as_ref().map_or_else(String::new, meter))
         },
     ]
+}
+
+/// Those that are passed over stand behind: `3/4 -1`.
+fn ready(row: &Row) -> String {
+    let all = format!("{}/{}", row.ready, row.wanted.max(row.ready));
+    if row.passed_over > 0 { format!("{all} -{}", row.passed_over) } else { all }
 }
 
 fn dash() -> String {
@@ -396,6 +407,7 @@ mod tests {
             in_flight: 3,
             ready: 2,
             wanted: 2,
+            passed_over: 0,
             evidence: None,
             state: None,
         }
@@ -429,6 +441,12 @@ mod tests {
             let widest = at(width).lines().map(|line| line.chars().count()).max();
             assert!(widest <= Some(width), "{width}: {widest:?}");
         }
+    }
+
+    #[test]
+    fn replicas_that_are_passed_over_stand_behind_those_that_are_ready() {
+        assert_eq!(ready(&row("api", 3, 1.0, None)), "2/2");
+        assert_eq!(ready(&Row { passed_over: 1, ..row("api", 3, 1.0, None) }), "2/2 -1");
     }
 
     #[test]

@@ -169,6 +169,11 @@ impl Keeper {
         self.is_outdated = true;
     }
 
+    /// What people are shown of it has changed, and nothing else.
+    pub(crate) fn outdate(&mut self) {
+        self.is_outdated = true;
+    }
+
     /// Whether it is to be looked at.
     pub(crate) fn is_due(&self, now: Timestamp) -> bool {
         now >= self.look_at

@@ -15,8 +15,8 @@ use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutI
 use evenkeel_core::lease::Held;
 use evenkeel_core::measure::SourceError;
 use evenkeel_core::ports::{
-    Answered, CheckedFor, Clock, Gauge, PlatformError, Replica, Replicas, Store, StoreError, TickRecord, Traffic,
-    Workloads,
+    Answered, CheckedFor, Clock, Gauge, PassedOver, PlatformError, Replica, Replicas, Store, StoreError, TickRecord,
+    Traffic, Workloads,
 };
 use evenkeel_core::probe::ProbeKind;
 use evenkeel_core::release::Deploy;
@@ -161,6 +161,7 @@ where
         inbox,
         replicas: None,
         in_flight: None,
+        passed_over: BTreeMap::new(),
         table: None,
         overview: overview_in,
         told,
@@ -204,6 +205,8 @@ struct Controller<S, W, T, C, G> {
     /// What the platform lists, by service; `None` while it does not answer.
     replicas: Option<BTreeMap<ServiceName, Vec<Replica>>>,
     in_flight: Option<BTreeMap<ReplicaId, u64>>,
+    /// Replicas that the proxy passes over.
+    passed_over: BTreeMap<ReplicaId, PassedOver>,
     /// The table in force as the proxy confirmed it.
     table: Option<RoutingTable>,
     overview: watch::Sender<Shown>,
@@ -806,7 +809,7 @@ where
         let (now, table) = (self.clock.now(), self.table.as_ref());
         let mut services = None;
         for (name, keeper) in self.keepers.iter_mut().filter(|(_, keeper)| keeper.is_outdated()) {
-            if keeper.show(in_table(table, name), self.in_flight.as_ref(), now) {
+            if keeper.show(in_table(table, name), self.in_flight.as_ref(), &self.passed_over, now) {
                 services = Some(());
             }
         }

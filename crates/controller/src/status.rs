@@ -218,6 +218,9 @@ pub struct ReplicaStatus {
     pub pid: u32,
     /// The last bad probe answer; empty when there was none.
     pub detail: String,
+    /// Why the proxy passes it over at the moment: `fails requests`, `refuses connections`; absent where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_over: Option<String>,
 }
 
 /// One rollout.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::access::AccessLog;
+use crate::balance::Balance;
 use crate::limit::Limit;
 use crate::maintenance::Maintenance;
 use crate::route::Route;
@@ -39,6 +40,9 @@ pub struct Edge {
     /// What replicas speak.
     #[serde(default)]
     pub replicas: Protocol,
+    /// How requests are spread over replicas.
+    #[serde(default)]
+    pub balance: Balance,
     /// Networks of fronts that are believed about whom they speak for; those on this machine always are.
     #[serde(default)]
     pub fronts: Vec<Network>,

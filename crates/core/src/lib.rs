@@ -30,6 +30,7 @@
 //! - [`breaker`]: may the next call to a dependency be made?
 //! - [`dependency`]: what a release depends on, and what is done while that fails.
 //! - [`outage`]: what the releases of a rollout cannot reach, and whose doing that is.
+//! - [`balance`]: how requests are spread over replicas.
 //! - [`edge`]: what clients and replicas speak, and whom the proxy believes.
 //! - [`route`]: which requests of an address are whose.
 //! - [`access`]: what is written down of a service's requests.
@@ -47,6 +48,7 @@
 pub mod access;
 pub mod alert;
 pub mod alone;
+pub mod balance;
 pub mod breaker;
 pub mod check;
 pub mod choice;

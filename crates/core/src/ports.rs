@@ -11,6 +11,7 @@ use std::time::Duration;
 use evenkeel_analysis::{Answers, Counts, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::balance::Out;
 use crate::breaker::Mode;
 use crate::dependency::{EgressReport, Endpoint, EndpointKey};
 use crate::gate::Check;
@@ -476,6 +477,9 @@ pub struct Report {
     pub releases: Vec<ReleaseReport>,
     /// Replicas with requests in flight, in the table or not.
     pub in_flight: Vec<InFlight>,
+    /// Replicas of the table that are passed over at the moment.
+    #[serde(default)]
+    pub passed_over: Vec<PassedOver>,
     /// Requests answered by the proxy itself: 400 (refused head), 404 (no such service), 503 (no release can take it).
     pub refused: u64,
     /// Connections of users open right now.
@@ -559,6 +563,17 @@ impl ReleaseReport {
         let kinds = [&self.counts, &self.preview, &self.pinned, &self.mirrored];
         self.mirror_dropped == 0 && kinds.into_iter().all(|counts| *counts == Counts::default())
     }
+}
+
+/// A replica that others come before for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Why: what most of the workers say.
+    pub why: Out,
+    /// With how many of the proxy's workers, each of which finds out by itself.
+    pub workers: u32,
 }
 
 /// Requests in flight at one replica.

@@ -54,7 +54,8 @@ fn on_or_off(value: &Value<'_>, problems: &mut Problems) -> Option<bool> {
     switch(value, "write `on` or `off`", problems)
 }
 
-fn switch(value: &Value<'_>, help: &str, problems: &mut Problems) -> Option<bool> {
+/// Reads `on` or `off`.
+pub(crate) fn switch(value: &Value<'_>, help: &str, problems: &mut Problems) -> Option<bool> {
     match value.scalar().map(|scalar| scalar.text.as_str()) {
         Some("on") => Some(true),
         Some("off") => Some(false),

@@ -1,4 +1,4 @@
-//! `routes`, `limits`, `timeouts`, `errorPages`, `accessLog`, `tls`, `protocol`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
+//! `routes`, `limits`, `timeouts`, `errorPages`, `accessLog`, `tls`, `protocol`, `balance`, `fronts`, `proxyProtocol`: what clients and replicas speak, and whom the proxy believes.
 
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -8,6 +8,7 @@ use evenkeel_core::edge::{Certificate, Edge, Network, NoNetwork, Protocol, Proxy
 use evenkeel_core::route::Route;
 
 use crate::access::access_log;
+use crate::balance::balance;
 use crate::fields::{Fields, Section, Value};
 use crate::limits::limits;
 use crate::pages::{self, ReadPages};
@@ -72,6 +73,7 @@ pub(crate) fn edge(fields: &Fields<'_>, problems: &mut Problems) -> ReadEdge {
     let tls = fields.read("tls", problems, |value, problems| tls(value, &mut read, problems));
     read.edge.tls = tls;
     fields.set("protocol", &mut read.edge.replicas, problems, protocol);
+    fields.set("balance", &mut read.edge.balance, problems, balance);
     fields.set("fronts", &mut read.edge.fronts, problems, fronts);
     fields.set("proxyProtocol", &mut read.edge.proxy_protocol, problems, proxy_protocol);
     read

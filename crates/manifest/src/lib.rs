@@ -11,6 +11,7 @@
 //! - `timeouts`, `pages`: how long requests may take, and what the proxy says in its own name.
 //! - `access`: what is written down of requests.
 //! - `limits`: how much of a service one client may have.
+//! - `balance`: how requests are spread over replicas.
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
 //! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]).
@@ -35,6 +36,7 @@
 mod access;
 mod alertmanager;
 mod alerts;
+mod balance;
 mod checks;
 mod command;
 mod condition;

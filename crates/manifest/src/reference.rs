@@ -2,8 +2,8 @@
 
 use crate::fields::Section;
 use crate::{
-    Code, access, alerts, checks, dependencies, edge, gates, limits, load, pages, probes, read, routing, scenario,
-    service, slos, strategy, theirs, timeouts, triggers, validation,
+    Code, access, alerts, balance, checks, dependencies, edge, gates, limits, load, pages, probes, read, routing,
+    scenario, service, slos, strategy, theirs, timeouts, triggers, validation,
 };
 
 const REFERENCE: &str = include_str!("../../../docs/spec.md");
@@ -27,6 +27,7 @@ fn places() -> Vec<Place> {
         place(&pages::ERROR_PAGES, ("errorPages: {", "}"), NONE),
         place(&timeouts::TIMEOUT, ("timeouts: [{", "}]"), &[("firstByte idle whole", "whole: 1s")]),
         place(&access::ACCESS_LOG, ("accessLog: {", "}"), NONE),
+        place(&balance::BALANCE, ("balance: {", "}"), NONE),
         place(&limits::LIMIT, ("limits: [{", "}]"), &[("body rate atOnce", "rate: 1/s")]),
         place(&limits::PER, ("limits: [{ rate: 1/s, per: {", "}}]"), NONE),
         place(
@@ -290,6 +291,7 @@ fn every_section_of_the_reader_is_looked_at_here() {
         include_str!("gates.rs"),
         include_str!("load.rs"),
         include_str!("access.rs"),
+        include_str!("balance.rs"),
         include_str!("pages.rs"),
         include_str!("timeouts.rs"),
         include_str!("limits.rs"),

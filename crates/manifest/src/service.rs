@@ -68,6 +68,7 @@ pub(crate) static SERVICE: Section = Section {
         "accessLog",
         "tls",
         "protocol",
+        "balance",
         "fronts",
         "proxyProtocol",
         "env",
@@ -357,7 +358,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
 }
 
 /// Keys that make no sense for a service that nobody connects to.
-const ABOUT_REQUESTS: [&str; 19] = [
+const ABOUT_REQUESTS: [&str; 20] = [
     "load",
     "slos",
     "validation",
@@ -375,6 +376,7 @@ const ABOUT_REQUESTS: [&str; 19] = [
     "shield",
     "tls",
     "protocol",
+    "balance",
     "fronts",
     "proxyProtocol",
 ];

@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, balance, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, balance, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key
@@ -1349,6 +1349,23 @@ fn what_is_wrong_with_limits_is_told_where_it_stands() {
       5:1 spec::unknown_key a service has no key `rateLimit`
         write `limits: [{ rate: 100/s }]`
     "#);
+}
+
+#[test]
+fn what_is_wrong_with_how_requests_are_spread_is_told_where_it_stands() {
+    let lines = ["balance: { slowStart: 1h, ejection: always }", "balance: { policy: least, warmup: 5s }"];
+    insta::assert_snapshot!(told_of_lines(lines), @r"
+    balance: { slowStart: 1h, ejection: always }
+      5:23 spec::out_of_range `slowStart`: `1h` is out of range
+        write a value from 0 to 15m
+      5:37 spec::bad_value `ejection` takes `on` or `off`
+        write `on` or `off`
+    balance: { policy: least, warmup: 5s }
+      5:12 spec::unknown_key the mapping `balance` has no key `policy`
+        leave it out: of two replicas that chance names, the less busy one gets the request
+      5:27 spec::unknown_key the mapping `balance` has no key `warmup`
+        write `slowStart: 10s`
+    ");
 }
 
 #[test]

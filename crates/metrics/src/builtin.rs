@@ -76,6 +76,8 @@ fn of_release(service: &ServiceStatus, release: &ReleaseStatus, rows: &mut Vec<R
     rows.extend(durations(Family::MirroredDurations, &labels, &release.mirrored));
     rows.push(Row::number(Family::InFlight, labels.clone(), release.in_flight as f64));
     rows.push(Row::number(Family::ReplicaUp, labels.clone(), f64::from(release.ready)));
+    let passed_over = release.replicas.iter().filter(|replica| replica.passed_over.is_some()).count();
+    rows.push(Row::number(Family::PassedOver, labels.clone(), passed_over as f64));
     rows.push(Row::number(Family::ReplicaWanted, labels.clone(), f64::from(release.wanted)));
     rows.push(Row::number(Family::Weight, labels, f64::from(release.weight.get())));
     let named = with(&of_whole(service), [("release", release.revision.to_string())]);

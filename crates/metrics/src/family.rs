@@ -82,6 +82,8 @@ families! {
     ReplicaUp, Gauge, "replica_up";
     /// Replicas that the release shall have
     ReplicaWanted, Gauge, "replica_wanted";
+    /// Ready replicas that the proxy passes over for a while, since they fail requests or refuse connections
+    PassedOver, Gauge, "evenkeel_replicas_passed_over";
     /// Processor time of a replica and everything it started
     ReplicaCpu, Counter, "replica_cpu_seconds";
     /// Resident memory of a replica and everything it started; pages that several of them share count for each

@@ -50,6 +50,7 @@ fn service(name: &str, ports: &[u16], answers: Answers) -> Arc<ServiceStatus> {
         pid: std::process::id(),
         state: "ready".into(),
         detail: String::new(),
+        passed_over: None,
     });
     let release = ReleaseStatus {
         revision: Revision(1),

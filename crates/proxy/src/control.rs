@@ -12,11 +12,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evenkeel_core::balance::Out;
 use evenkeel_core::guard::{CutName, Guard, cut_off, honours};
 use evenkeel_core::ids::{ReplicaId, Revision, ServiceName};
 use evenkeel_core::table::RoutingTable;
 use evenkeel_core::trial::Heard;
-use evenkeel_wire::proxy::{Answer, InFlight, ReleaseReport, Report};
+use evenkeel_wire::proxy::{Answer, InFlight, PassedOver, ReleaseReport, Report};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -363,11 +364,15 @@ fn fits(held: &BTreeMap<SocketAddr, Vec<TcpListener>>, address: SocketAddr, coun
 fn merge(mut whole: Report, workers: Vec<WorkerReport>) -> Report {
     let mut releases: BTreeMap<(ServiceName, Revision), ReleaseReport> = BTreeMap::new();
     let mut in_flight: BTreeMap<ReplicaId, u64> = BTreeMap::new();
+    let mut passed_over: BTreeMap<ReplicaId, Vec<Out>> = BTreeMap::new();
     for part in workers {
         whole.refused += part.refused;
         whole.connections += part.connections as u64;
         for busy in part.in_flight {
             *in_flight.entry(busy.replica).or_default() += busy.requests;
+        }
+        for out in part.passed_over {
+            passed_over.entry(out.replica).or_default().push(out.why);
         }
         for release in part.releases {
             let key = (release.service.clone(), release.revision);
@@ -379,5 +384,12 @@ fn merge(mut whole: Report, workers: Vec<WorkerReport>) -> Report {
     }
     whole.releases = releases.into_values().collect();
     whole.in_flight = in_flight.into_iter().map(|(replica, requests)| InFlight { replica, requests }).collect();
+    whole.passed_over = passed_over.into_iter().map(|(replica, whys)| told_of(replica, &whys)).collect();
     whole
+}
+
+fn told_of(replica: ReplicaId, whys: &[Out]) -> PassedOver {
+    let refuse = whys.iter().filter(|why| **why == Out::Refuses).count();
+    let why = if refuse * 2 > whys.len() { Out::Refuses } else { Out::Fails };
+    PassedOver { replica, why, workers: u32::try_from(whys.len()).unwrap_or(u32::MAX) }
 }

@@ -121,6 +121,7 @@ impl Exchange {
                 Ok((response, link)) => {
                     let status = self.status(&response);
                     self.settle(Outcome::Answered(status));
+                    self.note(is_failure(status));
                     match is_failure(status).then(|| self.spare()).flatten() {
                         Some(in_flight) => self.discard(response, link, in_flight),
                         None => return Ok(self.accept(response, link)),
@@ -196,7 +197,7 @@ impl Exchange {
         let Some(shield) = self.shield() else { return (now < end).then_some(end) };
         let patience = shield.stand_in.patience();
         // The rest of a body is the client's to send.
-        let is_whole = self.outgoing.upload.as_ref().is_none_or(|upload| upload.is_complete());
+        let is_whole = self.is_whole();
         let is_over = patience.is_some_and(|patience| now >= since + patience) && is_whole && self.can_spare();
         if is_over || now >= end {
             return None;
@@ -231,6 +232,9 @@ impl Exchange {
 
     /// Makes ready for another attempt, where one is allowed.
     fn after(&mut self, miss: &Miss) -> Result<(), Refusal> {
+        if self.is_fault(miss) {
+            self.note(true);
+        }
         match *miss {
             Miss::Refused => self.next_replica().or_else(|| self.spare_failed()).ok_or(Refusal::NO_ANSWER),
             Miss::Unsent { reused: true } => {
@@ -248,9 +252,7 @@ impl Exchange {
             }
             Miss::Broken { .. } => self.spare_failed().or_else(|| self.repeat_elsewhere()).ok_or(Refusal::NO_ANSWER),
             Miss::Late if self.is_over() => {
-                // Part of a body that is missing is the client's delay.
-                let is_whole = self.outgoing.upload.as_ref().is_none_or(|upload| upload.is_complete());
-                self.settle(if is_whole { Outcome::NoAnswer } else { Outcome::ClientGone });
+                self.settle(if self.is_whole() { Outcome::NoAnswer } else { Outcome::ClientGone });
                 Err(Refusal::LATE)
             }
             Miss::Late => self.spare_failed().ok_or(Refusal::LATE),
@@ -285,6 +287,28 @@ impl Exchange {
 
     fn settle(&self, outcome: Outcome) {
         self.choice.tally.settle(outcome, self.client.worker().clock.exact());
+    }
+
+    /// Tells whether the client has sent all of it: part of a body that is missing is the client's delay.
+    fn is_whole(&self) -> bool {
+        self.outgoing.upload.as_ref().is_none_or(|upload| upload.is_complete())
+    }
+
+    /// Tells whether an attempt without an answer speaks against the replica. A refusal is noted where it is met, and
+    /// connections that rest may be closed.
+    fn is_fault(&self, miss: &Miss) -> bool {
+        match *miss {
+            Miss::Broken { reused } => !(reused && self.outgoing.is_repeatable()),
+            Miss::Unsent { reused } => !reused,
+            Miss::Late => self.is_whole(),
+            Miss::Refused | Miss::Local | Miss::BadUpload => false,
+        }
+    }
+
+    /// Takes note of how the replica did that has the request.
+    fn note(&self, failed: bool) {
+        let release = self.choice.entry.routes.release(self.choice.release);
+        release.note(self.choice.in_flight.replica(), failed, self.client.worker().clock.coarse());
     }
 
     /// Counts that the release gave no answer, and turns to the stable one.
@@ -384,7 +408,7 @@ impl Exchange {
         let replica = to.pick(&[], &mut random, worker.clock.coarse())?;
         let assigned = || entry.routes.assign_copy(worker.clock.exact());
         // It refused a moment ago, and there is no other: one question for all of them is enough.
-        if replica.is_out(worker.clock.coarse()) {
+        if replica.condition.out(worker.clock.coarse()).is_some() {
             to.counts.count_copy(Outcome::NoAnswer, Duration::ZERO);
             if let Some(assigned) = assigned() {
                 assigned.settle(Ended::Unanswered, worker.clock.exact());

@@ -10,7 +10,7 @@
 //! - `noted`, `journal`: a request in the access log, and the log itself
 //! - `fittings`, `limiter`: what goes with a table; how much one client may have
 //! - `crossroads`: which service, where several share an address
-//! - `routes`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
+//! - `routes`, `balance`, `replica`, `fair`, `tally`: which release, which replica, and what is counted
 //! - `trial`, `admission`: what became of requests on trial, by the moment of their assignment, and how many there may be
 //! - `hold`: requests that wait while their service is in maintenance
 //! - `pins`, `sticky`, `cookies`, `marks`: which release, for what a request is, and whom a trial has counted
@@ -30,6 +30,7 @@ mod accept;
 mod admission;
 mod alive;
 mod announce;
+mod balance;
 mod body;
 pub mod certificates;
 mod chunks;

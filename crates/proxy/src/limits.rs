@@ -50,11 +50,14 @@ pub(crate) const IDLE_TIME_UNREPEATABLE: Duration = Duration::from_secs(1);
 /// Resting connections kept per replica and worker.
 pub(crate) const IDLE_MAX: usize = 1024;
 
-/// First pause for a replica that refused a connection; it doubles with every further refusal.
+/// First pause for a replica that refused a connection, or fails what its fellows answer; it doubles every time.
 pub(crate) const EJECTION_FIRST: Duration = Duration::from_secs(1);
 
-/// Longest pause for a replica that refuses connections.
+/// Longest of these pauses.
 pub(crate) const EJECTION_LONGEST: Duration = Duration::from_secs(30);
+
+/// The least part of its share that a new replica has, in hundredths: what gets nothing does not get warm.
+pub(crate) const WARMTH_MIN: u32 = 10;
 
 /// Releases per service whose counters are kept: beyond it, those out of the table with nothing in flight are dropped.
 pub(crate) const RELEASES_KEPT: usize = 64;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use evenkeel_core::balance::Out;
 use evenkeel_core::edge::Protocol;
 use evenkeel_core::table::Backend;
 use http::{Request, Response, Version};
@@ -23,12 +24,13 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::alive;
+use crate::balance::Condition;
 use crate::body::RequestBody;
 use crate::fair::Fair;
 use crate::headers::{to_http_1, to_http_2};
 use crate::limits::{
-    CONNECT_TIME, CONNECTION_WINDOW, EJECTION_FIRST, EJECTION_LONGEST, HEAD_BYTES_MAX, IDLE_MAX, IDLE_TIME,
-    STREAM_SEND_BYTES_MAX, STREAM_WINDOW, STREAMS_PER_LINK,
+    CONNECT_TIME, CONNECTION_WINDOW, HEAD_BYTES_MAX, IDLE_MAX, IDLE_TIME, STREAM_SEND_BYTES_MAX, STREAM_WINDOW,
+    STREAMS_PER_LINK,
 };
 use crate::streams::Here;
 
@@ -153,8 +155,8 @@ pub(crate) struct Replica {
     speaks: Cell<Protocol>,
     /// Wakes who waits for it to leave the table.
     leaving: Notify,
-    out_until: Cell<Option<Instant>>,
-    refusals: Cell<u32>,
+    /// How it has fared here.
+    pub(crate) condition: Condition,
 }
 
 /// Connections to a replica that wait for a request.
@@ -186,7 +188,8 @@ pub(crate) enum NoLink {
 }
 
 impl Replica {
-    pub(crate) fn new(backend: Backend) -> Self {
+    /// One that a worker has met at a moment.
+    pub(crate) fn new(backend: Backend, since: Instant) -> Self {
         Self {
             backend,
             in_flight: Cell::new(0),
@@ -194,8 +197,7 @@ impl Replica {
             resting: Default::default(),
             speaks: Cell::default(),
             leaving: Notify::new(),
-            out_until: Cell::new(None),
-            refusals: Cell::new(0),
+            condition: Condition::new(since),
         }
     }
 
@@ -234,16 +236,13 @@ impl Replica {
         self.speaks.set(protocol);
     }
 
-    /// Tells whether it refused a connection so recently that others come first.
-    pub(crate) fn is_out(&self, now: Instant) -> bool {
-        self.out_until.get().is_some_and(|until| now < until)
+    /// Why it is passed over, where it is in the table and others come first.
+    pub(crate) fn passed_over(&self, now: Instant) -> Option<Out> {
+        self.condition.out(now).filter(|_| !self.gone.get())
     }
 
-    /// Takes note of a refused connection.
-    pub(crate) fn refused(&self, now: Instant) {
-        let pause = pause_after(self.refusals.get());
-        self.refusals.set(self.refusals.get().saturating_add(1));
-        self.out_until.set(Some(now + pause));
+    fn refused(&self, now: Instant) {
+        let pause = self.condition.refused(now);
         warn!(replica = %self.backend.replica, address = %self.backend.address, ?pause, "replica refuses connections");
     }
 
@@ -315,8 +314,7 @@ impl Replica {
             Protocol::Http2 => Box::pin(shared(stream)).await.map(|link| Link::Part(self.share(lane, link))),
         };
         let link = link.map_err(|error| NoLink::Local(io::Error::other(error)))?;
-        self.out_until.set(None);
-        self.refusals.set(0);
+        self.condition.accepted();
         Ok(link)
     }
 
@@ -380,10 +378,6 @@ fn is_local(error: &io::Error) -> bool {
     Errno::from_io_error(error).is_some_and(|errno| local.contains(&errno))
 }
 
-fn pause_after(refusals: u32) -> Duration {
-    EJECTION_FIRST.saturating_mul(1 << refusals.min(10)).min(EJECTION_LONGEST)
-}
-
 /// A replica with one request in flight for as long as this lives.
 pub(crate) struct InFlight(Rc<Replica>);
 
@@ -408,16 +402,5 @@ impl Deref for InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.set(self.0.in_flight.get() - 1);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refusing_replica_pauses_from_one_second_to_thirty() {
-        let pauses: Vec<u64> = [0, 1, 2, 4, 5, 4_000_000].map(|n| pause_after(n).as_secs()).into();
-        assert_eq!(pauses, [1, 2, 4, 16, 30, 30]);
     }
 }

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_analysis::slots::Side;
+use evenkeel_core::balance::{Balance, Ejection};
 use evenkeel_core::edge::{Edge, Network, Protocol, ProxyProtocol};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, ServiceName};
 use evenkeel_core::table::{Backend, RoutingTable, ServiceRoutes};
 use evenkeel_core::timeout::Timeout;
-use evenkeel_wire::proxy::InFlight as InFlightReport;
+use evenkeel_wire::proxy::{InFlight as InFlightReport, PassedOver};
 use http::{HeaderValue, Request};
 use rustls::ServerConfig;
 use tokio::time::Instant;
 
+use crate::balance;
 use crate::crossroads::Crossroads;
 use crate::fittings::Fittings;
 use crate::headers::Sender;
@@ -82,6 +84,7 @@ pub(crate) struct Release {
     /// In units of 0.01 %.
     weight: u32,
     replicas: Vec<Rc<Replica>>,
+    balance: Balance,
     /// Which arm of the service's trial it is.
     side: Option<Side>,
     pub(crate) counts: Rc<ReleaseCounts>,
@@ -310,32 +313,24 @@ fn named_revision(host: &str) -> Option<Revision> {
 }
 
 impl Release {
-    /// Chooses the less busy of two random replicas, those that refuse connections last, none that was tried.
-    ///
-    /// Two choices spread load almost as well as asking all (Mitzenmacher 2001), and do not herd.
+    /// Chooses a replica that was not tried.
     pub(crate) fn pick(&self, tried: &[Rc<Replica>], random: &mut fastrand::Rng, now: Instant) -> Option<&Rc<Replica>> {
-        let count = self.replicas.len();
-        if count <= 1 {
-            return self.replicas.first().filter(|only| !was_tried(tried, only));
-        }
-        let first = random.usize(0..count);
-        let second = (first + random.usize(1..count)) % count;
-        let (first, second) = (&self.replicas[first], &self.replicas[second]);
-        let willing = |replica: &Rc<Replica>| !replica.is_out(now) && !was_tried(tried, replica);
-        match (willing(first), willing(second)) {
-            (true, true) if second.in_flight() < first.in_flight() => Some(second),
-            (true, _) => Some(first),
-            (false, true) => Some(second),
-            (false, false) => {
-                let any_willing = self.replicas.iter().find(|replica| willing(replica));
-                any_willing.or_else(|| self.replicas.iter().find(|replica| !was_tried(tried, replica)))
-            }
-        }
+        balance::pick(&self.replicas, tried, self.balance, random, now)
+    }
+
+    /// Takes note of what became of a request that one of its replicas had.
+    pub(crate) fn note(&self, replica: &Replica, failed: bool, now: Instant) {
+        balance::note(&self.replicas, replica, failed, self.balance, now);
     }
 }
 
-fn was_tried(tried: &[Rc<Replica>], replica: &Rc<Replica>) -> bool {
-    tried.iter().any(|other| Rc::ptr_eq(other, replica))
+/// How a release's requests are spread. What one replica of a candidate fails is what the candidate is judged by: were that
+/// replica passed over, a bad release would look like a good one.
+fn balance_of(service: &ServiceRoutes, side: Option<Side>) -> Balance {
+    match side {
+        Some(Side::Candidate) => Balance { ejection: Ejection::Off, ..service.edge.balance },
+        Some(Side::Stable) | None => service.edge.balance,
+    }
 }
 
 /// Everything a worker keeps from table to table.
@@ -417,11 +412,13 @@ impl Switchboard {
     fn compile(&mut self, service: &ServiceRoutes, generation: Generation) -> Routes {
         let speaks = service.edge.replicas;
         let trial = self.trials.of(service, generation);
+        let side_of = |revision| trial.as_ref().and_then(|trial| trial.side(revision));
         let releases = service.releases.iter().map(|release| Release {
             revision: release.revision,
             weight: u32::from(release.weight.get()),
             replicas: release.backends.iter().map(|backend| self.replica(backend, speaks)).collect(),
-            side: trial.as_ref().and_then(|trial| trial.side(release.revision)),
+            balance: balance_of(service, side_of(release.revision)),
+            side: side_of(release.revision),
             counts: self.ledger.release(&service.service, release.revision),
             label: HeaderValue::try_from(release.revision.to_string()).expect("`r` and digits fit a header"),
         });
@@ -482,7 +479,10 @@ impl Switchboard {
     }
 
     fn replica(&mut self, backend: &Backend, speaks: Protocol) -> Rc<Replica> {
-        let known = self.replicas.entry(backend.clone()).or_insert_with(|| Rc::new(Replica::new(backend.clone())));
+        let known = self
+            .replicas
+            .entry(backend.clone())
+            .or_insert_with(|| Rc::new(Replica::new(backend.clone(), Instant::now())));
         known.set_listed(true);
         known.set_speaks(speaks);
         known.clone()
@@ -495,6 +495,12 @@ impl Switchboard {
         }
     }
 
+    /// Replicas of the table that are passed over.
+    pub(crate) fn passed_over(&self, now: Instant) -> Vec<PassedOver> {
+        let out = self.replicas.values().filter_map(|replica| Some((replica, replica.passed_over(now)?)));
+        out.map(|(r, why)| PassedOver { replica: r.backend.replica.clone(), why, workers: 1 }).collect()
+    }
+
     /// Replicas with requests in flight, in the table or not.
     pub(crate) fn in_flight(&self) -> Vec<InFlightReport> {
         let busy = self.replicas.values().filter(|replica| replica.in_flight() > 0);
@@ -505,13 +511,13 @@ impl Switchboard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel_core::ids::ReplicaId;
 
     fn routes(weights: &[u32]) -> Routes {
         let releases = weights.iter().zip(1..).map(|(weight, revision)| Release {
             revision: Revision(revision),
             weight: *weight,
             replicas: Vec::new(),
+            balance: Balance::default(),
             side: None,
             counts: Rc::default(),
             label: HeaderValue::from_static("r"),
@@ -553,30 +559,6 @@ mod tests {
             assert!((count - expected).abs() < 4 * deviation, "{drawn:?}");
         }
         assert_eq!(drawn[3], 0);
-    }
-
-    fn release_of(replicas: u32) -> Release {
-        let service = ServiceName::new("web").unwrap();
-        let replica = |launch| {
-            let replica = ReplicaId { service: service.clone(), revision: Revision(1), launch };
-            Rc::new(Replica::new(Backend { replica, address: ([127, 0, 0, 1], 1).into() }))
-        };
-        Release { replicas: (0..replicas).map(replica).collect(), ..routes(&[1]).releases.remove(0) }
-    }
-
-    #[test]
-    fn the_less_busy_of_two_replicas_is_picked_and_one_that_refuses_only_for_want_of_others() {
-        let (release, now, mut random) = (release_of(2), Instant::now(), fastrand::Rng::with_seed(3));
-        let [busy, idle] = [&release.replicas[0], &release.replicas[1]];
-        let _in_flight = InFlight::at(busy);
-        let mut picks = |tried: &[Rc<Replica>]| release.pick(tried, &mut random, now).cloned();
-        let is = |picked: Option<Rc<Replica>>, expected: &Rc<Replica>| Rc::ptr_eq(&picked.unwrap(), expected);
-        assert!((0..50).all(|_| is(picks(&[]), idle)));
-        assert!(is(picks(std::slice::from_ref(idle)), busy));
-        idle.refused(now);
-        assert!((0..50).all(|_| is(picks(&[]), busy)));
-        assert!(is(picks(std::slice::from_ref(busy)), idle), "better one that refused than none");
-        assert!(picks(&[busy.clone(), idle.clone()]).is_none());
     }
 
     #[test]

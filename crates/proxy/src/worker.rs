@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel_core::table::RoutingTable;
-use evenkeel_wire::proxy::{InFlight, ReleaseReport};
+use evenkeel_wire::proxy::{InFlight, PassedOver, ReleaseReport};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -53,6 +53,7 @@ pub(crate) enum Command {
 pub(crate) struct WorkerReport {
     pub(crate) releases: Vec<ReleaseReport>,
     pub(crate) in_flight: Vec<InFlight>,
+    pub(crate) passed_over: Vec<PassedOver>,
     pub(crate) refused: u64,
     pub(crate) connections: usize,
     pub(crate) found: Vec<Found>,
@@ -158,6 +159,7 @@ impl Worker {
         WorkerReport {
             releases: switchboard.ledger.report(),
             in_flight: switchboard.in_flight(),
+            passed_over: switchboard.passed_over(at),
             refused: self.refused.get(),
             connections: self.seats.taken(),
             found,

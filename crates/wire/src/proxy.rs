@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use evenkeel_core::guard::CutName;
 use evenkeel_core::ids::Generation;
-pub use evenkeel_core::ports::{InFlight, Limited, ReleaseReport, Report};
+pub use evenkeel_core::ports::{InFlight, Limited, PassedOver, ReleaseReport, Report};
 use evenkeel_core::table::{RoutingTable, TableRefused};
 use evenkeel_core::trial::Heard;
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use evenkeel_core::Rollout;
 use evenkeel_core::fleet::Listed;
 use evenkeel_core::ids::{BasisPoints, ReplicaId, Revision, Timestamp};
+use evenkeel_core::ports::PassedOver;
 use evenkeel_core::table::ServiceRoutes;
 use evenkeel_core::trigger::{Resources, Triggers};
 
@@ -20,6 +21,7 @@ impl Keeper {
         &mut self,
         in_force: Option<&ServiceRoutes>,
         in_flight: Option<&BTreeMap<ReplicaId, u64>>,
+        passed_over: &BTreeMap<ReplicaId, PassedOver>,
         now: Timestamp,
     ) -> bool {
         if !self.service.is_known() || !self.is_outdated() {
@@ -31,7 +33,8 @@ impl Keeper {
         let version = |revision| self.service.releases.get(&revision).map_or("?", |r| &r.version).to_owned();
         let of = |rollout: &Rollout| RolloutStatus::of(rollout, version(rollout.candidate), None);
         let history = history.unwrap_or_else(|| past().map(of).collect());
-        self.shown = Some(ShownService { status: Arc::new(self.status(in_force, in_flight, now)), history });
+        self.shown =
+            Some(ShownService { status: Arc::new(self.status(in_force, in_flight, passed_over, now)), history });
         (self.shown_at, self.is_outdated) = (now, false);
         true
     }
@@ -41,6 +44,7 @@ impl Keeper {
         &self,
         in_force: Option<&ServiceRoutes>,
         in_flight: Option<&BTreeMap<ReplicaId, u64>>,
+        passed_over: &BTreeMap<ReplicaId, PassedOver>,
         now: Timestamp,
     ) -> ServiceStatus {
         let service = &self.service;
@@ -56,6 +60,7 @@ impl Keeper {
                 pid,
                 state: state.to_owned(),
                 detail: detail.to_owned(),
+                passed_over: passed_over.get(id).map(|out| out.why.to_string()),
             });
             ReleaseStatus {
                 revision,

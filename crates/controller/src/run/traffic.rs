@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use evenkeel_core::guard::Cut;
-use evenkeel_core::ids::{Generation, ServiceName, Timestamp};
+use evenkeel_core::ids::{Generation, ReplicaId, ServiceName, Timestamp};
 use evenkeel_core::ports::{
-    Clock, Gauge, PlatformError, ReleaseReport, Report, Store, Traffic, TrafficError, Workloads,
+    Clock, Gauge, PassedOver, PlatformError, ReleaseReport, Report, Store, Traffic, TrafficError, Workloads,
 };
 use evenkeel_core::table::{RoutingTable, TableRefused};
 use tracing::{error, warn};
@@ -140,6 +140,7 @@ where
             let Some(keeper) = self.keepers.get_mut(&trial.service) else { continue };
             keeper.hearing.take(trial, keeper.service.in_flight().map(|rollout| rollout.id));
         }
+        self.take_passed_over(report.passed_over);
         self.take_cuts(report.cuts);
         // A proxy that lost its table, or put one in force after all whose answer was lost: what is there is true.
         if self.table.as_ref().is_some_and(|table| table.generation != report.generation) {
@@ -149,6 +150,23 @@ where
         // Only what was counted under the table in force tells whether a replica that it dropped is idle.
         let busy = report.in_flight.into_iter().map(|busy| (busy.replica, busy.requests));
         self.in_flight = Some(busy.collect());
+    }
+
+    fn take_passed_over(&mut self, passed_over: Vec<PassedOver>) {
+        let now: BTreeMap<ReplicaId, PassedOver> =
+            passed_over.into_iter().map(|out| (out.replica.clone(), out)).collect();
+        if now == self.passed_over {
+            return;
+        }
+        let differs = |(replica, out): &(&ReplicaId, &PassedOver)| self.passed_over.get(*replica) != Some(*out);
+        let news = now.iter().filter(differs).map(|(replica, _)| replica);
+        let gone = self.passed_over.keys().filter(|replica| !now.contains_key(*replica));
+        for replica in news.chain(gone) {
+            if let Some(keeper) = self.keepers.get_mut(&replica.service) {
+                keeper.outdate();
+            }
+        }
+        self.passed_over = now;
     }
 
     /// Takes note of whom the proxy has cut off.
