@@ -12,7 +12,7 @@ use axum::response::sse::{Event as Sse, KeepAlive};
 use axum::response::{IntoResponse, Response, Sse as Stream};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
-use evenkeel_controller::status::{AlertStatus, Overview, ServiceStatus};
+use evenkeel_controller::status::{AlertStatus, News, Overview, ServiceStatus};
 use evenkeel_controller::{AskError, DeployRequest, Deployed, Foreseen, GroupDeployed, Handle};
 use evenkeel_core::breaker::{Mode, State as BreakerState};
 use evenkeel_core::dependency::EndpointStatus;
@@ -593,8 +593,12 @@ async fn events(State(handle): State<Handle>) -> impl IntoResponse {
         loop {
             match told.recv().await {
                 Ok(news) => {
-                    let data = serde_json::to_string(&news).unwrap_or_default();
-                    return Some((Ok::<_, Infallible>(Sse::default().event("decided").data(data)), told));
+                    let (name, data) = match &news {
+                        News::Decided(told) => ("decided", serde_json::to_string(told)),
+                        News::Breaker(told) => ("breaker", serde_json::to_string(told)),
+                    };
+                    let event = Sse::default().event(name).data(data.unwrap_or_default());
+                    return Some((Ok::<_, Infallible>(event), told));
                 }
                 // The reader was too slow; it goes on with what is newest.
                 Err(RecvError::Lagged(_)) => {}

@@ -15,7 +15,7 @@ use evenkeel_core::alert::{Action, Alert, AlertKey};
 use evenkeel_core::ids::{ServiceName, Timestamp};
 use evenkeel_core::ports::Clock;
 use evenkeel_core::trigger::{self, Resources, Triggers};
-use evenkeel_manifest::{ReadRules, read_rules, trigger_rules};
+use evenkeel_manifest::{ReadRules, breaker_rules, read_rules, trigger_rules};
 use evenkeel_promql::Limits;
 use evenkeel_rules::{Change, Rulebook, State};
 use evenkeel_series::Store;
@@ -106,10 +106,13 @@ impl Watch {
         }
     }
 
-    /// Follows which triggers services have: those with the same limits are watched by the same rules.
+    /// Follows which triggers services have, and whether they depend on something: those with the same limits are watched by
+    /// the same rules.
     fn look_at_triggers(&mut self) {
         let mut kinds: Vec<((Triggers, Resources), BTreeSet<ServiceName>)> = Vec::new();
-        for (status, _) in self.handle.figures().services {
+        let figures = self.handle.figures();
+        let depending: BTreeSet<_> = figures.dependencies.iter().map(|known| known.key.service.clone()).collect();
+        for (status, _) in figures.services {
             let same = kinds.iter_mut().find(|((t, r), _)| *t == status.triggers && *r == status.resources);
             match same {
                 Some((_, services)) => drop(services.insert(status.service.clone())),
@@ -125,6 +128,9 @@ impl Watch {
             (PathBuf::from(format!("{} {:x}", trigger::GROUP, hash.finish())), (text, services))
         });
         let mut made: BTreeMap<PathBuf, (String, BTreeSet<ServiceName>)> = made.collect();
+        if !depending.is_empty() {
+            made.insert(PathBuf::from(format!("{} dependencies", trigger::GROUP)), (breaker_rules(), depending));
+        }
         let gone = self.files.iter().filter(|(path, file)| file.is_own && !made.contains_key(*path));
         for path in gone.map(|(path, _)| path.clone()).collect::<Vec<_>>() {
             self.replace(&path, Rulebook::default());

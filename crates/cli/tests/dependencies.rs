@@ -106,6 +106,32 @@ fn world(api: &Api, more: &str) -> World {
     world
 }
 
+/// What is told at `/api/v1/events` from here on.
+fn listen(world: &World) -> Arc<Mutex<String>> {
+    let token = std::fs::read_to_string(world.state().join("token")).unwrap();
+    let api = std::fs::read_to_string(world.state().join("api")).unwrap().trim().to_owned();
+    let mut stream = TcpStream::connect(&api).unwrap();
+    let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: {api}\r\nauthorization: Bearer {}\r\n\r\n", token.trim());
+    stream.write_all(head.as_bytes()).unwrap();
+    let told: Arc<Mutex<String>> = Arc::default();
+    let heard = told.clone();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4_096];
+        while let Ok(read @ 1..) = stream.read(&mut bytes) {
+            heard.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    });
+    assert!(until(PATIENCE, || told.lock().unwrap().contains("text/event-stream")), "nothing is told");
+    told
+}
+
+/// The changes of breakers among what was told.
+fn changes(told: &Mutex<String>) -> Vec<Value> {
+    let text = told.lock().unwrap().clone();
+    let events = text.split("event: breaker").skip(1);
+    events.filter_map(|event| serde_json::from_str(event.trim().strip_prefix("data: ")?.lines().next()?).ok()).collect()
+}
+
 /// The state of the breaker of a release's dependency.
 fn breaker(world: &World, revision: u64) -> Option<String> {
     let overview = world.overview()?;
@@ -133,6 +159,7 @@ fn an_application_calls_what_it_depends_on_through_evenkeel_and_stays_up_while_t
     let calls = api.calls();
     assert_eq!((get(&stranger, "/models").0, api.calls()), (403, calls));
 
+    let events = listen(&world);
     api.fails.store(true, Ordering::SeqCst);
     (0..3).for_each(|_| assert_eq!(get(&url, "/other").0, 500));
     let calls = api.calls();
@@ -158,6 +185,13 @@ fn an_application_calls_what_it_depends_on_through_evenkeel_and_stays_up_while_t
     let logs = world.logs();
     assert!(logs.contains("breaker opened") && logs.contains("3 calls in a row failed"), "{logs}");
 
+    world.wait_for("the event", || !changes(&events).is_empty());
+    let change = changes(&events).remove(0);
+    assert!(change["key"]["name"] == "api" && change["key"]["revision"] == 1 && change["place"] == 0, "{change}");
+    assert!(change["change"]["to"]["state"] == "open" && change["change"]["why"]["failures"] == 3, "{change}");
+    let alert = "the circuit breaker of api is open for r1 of shop";
+    world.wait_for("the alert", || world.run(&["status"]).out.contains(alert));
+
     // An operator who knows better.
     api.fails.store(false, Ordering::SeqCst);
     world.expect(0, &["breaker", "api", "reset"]);
@@ -165,6 +199,8 @@ fn an_application_calls_what_it_depends_on_through_evenkeel_and_stays_up_while_t
     world.expect(0, &["breaker", "api", "open"]);
     assert_eq!(get(&url, "/unasked").0, 503, "what is kept is still answered, and nothing else");
     world.expect(0, &["breaker", "reset"]);
+    world.wait_for("the end of the alert", || !world.run(&["status"]).out.contains(alert));
+    assert!(changes(&events).iter().any(|change| change["change"]["to"]["state"] == "closed"), "{events:?}");
     let refused = world.expect(2, &["breaker", "nothing", "open"]);
     assert!(refused.err.contains("no dependency `nothing`"), "{}", refused.err);
 

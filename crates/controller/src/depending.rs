@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_core::breaker::State;
+use evenkeel_core::breaker::{Change, State};
 use evenkeel_core::dependency::{EgressReport, Endpoint, EndpointStatus};
 use evenkeel_core::ids::ServiceName;
 use evenkeel_core::ports::{PlatformError, Workloads};
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use crate::run::Found;
+use crate::status::BreakerTold;
 
 /// How often it is asked what became of them.
 const LOOK: Duration = Duration::from_millis(250);
@@ -25,23 +26,23 @@ pub(crate) struct Depending {
 }
 
 impl Depending {
-    /// Takes what was told; whether it is news.
-    pub(crate) fn take(&mut self, report: Option<EgressReport>) -> bool {
+    /// Takes what was told: whether it is news, and what breakers have done meanwhile.
+    pub(crate) fn take(&mut self, report: Option<EgressReport>) -> (bool, Vec<BreakerTold>) {
         let report = report.unwrap_or_default();
         if report == self.report {
-            return false;
+            return (false, Vec::new());
         }
-        for endpoint in &report.endpoints {
-            let before = self.report.endpoints.iter().find(|known| known.key == endpoint.key);
-            tell(endpoint, before);
-        }
+        let before = |endpoint: &EndpointStatus| self.report.endpoints.iter().find(|known| known.key == endpoint.key);
+        let told: Vec<BreakerTold> =
+            report.endpoints.iter().flat_map(|endpoint| changes(endpoint, before(endpoint))).collect();
+        told.iter().for_each(log);
         self.by_service.clear();
         for endpoint in &report.endpoints {
             self.by_service.entry(endpoint.key.service.clone()).or_default().push(endpoint.clone());
         }
         self.report = report;
         self.is_new = true;
-        true
+        (true, told)
     }
 
     /// What became of what a service's releases depend on.
@@ -60,16 +61,38 @@ impl Depending {
     }
 }
 
-/// Writes into the log which breakers have changed. Those that open and close between two looks are in egress' own log.
-fn tell(endpoint: &EndpointStatus, before: Option<&EndpointStatus>) {
-    for (index, breaker) in endpoint.breakers.iter().enumerate() {
-        let known = before.and_then(|before| before.breakers.get(index)).map(|known| known.state);
-        let Some(change) = breaker.changes.last().filter(|_| known != Some(breaker.state)) else { continue };
-        let (dependency, at, why) = (&endpoint.key, &breaker.at, &change.why);
-        match breaker.state {
-            State::Open { .. } => warn!(%dependency, at, %why, "breaker opened"),
-            State::HalfOpen { .. } | State::Closed => info!(%dependency, at, %why, state = %breaker.state, "breaker"),
-        }
+/// What the breakers of an endpoint have done since it was looked at. Of one that is seen for the first time, how it came not
+/// to be closed: what was before that, somebody else has told.
+fn changes(endpoint: &EndpointStatus, before: Option<&EndpointStatus>) -> Vec<BreakerTold> {
+    let mut told = Vec::new();
+    for (place, breaker) in endpoint.breakers.iter().enumerate() {
+        let news = match before.and_then(|before| before.breakers.get(place)) {
+            Some(known) => newer(&breaker.changes, known.changes.last()),
+            None if breaker.state != State::Closed => breaker.changes.last().map_or(&[][..], std::slice::from_ref),
+            None => &[],
+        };
+        let (key, at) = (&endpoint.key, &breaker.at);
+        told.extend(news.iter().map(|change| BreakerTold {
+            key: key.clone(),
+            at: at.clone(),
+            place,
+            change: change.clone(),
+        }));
+    }
+    told
+}
+
+/// Those behind the one that is known; all of them where that is among those no more.
+fn newer<'a>(changes: &'a [Change], known: Option<&Change>) -> &'a [Change] {
+    let from = known.and_then(|known| changes.iter().rposition(|change| change == known)).map_or(0, |at| at + 1);
+    &changes[from..]
+}
+
+fn log(told: &BreakerTold) {
+    let (dependency, at, why, state) = (&told.key, &told.at, &told.change.why, &told.change.to);
+    match told.change.to {
+        State::Open { .. } => warn!(%dependency, at, %why, "breaker opened"),
+        State::HalfOpen { .. } | State::Closed => info!(%dependency, at, %why, %state, "breaker"),
     }
 }
 
@@ -99,5 +122,83 @@ pub(crate) async fn keep<W: Workloads>(
         if let Ok(Err(_)) = tokio::time::timeout(LOOK, endpoints.changed()).await {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evenkeel_core::breaker::{Breaker, Outcome, Policy};
+    use evenkeel_core::dependency::{BreakerStatus, EndpointKey, Kind};
+    use evenkeel_core::ids::{Revision, Timestamp};
+
+    /// A report about one breaker with these changes.
+    fn report(breaker: &Breaker, changes: &[Change]) -> Option<EgressReport> {
+        let breaker = BreakerStatus {
+            at: "api.example.com".into(),
+            state: breaker.state(),
+            mode: breaker.mode(),
+            cooling: None,
+            counted: breaker.counted(),
+            failure_rate: None,
+            slow_rate: None,
+            succeeded_at: None,
+            changes: changes.to_vec(),
+        };
+        let service = ServiceName::new("web").expect("a name");
+        let endpoint = EndpointStatus {
+            key: EndpointKey { service, revision: Revision(1), name: "api".into() },
+            kind: Kind::Http,
+            breakers: vec![breaker],
+            calls: 0,
+            in_flight: 0,
+            retries: 0,
+            limited: 0,
+            strangers: 0,
+            fallbacks: BTreeMap::new(),
+            hits: 0,
+            cached: (0, 0),
+            trouble: String::new(),
+        };
+        Some(EgressReport { endpoints: vec![endpoint], ..EgressReport::default() })
+    }
+
+    #[test]
+    fn each_change_of_a_breaker_is_told_once_also_of_one_that_opens_and_closes_between_two_looks() {
+        let mut breaker = Breaker::new(Policy::api(), 1);
+        let mut known = Depending::default();
+        assert_eq!(known.take(report(&breaker, &[])).1, []);
+        let (mut now, mut changes) = (Timestamp(1_000_000), Vec::new());
+        for _ in 0..5 {
+            let permit = breaker.admit(now).unwrap();
+            breaker.settle(permit, Outcome::Failure { took: Duration::ZERO }, now);
+        }
+        now = now.after(Duration::from_secs(100));
+        for _ in 0..2 {
+            let permit = breaker.admit(now).unwrap();
+            breaker.settle(permit, Outcome::Success { took: Duration::ZERO }, now);
+        }
+        changes.extend(breaker.take_changes());
+        let (is_news, told) = known.take(report(&breaker, &changes));
+        let states: Vec<String> = told.iter().map(|told| told.change.to.to_string()).collect();
+        assert_eq!((is_news, states.join(" ").as_str()), (true, "open half-open closed"));
+        assert_eq!(known.take(report(&breaker, &changes)), (false, vec![]));
+        // Those that are shown are bounded: the oldest are gone, and what is new is still told once.
+        breaker.set_mode(evenkeel_core::breaker::Mode::Automatic, now);
+        changes.drain(..2);
+        assert_eq!(known.take(report(&breaker, &changes)).1, []);
+    }
+
+    #[test]
+    fn of_a_breaker_that_was_open_before_the_controller_came_its_opening_alone_is_told() {
+        let mut breaker = Breaker::new(Policy::api(), 1);
+        for _ in 0..5 {
+            let permit = breaker.admit(Timestamp(7)).unwrap();
+            breaker.settle(permit, Outcome::Failure { took: Duration::ZERO }, Timestamp(7));
+        }
+        let changes = breaker.take_changes();
+        let (_, told) = Depending::default().take(report(&breaker, &changes));
+        assert_eq!(told.len(), 1);
+        assert_eq!((told[0].place, &told[0].change), (0, &changes[0]));
     }
 }

@@ -19,7 +19,7 @@ use evenkeel_core::spec::Spec;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::status::{AlertStatus, Overview, RolloutStatus, ServiceStatus, Shown, ShownService, Told};
+use crate::status::{AlertStatus, News, Overview, RolloutStatus, ServiceStatus, Shown, ShownService};
 
 /// A wish to deploy, before anything was kept of it.
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ pub struct Figures {
 pub struct Handle {
     pub(crate) mailbox: mpsc::Sender<Request>,
     pub(crate) overview: watch::Receiver<Shown>,
-    pub(crate) told: broadcast::Sender<Told>,
+    pub(crate) told: broadcast::Sender<News>,
 }
 
 /// What reaches the loop.
@@ -509,9 +509,9 @@ impl Handle {
         shown.services.iter().find(|shown| shown.status.service == *service).map(ShownService::whole)
     }
 
-    /// What is decided from here on, as it happens; a slow reader misses the oldest.
+    /// What is decided and which breakers change from here on, as it happens; a slow reader misses the oldest.
     #[must_use]
-    pub fn listen(&self) -> broadcast::Receiver<Told> {
+    pub fn listen(&self) -> broadcast::Receiver<News> {
         self.told.subscribe()
     }
 

@@ -39,7 +39,7 @@ use crate::inbox::{self, Inbox};
 use crate::keeper::{self, Keeper, Sight, Unhappened};
 use crate::patience::Patient;
 use crate::standings::{self, Standings};
-use crate::status::{Shown, Told};
+use crate::status::{News, Shown, Told};
 
 mod beside;
 mod requests;
@@ -210,7 +210,7 @@ struct Controller<S, W, T, C, G> {
     /// The table in force as the proxy confirmed it.
     table: Option<RoutingTable>,
     overview: watch::Sender<Shown>,
-    told: broadcast::Sender<Told>,
+    told: broadcast::Sender<News>,
     /// What does not answer, by who it is.
     troubles: BTreeMap<&'static str, String>,
     /// What the proxy has people see to.
@@ -599,7 +599,7 @@ where
             Ok(told) => {
                 self.troubles.remove("store");
                 for news in told {
-                    let _ = self.told.send(news);
+                    let _ = self.told.send(News::Decided(news));
                 }
                 Ok(())
             }
@@ -730,7 +730,8 @@ where
             }
             Found::Depending(Ok(report)) => {
                 self.troubles.remove("dependencies");
-                let is_news = self.depending.take(report);
+                let (is_news, changes) = self.depending.take(report);
+                changes.into_iter().for_each(|change| drop(self.told.send(News::Breaker(change))));
                 self.keepers.iter_mut().for_each(|(name, keeper)| keeper.depends(self.depending.of(name)));
                 return Ok(is_news);
             }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use evenkeel_analysis::slo::{Budget, Speed};
 use evenkeel_analysis::{Answers, Counts, Verdict};
 use evenkeel_core::alert::{Action, Heard};
+use evenkeel_core::breaker::Change;
 use evenkeel_core::choice::StickyBy;
-use evenkeel_core::dependency::EndpointStatus;
+use evenkeel_core::dependency::{EndpointKey, EndpointStatus};
 use evenkeel_core::evidence::Judging;
 use evenkeel_core::gate::{GateStatus, Gated};
 use evenkeel_core::ids::{BasisPoints, Generation, Revision, RolloutId, ServiceName, Timestamp};
@@ -381,6 +382,28 @@ pub struct Told {
     pub state: String,
     /// What was decided, when and on what.
     pub moment: Moment,
+}
+
+/// A breaker of a dependency went from one state to another, as it happens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BreakerTold {
+    /// Whose dependency it is, and which.
+    pub key: EndpointKey,
+    /// The place that the breaker guards.
+    pub at: String,
+    /// Which place that is: 0 is the dependency itself, then its alternatives.
+    pub place: usize,
+    /// What became of the breaker, when and why.
+    pub change: Change,
+}
+
+/// What is told to whoever listens.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Something was decided.
+    Decided(Told),
+    /// A breaker has changed.
+    Breaker(BreakerTold),
 }
 
 impl RolloutStatus {

@@ -14,7 +14,8 @@
 //! - `balance`: how requests are spread over replicas.
 //! - `edge`: what clients and replicas speak, and whom the proxy believes.
 //! - `alerts`: what alerts may do.
-//! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]).
+//! - `triggers`: which figures take a release back, and the rules that watch them ([`trigger_rules`]) and
+//!   breakers ([`breaker_rules`]).
 //! - `slos`: what is promised of a service over weeks.
 //! - `validation`: how a new release is sampled once it has all of the traffic.
 //! - `load`: requests that evenkeel sends itself; [`read_traffic`] reads recorded ones.
@@ -76,5 +77,5 @@ pub use problem::{Code, Problem, Problems};
 pub use rules::{ReadRules, is_rules, read_rules};
 pub use scenario::{parse_rate, read_scenario};
 pub use theirs::{ReadTheirs, is_theirs, manifests, read_theirs};
-pub use triggers::trigger_rules;
+pub use triggers::{breaker_rules, trigger_rules};
 pub use values::parse_duration;

@@ -195,6 +195,17 @@ pub fn trigger_rules(triggers: &Triggers, resources: &Resources) -> String {
     if rules.0.ends_with("rules:\n") { String::from("groups: []\n") } else { rules.0 }
 }
 
+/// The rules that watch breakers, of services whose releases depend on something: one that opens is an alert for
+/// people to look at until it is closed. It takes nothing back: whose doing that is, a rollout finds out by itself.
+#[must_use]
+pub fn breaker_rules() -> String {
+    let mut rules = Rules(String::from("groups:\n- name: dependencies\n  interval: 5s\n  rules:\n"));
+    let expr = "max by (service, environment, release, name) (circuit_breaker_state) > 0";
+    let summary = format!("the circuit breaker of {{{{ $labels.name }}}} is open for {WHOM}");
+    rules.add("DependencyDown", "investigate", expr, Duration::ZERO, &summary);
+    rules.0
+}
+
 /// Requests below which nothing is said where nobody says how many.
 const MINIMUM: u64 = 50;
 const LIVING: &str = "role=~\"stable|canary\"";

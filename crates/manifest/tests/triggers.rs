@@ -12,7 +12,7 @@ use evenkeel_core::rollout::{Health, Observation};
 use evenkeel_core::spec::{CanaryStep, Hold, Spec, Strategy};
 use evenkeel_core::trigger::{self, Level, Resources, Security, Triggers};
 use evenkeel_core::{Event, Phase, Service};
-use evenkeel_manifest::{read_rules, trigger_rules};
+use evenkeel_manifest::{breaker_rules, read_rules, trigger_rules};
 use evenkeel_promql::Limits;
 use evenkeel_rules::{Change, Rulebook, State};
 use evenkeel_series::{Labels, Sample, Store};
@@ -355,6 +355,13 @@ fn every_set_of_triggers_makes_rules_that_say_what_they_are_for() {
             assert_eq!(read.warnings.to_string(), "triggers: nothing to complain about");
         }
     }
+}
+
+#[test]
+fn a_breaker_that_is_open_or_being_tried_is_an_alert_that_takes_nothing_back() {
+    let read = read_rules("dependencies", &breaker_rules()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(read.warnings.to_string(), "dependencies: nothing to complain about");
+    assert!(breaker_rules().contains("labels: { action: investigate }"));
 }
 
 #[test]
