@@ -36,6 +36,9 @@ pub struct Dependency {
     /// The password of a database, most often `{{secret.NAME}}`: replicas find it in their URL, and it is pinged with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
+    /// Whether connections to a database are encrypted from here on, those of replicas to here being plain.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypt: bool,
     /// When it is not called any more.
     pub breaker: Policy,
     /// How long is waited.
@@ -215,6 +218,7 @@ impl Dependency {
             alternatives: Vec::new(),
             secrets: BTreeMap::new(),
             password: None,
+            encrypt: false,
             breaker: if is_http { Policy::api() } else { Policy::database() },
             timeouts: Timeouts { idle, ..Timeouts::default() },
             concurrency: 100,

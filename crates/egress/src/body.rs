@@ -17,6 +17,7 @@ use crate::events::Events;
 use crate::guard::Ticket;
 use crate::keep::Keeping;
 use crate::pool::Lent;
+use crate::upgrade::Agreed;
 
 /// Of a request, what is held so that it can be sent again.
 pub(crate) const HELD_BYTES_MAX: usize = 256 << 10;
@@ -128,6 +129,8 @@ pub(crate) enum Body {
     Own(Bytes),
     /// The dependency's.
     Theirs(Box<Watched>),
+    /// None: the dependency speaks something else from here on.
+    Switched(Box<Agreed>),
 }
 
 impl From<Bytes> for Body {
@@ -338,6 +341,7 @@ impl HttpBody for Body {
             Self::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Theirs(watched) => Pin::new(&mut **watched).poll_frame(cx),
+            Self::Switched(_) => Poll::Ready(None),
         }
     }
 
@@ -345,6 +349,7 @@ impl HttpBody for Body {
         match self {
             Self::Own(bytes) => bytes.is_empty(),
             Self::Theirs(watched) => watched.is_end_stream(),
+            Self::Switched(_) => true,
         }
     }
 
@@ -352,6 +357,7 @@ impl HttpBody for Body {
         match self {
             Self::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Theirs(watched) => watched.size_hint(),
+            Self::Switched(_) => SizeHint::with_exact(0),
         }
     }
 }

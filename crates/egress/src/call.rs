@@ -15,6 +15,7 @@ use crate::guard::Ticket;
 use crate::headers::strip;
 use crate::pool::Lent;
 use crate::problem::Reason;
+use crate::upgrade::{Agreed, Wanted};
 
 /// What became of a call.
 #[derive(Debug)]
@@ -74,6 +75,9 @@ pub(crate) async fn call(live: &Live, place: &Place, head: &Parts, body: &mut He
                 ticket.failed();
                 return Some(Called::Failed(Failed { was_sent, ..Failed::new(reason) }));
             }
+            Ok((_, answer)) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Some(switched(live, ticket, head, answer));
+            }
             Ok((lent, answer)) => {
                 let took = ticket.took();
                 let (head, incoming) = answer.into_parts();
@@ -123,6 +127,26 @@ fn answered(mut head: http::response::Parts, watched: Watched) -> Response<Body>
     strip(&mut head.headers);
     head.version = http::Version::HTTP_11;
     Response::from_parts(head, Body::Theirs(Box::new(watched)))
+}
+
+/// The dependency agrees to speak something else, which it was asked to: anything but that is no answer.
+fn switched(live: &Live, mut ticket: Ticket, head: &Parts, mut answer: Response<hyper::body::Incoming>) -> Called {
+    if head.extensions.get::<Wanted>().is_none() {
+        let what = "it speaks something else, and was not asked to";
+        live.trouble.note(what);
+        ticket.failed();
+        return Called::Failed(Failed { was_sent: true, ..Failed::new(Reason::new("broken", what)) });
+    }
+    ticket.has_begun(ticket.took());
+    let server = hyper::upgrade::on(&mut answer);
+    let (mut parts, _) = answer.into_parts();
+    let agreed = parts.headers.remove(header::UPGRADE);
+    strip(&mut parts.headers);
+    parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    if let Some(agreed) = agreed {
+        parts.headers.insert(header::UPGRADE, agreed);
+    }
+    Called::Answer(Response::from_parts(parts, Body::Switched(Box::new(Agreed { server, ticket }))))
 }
 
 fn failing(
@@ -232,6 +256,9 @@ fn request(place: &Place, ready: &Ready, head: &Parts, mut body: Outgoing) -> Re
     };
     let mut headers = head.headers.clone();
     headers.insert(header::HOST, place.host.clone());
+    if let Some(wanted) = head.extensions.get::<Wanted>() {
+        wanted.ask(&mut headers);
+    }
     for name in ready.headers.keys() {
         headers.remove(name);
     }

@@ -13,11 +13,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::body::{Body, Held, NoBody, hold};
 use crate::call::{Called, Failed, call, changes};
-use crate::endpoint::{Fallback, Live, Under};
+use crate::endpoint::{Fallback, Live};
 use crate::headers::strip;
 use crate::keep::{Found, Key, Validating};
 use crate::problem::{Reason, problem, unavailable};
 use crate::retry;
+use crate::upgrade;
 
 /// Says who has answered in the dependency's place, and why.
 const FALLBACK: HeaderName = HeaderName::from_static("evenkeel-fallback");
@@ -27,10 +28,16 @@ const TOKEN_BYTES: usize = 32;
 
 /// Answers one request.
 pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Body> {
+    let mut request = request;
+    let wanted = upgrade::wanted(&mut request);
     let (mut head, incoming) = request.into_parts();
     let Some(uri) = let_in(live, &head) else { return stranger(live) };
     head.uri = uri;
     strip(&mut head.headers);
+    let client = wanted.map(|(wanted, client)| {
+        head.extensions.insert(wanted);
+        client
+    });
     for name in [TOKEN, header::EXPECT, header::HOST] {
         head.headers.remove(name);
     }
@@ -43,7 +50,8 @@ pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Resp
             return problem(StatusCode::REQUEST_TIMEOUT, &live.key.name, "no-body", "the body did not come");
         }
     };
-    let key = live.shelf.as_ref().and_then(|shelf| shelf.key(&head, body.whole()));
+    let shelf = live.shelf.as_ref().filter(|_| client.is_none());
+    let key = shelf.and_then(|shelf| shelf.key(&head, body.whole()));
     let found = live.shelf.as_ref().zip(key.as_ref()).map_or(Found::Nothing, |(shelf, key)| shelf.find(key, &head));
     let validating = match found {
         Found::Fresh(fresh) => {
@@ -67,7 +75,19 @@ pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Resp
             None => return instead(live, &head, key.as_ref(), failed),
         },
     };
-    finish(live, &head, key, answer, by, under)
+    let (parts, body) = finish(live, &head, key, answer, by).into_parts();
+    let body = match (body, client) {
+        (Body::Theirs(mut watched), _) => {
+            watched.carry(under);
+            Body::Theirs(watched)
+        }
+        (Body::Switched(agreed), Some(client)) => {
+            upgrade::begin(live, *agreed, client, under);
+            Body::from(Bytes::new())
+        }
+        (body @ (Body::Own(_) | Body::Switched(_)), _) => body,
+    };
+    Response::from_parts(parts, body)
 }
 
 /// The path without the token; `None` for somebody who does not know it.
@@ -210,31 +230,27 @@ fn mark(answer: &mut Response<Body>, by: Fallback, why: &str) {
     }
 }
 
-/// Lets an answer pass; it holds the seat until it is over, and is kept where it may be.
+/// Says who has given an answer, and keeps it where it may be.
 fn finish(
     live: &Arc<Live>,
     head: &Parts,
     key: Option<Key>,
     mut answer: Response<Body>,
     by: Option<(Fallback, &'static str)>,
-    under: Under,
 ) -> Response<Body> {
     if let Some((by, why)) = by {
         live.tally.fell_back(by);
         mark(&mut answer, by, why);
     }
     let (parts, mut body) = answer.into_parts();
-    if let Body::Theirs(watched) = &mut body {
-        if let (Some(shelf), None) = (&live.shelf, by) {
-            if changes(&head.method) && parts.status.is_success() && key.is_none() {
-                let changed = changed(live, head, &parts.headers);
-                changed.iter().for_each(|uri| shelf.forget(head, uri));
-            }
-            if let Some(keeping) = key.and_then(|key| shelf.keeping(key, head, &parts)) {
-                watched.keep(keeping);
-            }
+    if let (Body::Theirs(watched), Some(shelf), None) = (&mut body, &live.shelf, by) {
+        if changes(&head.method) && parts.status.is_success() && key.is_none() {
+            let changed = changed(live, head, &parts.headers);
+            changed.iter().for_each(|uri| shelf.forget(head, uri));
         }
-        watched.carry(under);
+        if let Some(keeping) = key.and_then(|key| shelf.keeping(key, head, &parts)) {
+            watched.keep(keeping);
+        }
     }
     Response::from_parts(parts, body)
 }

@@ -17,8 +17,9 @@ use url::Url;
 use crate::clock::Clock;
 use crate::guard::Guard;
 use crate::keep::Shelf;
-use crate::pool::{Address, Pool};
+use crate::pool::Pool;
 use crate::retry::Budget;
+use crate::stream::Address;
 use crate::trust;
 
 /// One endpoint that is served.
@@ -217,7 +218,8 @@ impl Place {
         };
         let port = url.port().or(default).ok_or_else(|| bad("it names no port".into()))?;
         let shown = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let address = Address { host: host.to_owned(), port, is_tls: url.scheme() == "https" };
+        let is_tls = matches!(url.scheme(), "https" | "rediss") || dependency.encrypt;
+        let address = Address { kind: dependency.kind, host: host.to_owned(), port, is_tls };
         Ok(Self {
             base: url.path().trim_end_matches('/').to_owned(),
             host: HeaderValue::try_from(&shown).map_err(|error| bad(error.to_string()))?,
@@ -232,6 +234,12 @@ impl Place {
     /// What was read last.
     pub(crate) fn ready(&self) -> Arc<Ready> {
         self.ready.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why no connection can be made that is as safe as it is to be: that is no failure of the dependency.
+    pub(crate) fn unready(&self) -> Option<String> {
+        let ready = self.ready();
+        (self.address.is_tls && ready.tls.is_none()).then(|| ready.missing.clone().unwrap_or_default())
     }
 
     fn prepare(&self, dependency: &Dependency, directory: &Path) {
@@ -253,7 +261,8 @@ impl Place {
             .as_ref()
             .and_then(|password| reveal(password, &dependency.secrets, directory).map_err(&mut tell).ok());
         let authorities = self.upstream.authorities.as_ref().map(|file| directory.join(file));
-        let tls = self.address.is_tls.then(|| trust::config(authorities.as_deref()));
+        let protocols: &[&[u8]] = if dependency.kind == Kind::Http { &[b"http/1.1"] } else { &[] };
+        let tls = self.address.is_tls.then(|| trust::config(authorities.as_deref(), protocols));
         let tls = tls.and_then(|config| config.map_err(&mut tell).ok());
         let ready = Arc::new(Ready { headers, tls, password, missing });
         *self.ready.write().unwrap_or_else(PoisonError::into_inner) = ready;

@@ -11,10 +11,10 @@
 //! - `endpoint`: everything that is known of one dependency of one release.
 //! - `guard`: one breaker that many tasks share; what it decides is core's.
 //! - `calls`: one request to its end: token, cache, seat, tries, what is answered instead.
-//! - `call`: one call to one place; `pool`: its connections; `trust`: whom TLS believes.
+//! - `call`: one call to one place; `pool`: its connections; `stream`: how they are made; `trust`: whom TLS believes.
 //! - `body`: what is held of requests, and watched of answers; `events`: event streams.
 //! - `keep`: answers that are kept; `validate`: what they and requests say of one another; `retry`: what may be repeated; `problem`: what is said when there is no answer.
-//! - `tcp`: connections that are passed on; `ping`, `postgres`: whether a database is well.
+//! - `tcp`: connections that are passed on, and `upgrade`: those that begin as a call; `ping`, `postgres`: whether a database is well.
 //! - `headers`, `paths`, `date`, `clock`: leaves.
 
 mod body;
@@ -36,8 +36,10 @@ mod problem;
 pub mod process;
 mod retry;
 mod server;
+mod stream;
 mod tcp;
 mod trust;
+mod upgrade;
 mod validate;
 
 pub use process::{Options, run};

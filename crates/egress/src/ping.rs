@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use evenkeel_core::dependency::{Kind, Ping};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
 use crate::endpoint::{Live, Place};
-use crate::pool::connect;
 use crate::postgres::{Login, Session};
+use crate::stream::{self, Stream};
 
 /// Between two probes of a breaker that is half-open.
 const PROBES: Duration = Duration::from_millis(100);
@@ -40,6 +39,9 @@ pub(crate) async fn keep_asking(live: Arc<Live>, place: usize, ping: Ping) {
             () = sleep(wait) => {}
             // It has opened or closed: the wait is another one.
             _ = opens.changed() => continue,
+        }
+        if place.unready().is_some() {
+            continue;
         }
         let Ok(ticket) = place.guard.admit() else {
             // Held open, or asked to be left alone.
@@ -69,7 +71,7 @@ pub(crate) async fn keep_asking(live: Arc<Live>, place: usize, ping: Ping) {
 enum Asker {
     None,
     Postgres(Box<Session>),
-    Redis(TcpStream),
+    Redis(Stream),
 }
 
 impl Asker {
@@ -103,8 +105,8 @@ impl Asker {
     }
 }
 
-async fn reach(place: &Place) -> io::Result<TcpStream> {
-    let connected = connect(&place.address.host, place.address.port).await;
+async fn reach(place: &Place) -> io::Result<Stream> {
+    let connected = stream::reach(&place.address, place.ready().tls.as_ref()).await;
     connected.map_err(|error| io::Error::other(format!("no connection: {error}")))
 }
 
@@ -125,7 +127,7 @@ fn decoded(text: &str) -> String {
 }
 
 /// `PING`. A server that wants a password first answers all the same; one that loads its data cannot be used yet.
-async fn ping_redis(stream: &mut TcpStream) -> io::Result<()> {
+async fn ping_redis(stream: &mut Stream) -> io::Result<()> {
     stream.write_all(b"PING\r\n").await?;
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {

@@ -10,6 +10,8 @@ use postgres_protocol::message::frontend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::stream::Stream;
+
 /// Codes that a client may send in place of its first message, to be answered with one byte: encryption by TLS, by GSSAPI.
 const ENCRYPTION: [u32; 2] = [80_877_103, 80_877_104];
 /// A first message is not longer (PostgreSQL's own limit).
@@ -17,23 +19,83 @@ const STARTUP_BYTES_MAX: u32 = 10_000;
 /// Answers to a ping are short.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Reads what a client begins with and answers with an error in its protocol: `57P03`, cannot connect now.
-pub(crate) async fn refuse(client: &mut TcpStream, name: &str, why: &str) -> io::Result<()> {
+/// Reads the message that a client begins with, and tells one that asks for encryption before that there is none: nothing
+/// leaves this machine here.
+pub(crate) async fn beginning(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     for _ in 0..=ENCRYPTION.len() {
         let length = client.read_u32().await?;
         if !(8..=STARTUP_BYTES_MAX).contains(&length) {
-            return Ok(());
+            return Err(io::Error::other("a client began with something that is no message of PostgreSQL's"));
         }
         let code = client.read_u32().await?;
-        let mut rest = vec![0; length as usize - 8];
-        client.read_exact(&mut rest).await?;
+        let mut message = vec![0; length as usize];
+        message[..4].copy_from_slice(&length.to_be_bytes());
+        message[4..8].copy_from_slice(&code.to_be_bytes());
+        client.read_exact(&mut message[8..]).await?;
         if !ENCRYPTION.contains(&code) {
-            break;
+            return Ok(message);
         }
         client.write_all(b"N").await?;
     }
-    client.write_all(&fatal(name, why)).await?;
-    client.shutdown().await
+    Err(io::Error::other("a client asks for encryption again and again"))
+}
+
+/// Asks a server to speak TLS from here on.
+///
+/// # Errors
+/// It does not offer to: nothing is said to it then.
+pub(crate) async fn ask_for_encryption(server: &mut TcpStream) -> io::Result<()> {
+    let mut message = 8_u32.to_be_bytes().to_vec();
+    message.extend(ENCRYPTION[0].to_be_bytes());
+    server.write_all(&message).await?;
+    // One byte: what follows must be read by nobody but TLS.
+    match server.read_u8().await? {
+        b'S' => Ok(()),
+        _ => Err(io::Error::other("it does not offer encryption")),
+    }
+}
+
+/// Says a client's first message to a server over TLS; what the server answers, as it is for a client without TLS.
+///
+/// A server over TLS offers to bind the login to it (`SCRAM-SHA-256-PLUS`). Clients take that for an attack where they have no
+/// TLS themselves, rightly as far as they can see, so it is left out.
+pub(crate) async fn greet(server: &mut Stream, beginning: &[u8]) -> io::Result<Vec<u8>> {
+    server.write_all(beginning).await?;
+    let mut answer = Vec::new();
+    loop {
+        let mut head = [0; 5];
+        if server.read(&mut head[..1]).await? == 0 {
+            // What it was asked to cancel, it does not answer.
+            return Ok(answer);
+        }
+        server.read_exact(&mut head[1..]).await?;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+        if !(4..=ANSWER_BYTES_MAX).contains(&length) || answer.len() > ANSWER_BYTES_MAX {
+            return Err(io::Error::other("its answer is too long"));
+        }
+        let mut body = vec![0; length - 4];
+        server.read_exact(&mut body).await?;
+        answer.extend(if head[0] == b'R' { unbound(body) } else { framed(head[0], &body) });
+        // Notices, and the version that is spoken, come before it.
+        if !matches!(head[0], b'N' | b'v') {
+            return Ok(answer);
+        }
+    }
+}
+
+/// How a client may log in, without ways that are bound to TLS.
+fn unbound(body: Vec<u8>) -> Vec<u8> {
+    const SASL: [u8; 4] = [0, 0, 0, 10];
+    let Some(ways) = body.strip_prefix(&SASL) else { return framed(b'R', &body) };
+    let kept = ways.split(|byte| *byte == 0).filter(|way| !way.is_empty() && !way.ends_with(b"-PLUS"));
+    let ways = kept.flat_map(|way| way.iter().copied().chain([0]));
+    let body: Vec<u8> = SASL.into_iter().chain(ways).chain([0]).collect();
+    framed(b'R', &body)
+}
+
+fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+    [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
 /// A last message to a client.
@@ -48,11 +110,7 @@ pub(crate) fn fatal(name: &str, why: &str) -> Vec<u8> {
         body.push(0);
     }
     body.push(0);
-    let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
-    let mut whole = vec![b'E'];
-    whole.extend(length.to_be_bytes());
-    whole.extend(body);
-    whole
+    framed(b'E', &body)
 }
 
 /// Who logs in, and where.
@@ -64,9 +122,8 @@ pub(crate) struct Login {
 }
 
 /// A connection that is logged in, or was refused to.
-#[derive(Debug)]
 pub(crate) struct Session {
-    stream: TcpStream,
+    stream: Stream,
     read: BytesMut,
     /// It answers, and does not let us in: that much is known of it.
     is_shut_out: bool,
@@ -81,7 +138,7 @@ struct Told {
 
 impl Session {
     /// Logs in. A server that does not let us in answers all the same: that is no failure.
-    pub(crate) async fn open(stream: TcpStream, login: &Login) -> io::Result<Self> {
+    pub(crate) async fn open(stream: Stream, login: &Login) -> io::Result<Self> {
         let mut session = Self { stream, read: BytesMut::new(), is_shut_out: false };
         let parameters = HashMap::from([
             ("user", login.user.as_str()),
@@ -219,6 +276,15 @@ fn postgres_fields<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ways_to_log_in_that_are_bound_to_tls_are_left_out() {
+        let offered = |ways: &[u8]| unbound([&[0, 0, 0, 10], ways].concat());
+        let left = b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0";
+        assert_eq!(offered(b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"), left);
+        assert_eq!(offered(b"SCRAM-SHA-256\0\0"), left);
+        assert_eq!(unbound(vec![0, 0, 0, 0]), b"R\0\0\0\x08\0\0\0\0");
+    }
 
     #[test]
     fn the_last_message_is_one_that_a_client_understands() {

@@ -3,46 +3,74 @@
 //! What is passed on is not looked into. Connections that cannot be made, and those that the other side resets, count as
 //! failures; whether a database that takes connections also answers, its pings tell ([`crate::ping`]).
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use evenkeel_core::dependency::Kind;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::endpoint::{Fallback, Live, Place};
 use crate::guard::Ticket;
-use crate::pool::connect;
 use crate::postgres;
+use crate::stream::{self, Both, Stream};
 
 const BUFFER_BYTES: usize = 16 << 10;
 /// Longest wait for a client that is told that it cannot be served.
 const REFUSING: Duration = Duration::from_secs(2);
+/// Longest wait for the first message of a client.
+const BEGINNING: Duration = Duration::from_secs(10);
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(live: Arc<Live>, mut client: TcpStream) {
     live.tally.calls.fetch_add(1, Ordering::Relaxed);
+    // Where the server's side is encrypted, the client's is not asked to be.
+    let mut beginning = None;
+    if live.dependency.encrypt && live.dependency.kind == Kind::Postgres {
+        match timeout(BEGINNING, postgres::beginning(&mut client)).await {
+            Ok(Ok(message)) => beginning = Some(message),
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
     let Some(_under) = live.take_seat() else {
         let most = live.dependency.concurrency;
-        return refuse(&live, &mut client, &format!("{most} connections are in use")).await;
+        return refuse(&live, &mut client, beginning, &format!("{most} connections are in use")).await;
     };
+    let mut why = "it failed, and is not called for a while".to_owned();
     for (index, place) in live.places.iter().enumerate() {
-        let Some((server, ticket)) = reach(&live, place).await else { continue };
+        if let Some(missing) = place.unready() {
+            why = missing;
+            continue;
+        }
+        let Some((mut server, ticket)) = reach(&live, place).await else { continue };
+        if let Some(beginning) = &beginning {
+            let greeting = timeout(live.dependency.timeouts.connect, postgres::greet(&mut server, beginning)).await;
+            let Ok(Ok(greeting)) = greeting else {
+                live.trouble.note("it took a connection and did not answer");
+                ticket.failed();
+                continue;
+            };
+            if client.write_all(&greeting).await.is_err() {
+                return;
+            }
+        }
         if index > 0 {
             live.tally.fell_back(Fallback::Alternative);
         }
-        return pass_on(&live, place, client, server, ticket).await;
+        let opens = Some(place.guard.watch());
+        let passing = Passing { live: &live, ticket, idle: live.dependency.timeouts.idle, opens };
+        return passing.carry(client, server).await;
     }
     live.tally.fell_back(Fallback::Nobody);
-    refuse(&live, &mut client, "it failed, and is not called for a while").await;
+    refuse(&live, &mut client, beginning, &why).await;
 }
 
 /// A connection to a place, unless its breaker is open.
-async fn reach(live: &Live, place: &Place) -> Option<(TcpStream, Ticket)> {
+async fn reach(live: &Live, place: &Place) -> Option<(Stream, Ticket)> {
     // Where pings find out whether it is well again, no application has to.
     let admitted = match live.dependency.ping {
         Some(_) => place.guard.admit_while_well(),
@@ -50,7 +78,7 @@ async fn reach(live: &Live, place: &Place) -> Option<(TcpStream, Ticket)> {
     };
     let mut ticket = admitted.ok()?;
     let limit = live.dependency.timeouts.connect;
-    let why = match timeout(limit, connect(&place.address.host, place.address.port)).await {
+    let why = match timeout(limit, stream::reach(&place.address, place.ready().tls.as_ref())).await {
         Ok(Ok(server)) => {
             match live.dependency.ping {
                 // A process that stands still takes connections all the same.
@@ -68,10 +96,18 @@ async fn reach(live: &Live, place: &Place) -> Option<(TcpStream, Ticket)> {
 }
 
 /// Tells a client in its own language that it cannot be served, as far as that has words for it.
-async fn refuse(live: &Live, client: &mut TcpStream, why: &str) {
-    if live.dependency.kind == Kind::Postgres {
-        let _ = timeout(REFUSING, postgres::refuse(client, &live.key.name, why)).await;
+async fn refuse(live: &Live, client: &mut TcpStream, beginning: Option<Vec<u8>>, why: &str) {
+    if live.dependency.kind != Kind::Postgres {
+        return;
     }
+    let told = async {
+        if beginning.is_none() {
+            postgres::beginning(client).await?;
+        }
+        client.write_all(&postgres::fatal(&live.key.name, why)).await?;
+        client.shutdown().await
+    };
+    let _ = timeout(REFUSING, told).await;
 }
 
 /// How a connection ended.
@@ -115,30 +151,49 @@ impl Flow {
     }
 }
 
-async fn pass_on(live: &Live, place: &Place, client: TcpStream, server: TcpStream, ticket: Ticket) {
-    let flow = Flow::new();
-    let (mut from_client, mut to_client) = client.into_split();
-    let (mut from_server, mut to_server) = server.into_split();
-    let is_encrypted = std::sync::atomic::AtomicBool::new(false);
-    let end = {
-        let up = one_way(&mut from_client, &mut to_server, || flow.heard(&flow.client), |_| {});
-        let down = one_way(
-            &mut from_server,
-            &mut to_client,
-            || flow.heard(&flow.server),
-            // PostgreSQL's yes to encryption; beyond it nothing can be said to the client but by the server.
-            |first| is_encrypted.store(first == b"S", Ordering::Relaxed),
-        );
-        tokio::select! {
-            end = both(up, down) => end,
-            end = attend(place.guard.watch(), &flow, live.dependency.timeouts.idle) => end,
+/// Bytes that are passed on in both directions.
+pub(crate) struct Passing<'a> {
+    pub(crate) live: &'a Live,
+    pub(crate) ticket: Ticket,
+    /// How long nothing may come from either side.
+    pub(crate) idle: Duration,
+    /// Tells when the breaker opens: a client that waits for an answer then is let go.
+    pub(crate) opens: Option<watch::Receiver<bool>>,
+}
+
+impl Passing<'_> {
+    /// Passes on until one side is done.
+    pub(crate) async fn carry(self, client: impl Both, server: impl Both) {
+        let Self { live, ticket, idle, opens } = self;
+        let flow = Flow::new();
+        let (mut from_client, mut to_client) = split(client);
+        let (mut from_server, mut to_server) = split(server);
+        let is_encrypted = std::sync::atomic::AtomicBool::new(false);
+        let ended = {
+            let up = one_way(&mut from_client, &mut to_server, || flow.heard(&flow.client), |_| {});
+            let down = one_way(
+                &mut from_server,
+                &mut to_client,
+                || flow.heard(&flow.server),
+                // PostgreSQL's yes to encryption; beyond it nothing can be said to the client but by the server.
+                |first| is_encrypted.store(first == b"S", Ordering::Relaxed),
+            );
+            tokio::select! {
+                ended = both(up, down) => ended,
+                ended = attend(opens, &flow, idle) => ended,
+            }
+        };
+        if ended == End::Hung && live.dependency.kind == Kind::Postgres && !is_encrypted.load(Ordering::Relaxed) {
+            let message = postgres::fatal(&live.key.name, "it does not answer any more");
+            let _ = timeout(REFUSING, to_client.write_all(&message)).await;
         }
-    };
-    if end == End::Hung && live.dependency.kind == Kind::Postgres && !is_encrypted.load(Ordering::Relaxed) {
-        let message = postgres::fatal(&live.key.name, "it does not answer any more");
-        let _ = timeout(REFUSING, to_client.write_all(&message)).await;
+        end(live, ticket, &ended);
     }
-    match end {
+}
+
+/// What the end of a connection says about the dependency.
+fn end(live: &Live, ticket: Ticket, ended: &End) {
+    match ended {
         End::Reset => {
             live.trouble.note("it reset a connection");
             ticket.failed();
@@ -171,15 +226,20 @@ async fn both(up: impl Future<Output = Result<(), Broke>>, down: impl Future<Out
 }
 
 async fn one_way(
-    from: &mut OwnedReadHalf,
-    to: &mut OwnedWriteHalf,
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
     heard: impl Fn(),
     look: impl Fn(&[u8]),
 ) -> Result<(), Broke> {
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut is_first = true;
     loop {
-        let read = from.read(&mut buffer).await.map_err(|_| Broke::Reading)?;
+        let read = match from.read(&mut buffer).await {
+            Ok(read) => read,
+            // The end of a connection over TLS that was not announced: databases just close them.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => 0,
+            Err(_) => return Err(Broke::Reading),
+        };
         if read == 0 {
             let _ = to.shutdown().await;
             return Ok(());
@@ -193,14 +253,18 @@ async fn one_way(
 }
 
 /// Ends when nothing came for too long, or when the breaker opens while the client waits for an answer.
-async fn attend(mut opens: watch::Receiver<bool>, flow: &Flow, idle: Duration) -> End {
+async fn attend(mut opens: Option<watch::Receiver<bool>>, flow: &Flow, idle: Duration) -> End {
+    let mut opened = async || match &mut opens {
+        Some(opens) => opens.wait_for(|is_open| *is_open).await.is_ok(),
+        None => std::future::pending().await,
+    };
     loop {
         let left = idle.saturating_sub(flow.silent_for());
         if left.is_zero() {
             return End::Idle;
         }
         tokio::select! {
-            is_open = async { opens.wait_for(|is_open| *is_open).await.is_ok() } => {
+            is_open = opened() => {
                 if is_open && flow.is_client_waiting() {
                     return End::Hung;
                 }

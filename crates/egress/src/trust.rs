@@ -11,11 +11,11 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 /// What this machine trusts, read once.
 static NATIVE: OnceLock<Result<RootCertStore, String>> = OnceLock::new();
 
-/// Trusts the authorities of this machine, and those in a file. Blocks on the disk.
+/// Trusts the authorities of this machine, and those in a file; offers to speak `protocols` (ALPN). Blocks on the disk.
 ///
 /// # Errors
 /// In words: no file, no certificate in it, nobody to trust.
-pub(crate) fn config(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+pub(crate) fn config(authorities: Option<&Path>, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, String> {
     let native = NATIVE.get_or_init(native).clone();
     let roots = match authorities {
         None => native?,
@@ -28,7 +28,7 @@ pub(crate) fn config(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, St
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 

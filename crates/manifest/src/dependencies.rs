@@ -36,6 +36,7 @@ pub(crate) static DEPENDENCY: Section = Section {
         "authorities",
         "secrets",
         "password",
+        "tls",
         "timeouts",
         "concurrency",
         "retry",
@@ -52,6 +53,8 @@ pub(crate) static DEPENDENCY: Section = Section {
         ("kind", "leave it out: the `url` begins with `http://`, `https://`, `postgres://`, `redis://` or `tcp://`"),
         ("type", "leave it out: the `url` begins with `http://`, `https://`, `postgres://`, `redis://` or `tcp://`"),
         ("timeout", "write `timeouts: { total: 30s }`"),
+        ("ssl", "write `tls: on`"),
+        ("sslmode", "write `tls: on`"),
         ("fallback", "write `alternatives`, `cache` or `fixed`: they are tried in this order"),
         ("circuitBreaker", "write `breaker`"),
         ("bulkhead", "write `concurrency: 100`"),
@@ -195,6 +198,7 @@ fn dependency(value: &Value<'_>, problems: &mut Problems) -> Option<Dependency> 
     fields.set("headers", &mut read.at.headers, problems, |value, problems| headers(value, &secrets, problems));
     read.at.authorities = fields.read("authorities", problems, text);
     read.password = fields.read("password", problems, |value, problems| secret_text(value, &secrets, problems));
+    fields.set("tls", &mut read.encrypt, problems, encrypt);
     fields.set("timeouts", &mut read.timeouts, problems, |value, problems| {
         timeouts(value, Dependency::new(kind, "").timeouts, problems)
     });
@@ -209,19 +213,62 @@ fn dependency(value: &Value<'_>, problems: &mut Problems) -> Option<Dependency> 
     fields.set("ping", &mut read.ping, problems, ping);
     read.secrets = secrets;
     fits(&fields, kind, problems);
+    encrypted(&fields, &read, problems);
     place.map(|_| read)
+}
+
+/// Reads `on` or `off`.
+fn encrypt(value: &Value<'_>, problems: &mut Problems) -> Option<bool> {
+    match value.scalar().map(|scalar| scalar.text.as_str()) {
+        Some("on") => Some(true),
+        Some("off") => Some(false),
+        _ => {
+            value.wrong_type(
+                "`on` or `off`",
+                "write `tls: on`; whom to trust is said by `authorities: ca.pem`",
+                problems,
+            );
+            None
+        }
+    }
+}
+
+/// Tells what contradicts itself about connections of a database that are encrypted, or are not.
+fn encrypted(fields: &Fields<'_>, read: &Dependency, problems: &mut Problems) {
+    if read.kind == Kind::Http {
+        return;
+    }
+    let is_rediss = |place: &Upstream| place.url.starts_with("rediss://");
+    let is_any = read.encrypt || is_rediss(&read.at) || read.alternatives.iter().any(is_rediss);
+    if let Some(at) = fields.key_at("authorities").filter(|_| !is_any) {
+        let mistake = Mistake::new(Code::Conflict, at, "`authorities` means nothing where nothing is encrypted");
+        problems
+            .add(mistake.help("add `tls: on`, or leave it out: what the application encrypts itself, it also checks"));
+    }
+    let asks = |place: &Upstream| place.url.split_once('?').is_some_and(|(_, options)| options.contains("sslmode="));
+    if let Some(at) = fields.key_at("url").filter(|_| read.encrypt && asks(&read.at)) {
+        let mistake = Mistake::new(Code::Conflict, at, "`sslmode` contradicts `tls: on`");
+        problems.add(
+            mistake.help(
+                "leave `sslmode` out: evenkeel encrypts and checks, and the application's own way to it is plain",
+            ),
+        );
+    }
 }
 
 /// Tells which keys mean nothing for what is spoken.
 fn fits(fields: &Fields<'_>, kind: Kind, problems: &mut Problems) {
     let (keys, why): (&[&str], _) = match kind {
-        Kind::Http => (&["ping", "password"], "an HTTP dependency is judged by its calls, and has `headers`"),
+        Kind::Http => (
+            &["ping", "password", "tls"],
+            "an HTTP dependency is judged by its calls, has `headers`, and is encrypted where its URL begins with `https://`",
+        ),
         Kind::Postgres | Kind::Redis => (
-            &["headers", "authorities", "retry", "cache", "fixed"],
+            &["headers", "retry", "cache", "fixed"],
             "connections are passed on byte by byte: only calls over HTTP are repeated, kept or answered",
         ),
         Kind::Tcp => (
-            &["headers", "authorities", "retry", "cache", "fixed", "password"],
+            &["headers", "retry", "cache", "fixed", "password"],
             "connections are passed on byte by byte: only calls over HTTP are repeated, kept or answered",
         ),
     };
@@ -252,7 +299,7 @@ fn url(value: &Value<'_>, problems: &mut Problems) -> Option<(Kind, String)> {
     let kind = match scheme {
         "http" | "https" => Kind::Http,
         "postgres" | "postgresql" => Kind::Postgres,
-        "redis" => Kind::Redis,
+        "redis" | "rediss" => Kind::Redis,
         "tcp" => Kind::Tcp,
         _ => {
             value.bad(format!("{}: `{}://` is not spoken", value.name, short(scheme)), HELP, problems);
@@ -380,7 +427,7 @@ fn alternative(
     fields.set("headers", &mut upstream.headers, problems, |value, problems| headers(value, secrets, problems));
     upstream.authorities = fields.read("authorities", problems, text);
     fields.set("json", &mut upstream.json, problems, texts);
-    for key in ["headers", "authorities", "json"] {
+    for key in ["headers", "json"] {
         if let Some(at) = fields.key_at(key).filter(|_| kind != Kind::Http) {
             let message = format!("`{key}` means nothing for {} dependency", article(kind));
             problems.add(Mistake::new(Code::Conflict, at, message).help("leave it out"));

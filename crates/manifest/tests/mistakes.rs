@@ -1429,6 +1429,22 @@ fn what_is_wrong_with_timeouts_and_error_pages_is_told_where_it_stands() {
 }
 
 #[test]
+fn what_contradicts_itself_about_encryption_is_told() {
+    let told = told_of_lines([
+        "dependencies: { a: { url: \"postgres://x/y?sslmode=require\", tls: on }, b: { url: redis://x, authorities: ca.pem } }",
+        "dependencies: { a: { url: https://x, tls: on }, b: { url: redis://x, tls: maybe } }",
+    ]);
+    for part in [
+        "`sslmode` contradicts `tls: on`",
+        "`authorities` means nothing where nothing is encrypted",
+        "`tls` means nothing for an `http` dependency",
+        "write `tls: on`; whom to trust is said by `authorities: ca.pem`",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+}
+
+#[test]
 fn dependencies_say_all_that_is_wrong_with_them() {
     insta::assert_snapshot!(told_of_lines([
         "dependencies: [database]",
@@ -1478,9 +1494,9 @@ fn dependencies_say_all_that_is_wrong_with_them() {
         write `alternatives`, `cache` or `fixed`: they are tried in this order
     dependencies: { api: { url: http://x, ping: off, password: x }, db: { url: redis://x, cache: on, retry: off } }
       5:39 spec::conflict `ping` means nothing for an `http` dependency
-        leave it out: an HTTP dependency is judged by its calls, and has `headers`
+        leave it out: an HTTP dependency is judged by its calls, has `headers`, and is encrypted where its URL begins with `https://`
       5:50 spec::conflict `password` means nothing for an `http` dependency
-        leave it out: an HTTP dependency is judged by its calls, and has `headers`
+        leave it out: an HTTP dependency is judged by its calls, has `headers`, and is encrypted where its URL begins with `https://`
       5:87 spec::conflict `cache` means nothing for a `redis` dependency
         leave it out: connections are passed on byte by byte: only calls over HTTP are repeated, kept or answered
       5:98 spec::conflict `retry` means nothing for a `redis` dependency

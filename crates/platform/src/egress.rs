@@ -204,6 +204,8 @@ fn url(name: &str, dependency: &Dependency, token: &str, directory: &Path) -> Re
                 None if user.is_empty() => String::new(),
                 None => format!("{user}@"),
             };
+            // What is encrypted is so from here on.
+            let scheme = if scheme == "rediss" { "redis" } else { scheme };
             format!("{scheme}://{login}{here}{behind}")
         }
     })
@@ -232,6 +234,7 @@ mod tests {
         assert_eq!(url(&of(Kind::Http, "https://api.example.com/v1")), "http://127.0.0.1:{{endpoint.db}}/t0k");
         assert_eq!(url(&of(Kind::Tcp, "tcp://smtp:25")), "tcp://127.0.0.1:{{endpoint.db}}");
         assert_eq!(url(&of(Kind::Redis, "redis://cache/1")), "redis://127.0.0.1:{{endpoint.db}}/1");
+        assert_eq!(url(&of(Kind::Redis, "rediss://app@cache:6380/1")), "redis://app@127.0.0.1:{{endpoint.db}}/1");
         let mut database = of(Kind::Postgres, "postgresql://app@db:5432/shop?sslmode=prefer");
         assert_eq!(url(&database), "postgresql://app@127.0.0.1:{{endpoint.db}}/shop?sslmode=prefer");
         database.secrets.insert("db".into(), Secret::File("db".into()));
