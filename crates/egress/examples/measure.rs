@@ -76,7 +76,7 @@ fn hang() {
 
 /// A hundred thousand answers of 1 KiB.
 fn keep() {
-    let stub = Stub::new(says(200, "", &"x".repeat(1_024)));
+    let stub = Arc::new(Stub::new(says(200, "", &"x".repeat(1_024))));
     let mut dependency = http(&stub.url());
     dependency.cache = Some(Cache { entries: 1_000_000, bytes: 64 << 20, ..Cache::default() });
     let egress = Arc::new(Egress::new(dependency));
@@ -84,7 +84,15 @@ fn keep() {
     let callers: Vec<_> = (0..4)
         .map(|caller| {
             let egress = egress.clone();
-            std::thread::spawn(move || (0..25_000).for_each(|n| drop(egress.get(&format!("/{caller}/{n}")))))
+            let stub = stub.clone();
+            std::thread::spawn(move || {
+                for n in 0..25_000 {
+                    egress.get(&format!("/{caller}/{n}"));
+                    if n % 1_000 == 0 {
+                        stub.forget();
+                    }
+                }
+            })
         })
         .collect();
     callers.into_iter().for_each(|caller| caller.join().unwrap());

@@ -149,7 +149,10 @@ pub(crate) struct Watched {
     events: Option<Events>,
     /// How long the dependency may be silent.
     idle: Duration,
-    silence: Pin<Box<Sleep>>,
+    /// Ends that silence; most answers are there before anybody has to wait for them.
+    silence: Option<Pin<Box<Sleep>>>,
+    /// Whether something came since the silence was begun.
+    was_heard: bool,
     /// Settled with the end; `None` once it is, or where nothing is to be said.
     ticket: Option<Ticket>,
     took: Duration,
@@ -173,7 +176,8 @@ impl Watched {
         let mut watched = Self {
             read: VecDeque::new(),
             events: is_events.then(Events::default),
-            silence: Box::pin(sleep(idle)),
+            silence: None,
+            was_heard: false,
             rest,
             idle,
             ticket,
@@ -245,6 +249,21 @@ impl Watched {
         }
     }
 
+    /// Ready when nothing has come for too long.
+    fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (idle, was_heard) = (self.idle, std::mem::take(&mut self.was_heard));
+        let silence = match &mut self.silence {
+            Some(silence) => {
+                if was_heard {
+                    silence.as_mut().reset(Instant::now() + idle);
+                }
+                silence
+            }
+            none => none.insert(Box::pin(sleep(idle))),
+        };
+        silence.as_mut().poll(cx)
+    }
+
     /// The whole of it was read.
     fn end(&mut self) {
         let has_error = self.events.as_ref().is_some_and(|events| events.has_error);
@@ -289,7 +308,7 @@ impl HttpBody for Watched {
         }
         match Pin::new(&mut this.rest).poll_frame(cx) {
             Poll::Pending => {
-                ready!(this.silence.as_mut().poll(cx));
+                ready!(this.poll_silence(cx));
                 Poll::Ready(Some(Err(this.break_off("the answer stood still"))))
             }
             Poll::Ready(None) => {
@@ -299,8 +318,7 @@ impl HttpBody for Watched {
             }
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(this.break_off("the answer broke off")))),
             Poll::Ready(Some(Ok(frame))) => {
-                let idle = this.idle;
-                this.silence.as_mut().reset(Instant::now() + idle);
+                this.was_heard = true;
                 if let Some(data) = frame.data_ref() {
                     if let Some(events) = &mut this.events {
                         events.take(data);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use evenkeel_core::breaker::{Outcome, Refused};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::body::{Body, Held, Outgoing, Watched};
 use crate::endpoint::{Live, Place, Ready};
@@ -187,8 +187,13 @@ fn closed(place: &Place, refused: Refused) -> Failed {
 }
 
 async fn connect(live: &Live, place: &Place, ready: &Ready, end: Instant) -> Result<Lent, Reason> {
+    if let Some(lent) = place.pool.at_hand() {
+        return Ok(lent);
+    }
     let limit = live.dependency.timeouts.connect.min(end.saturating_duration_since(Instant::now()));
-    let reason = match timeout(limit, place.pool.lend(ready.tls.as_ref())).await {
+    // Seldom needed and large, TLS included: kept out of what every call carries around.
+    let lent = Box::pin(place.pool.lend(ready.tls.as_ref()));
+    let reason = match timeout(limit, lent).await {
         Ok(Ok(lent)) => return Ok(lent),
         Ok(Err(error)) => Reason::new("unreachable", format!("no connection: {}", in_words(&error))),
         Err(_) => Reason::new("unreachable", format!("no connection within {}", in_time(limit))),
@@ -223,8 +228,9 @@ async fn send(
     end: Instant,
 ) -> Result<(Lent, Response<hyper::body::Incoming>), Unsent> {
     // The time for all tries counts as well: a dependency that takes all of it has failed.
-    let limit = live.dependency.timeouts.first_byte.min(end.saturating_duration_since(Instant::now()));
-    let unsent = match timeout(limit, lent.sender.try_send_request(request)).await {
+    let began = Instant::now();
+    let limit = (began + live.dependency.timeouts.first_byte).min(end);
+    let unsent = match timeout_at(limit, lent.sender.try_send_request(request)).await {
         Ok(Ok(answer)) => return Ok((lent, answer)),
         Ok(Err(mut error)) => {
             let was_sent = error.take_message().is_none();
@@ -237,7 +243,7 @@ async fn send(
             Unsent { reason, was_sent, broke_off: !error.is_parse() }
         }
         Err(_) => {
-            let what = format!("no answer within {}", in_time(limit));
+            let what = format!("no answer within {}", in_time(limit.saturating_duration_since(began)));
             Unsent { reason: Reason::new("timed-out", what), was_sent: true, broke_off: false }
         }
     };

@@ -17,7 +17,6 @@ use evenkeel_core::ids::FencingToken;
 use evenkeel_secrets::Key;
 use evenkeel_wire::egress::{Answer, Ask};
 use evenkeel_wire::frame;
-use tokio::runtime;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::{AbortHandle, JoinHandle};
 use tracing::{debug, info, warn};
@@ -26,6 +25,7 @@ use crate::clock::Clock;
 use crate::endpoint::Live;
 use crate::ping;
 use crate::server::Server;
+use crate::workers::Workers;
 
 const TABLE: &str = "egress.json";
 /// How long a peer may take for the rest of a message it has begun, or to take an answer.
@@ -57,7 +57,7 @@ pub(crate) struct Control {
     key: Key,
     clock: Clock,
     boot: u64,
-    runtime: runtime::Handle,
+    workers: Workers,
     server: Server,
     served: Served,
     inner: Mutex<Inner>,
@@ -96,13 +96,13 @@ impl Drop for Listening {
 
 impl Control {
     /// Serves what an earlier process of this state directory served, as soon as sockets have come.
-    pub(crate) fn new(state: &Path, runtime: runtime::Handle, server: Server, served: Served) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(state: &Path, workers: Workers, server: Server, served: Served) -> io::Result<Arc<Self>> {
         let control = Arc::new(Self {
             key: Key::of(state)?,
             state: state.to_owned(),
             clock: Clock::new(),
             boot: fastrand::u64(..),
-            runtime,
+            workers,
             server,
             served,
             inner: Mutex::default(),
@@ -124,6 +124,11 @@ impl Control {
     /// Stops accepting.
     pub(crate) fn stop_accepting(&self) {
         self.lock().listening.clear();
+    }
+
+    /// Ends whatever goes on.
+    pub(crate) fn end(&self) {
+        self.workers.end();
     }
 
     fn apply(&self, table: EgressTable) -> Answer {
@@ -167,7 +172,7 @@ impl Control {
 
     fn ping(&self, live: &Arc<Live>) -> Pings {
         let Some(ping) = live.dependency.ping else { return Pings(Vec::new()) };
-        let place = |place| self.runtime.spawn(ping::keep_asking(live.clone(), place, ping)).abort_handle();
+        let place = |place| self.workers.of(place).spawn(ping::keep_asking(live.clone(), place, ping)).abort_handle();
         Pings((0..live.places.len()).map(place).collect())
     }
 
@@ -197,9 +202,10 @@ impl Control {
     }
 
     fn listen(&self, address: SocketAddr, descriptors: Vec<OwnedFd>) -> Answer {
-        let _inside = self.runtime.enter();
         let mut listening = Listening { sockets: Vec::new(), tasks: Vec::new() };
-        for descriptor in descriptors {
+        for (number, descriptor) in descriptors.into_iter().enumerate() {
+            // Each worker has a socket of its own, among which the kernel spreads connections.
+            let _inside = self.workers.of(number).enter();
             let socket = TcpListener::from(descriptor);
             let begun = socket.try_clone().and_then(|copy| self.server.listen(address, copy));
             match begun {

@@ -7,7 +7,7 @@
 //!
 //! - [`process`]: start, and end.
 //! - `control`: what the operator's side asks; the table on disk.
-//! - `server`: listening sockets and connections.
+//! - `server`: listening sockets and connections; `workers`: the threads that carry them.
 //! - `endpoint`: everything that is known of one dependency of one release.
 //! - `guard`: one breaker that many tasks share; what it decides is core's.
 //! - `calls`: one request to its end: token, cache, seat, tries, what is answered instead.
@@ -41,5 +41,6 @@ mod tcp;
 mod trust;
 mod upgrade;
 mod validate;
+mod workers;
 
 pub use process::{Options, run};

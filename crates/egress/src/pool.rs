@@ -11,8 +11,11 @@ use tokio_rustls::rustls::ClientConfig;
 
 use crate::body::Outgoing;
 use crate::stream::{Address, Stream, reach};
+use crate::workers;
 
-/// Resting connections at most, and how long they rest. Servers mostly wait longer.
+/// Workers beyond so many share what rests.
+const SHARDS: usize = 16;
+/// Resting connections of a worker at most, and how long they rest. Servers mostly wait longer.
 const RESTING_MAX: usize = 64;
 const REST: Duration = Duration::from_secs(30);
 /// The head of an answer, and what is read ahead of its body.
@@ -22,8 +25,11 @@ const BUFFER_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Pool {
     pub(crate) address: Address,
-    resting: Mutex<Vec<(SendRequest<Outgoing>, Instant)>>,
+    /// One for each worker: a connection is driven where it was made, and serves those that are there.
+    resting: [Mutex<Resting>; SHARDS],
 }
+
+type Resting = Vec<(SendRequest<Outgoing>, Instant)>;
 
 /// One connection for one call. Dropped, it is closed.
 #[derive(Debug)]
@@ -36,7 +42,17 @@ pub(crate) struct Lent {
 
 impl Pool {
     pub(crate) fn new(address: Address) -> Arc<Self> {
-        Arc::new(Self { address, resting: Mutex::default() })
+        Arc::new(Self { address, resting: Default::default() })
+    }
+
+    /// A connection that rests and can take a call at once.
+    pub(crate) fn at_hand(self: &Arc<Self>) -> Option<Lent> {
+        let sender = self.rested()?;
+        if sender.is_ready() {
+            return Some(Lent { sender, is_used: true, pool: self.clone() });
+        }
+        self.lock().push((sender, Instant::now()));
+        None
     }
 
     /// A connection that rests, or a new one.
@@ -68,8 +84,8 @@ impl Pool {
         None
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(SendRequest<Outgoing>, Instant)>> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Resting> {
+        self.resting[workers::index() % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -84,7 +100,7 @@ impl Lent {
 }
 
 async fn handshake(stream: Stream) -> io::Result<SendRequest<Outgoing>> {
-    let builder = Builder::new().max_buf_size(BUFFER_BYTES).to_owned();
+    let builder = Builder::new().max_buf_size(BUFFER_BYTES).writev(false).to_owned();
     let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // It ends with the sender, or with what was agreed to be spoken in its place.
     tokio::spawn(async move { drop(connection.with_upgrades().await) });

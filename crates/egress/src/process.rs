@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::control::{self, Control, Served};
 use crate::endpoint::READ_AGAIN;
 use crate::server::Server;
+use crate::workers::Workers;
 
 /// How long calls under way may take after a SIGTERM.
 const TERM_DRAIN: Duration = Duration::from_secs(10);
@@ -37,12 +38,14 @@ pub struct Options {
 /// The control socket cannot be opened, or the machine gives no threads.
 pub fn run(options: Options) -> io::Result<()> {
     raise_descriptor_limit();
-    let workers = options.workers.max(1);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    leave_no_core();
+    let workers = Workers::start(options.workers)?;
+    // What is waited for here is the end.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (end, ends) = watch::channel(false);
     let served = Served::default();
     let server = Server::new(served.clone(), ends);
-    let control = Control::new(&options.state_directory, runtime.handle().clone(), server.clone(), served)?;
+    let control = Control::new(&options.state_directory, workers, server.clone(), served)?;
     let listener = Arc::new(frame::listen(&options.state_directory, SOCKET_NAME)?);
     let (stop, stops) = unbounded_channel();
     std::thread::Builder::new().name("control".into()).spawn({
@@ -57,13 +60,13 @@ pub fn run(options: Options) -> io::Result<()> {
             std::thread::sleep(READ_AGAIN);
         }
     })?;
-    info!(workers, "egress started");
+    info!(workers = options.workers, "egress started");
     let drain = runtime.block_on(wish_to_stop(stops))?;
     info!(?drain, "egress stops");
     control.stop_accepting();
     let _ = end.send(true);
     runtime.block_on(drained(&server, drain));
-    runtime.shutdown_background();
+    control.end();
     Ok(())
 }
 
@@ -81,6 +84,14 @@ fn raise_descriptor_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         warn!(%error, "cannot raise the limit of open files");
+    }
+}
+
+/// What is in its memory are credentials: a crash shall not write them to a disk.
+fn leave_no_core() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
+        warn!(%error, "a crash may leave secrets on disk");
     }
 }
 

@@ -282,6 +282,11 @@ impl Stub {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Forgets what it has seen.
+    pub fn forget(&self) {
+        self.seen.lock().unwrap().clear();
+    }
+
     pub fn calls(&self) -> usize {
         self.seen.lock().unwrap().len()
     }
