@@ -178,7 +178,7 @@ impl Shelf {
             return None;
         }
         let mut answer = Response::new(()).into_parts().0;
-        (answer.status, answer.headers) = (before.status, updated(&before.headers, unchanged));
+        (answer.status, answer.headers) = (before.status, apart(&updated(&before.headers, unchanged)));
         let now = self.now();
         let semantics = semantics(request, &answer, now);
         let (age, may_be_kept) = (semantics.age(now), semantics.is_storable());
@@ -229,7 +229,9 @@ impl Shelf {
     pub(crate) fn keeping(self: &Arc<Self>, key: Key, request: &Parts, answer: &response::Parts) -> Option<Keeping> {
         let now = self.now();
         let is_get = request.method == Method::GET;
-        let semantics = is_get.then(|| semantics(request, answer, now));
+        let mut answer = answer.clone();
+        answer.headers = apart(&answer.headers);
+        let semantics = is_get.then(|| semantics(request, &answer, now));
         let may_be_kept = match &semantics {
             Some(semantics) => semantics.is_storable(),
             None => answer.status == StatusCode::OK && !forbids(&answer.headers, &["no-store"]),
@@ -238,7 +240,7 @@ impl Shelf {
         if !may_be_kept || is_everything {
             return None;
         }
-        let head = Head { status: answer.status, headers: answer.headers.clone(), stored: now, semantics };
+        let head = Head { status: answer.status, headers: answer.headers, stored: now, semantics };
         Some(Keeping { shelf: self.clone(), key, head, body: BytesMut::new(), is_too_long: false })
     }
 
@@ -338,7 +340,19 @@ impl Keeping {
 /// What RFC 9111 says of an answer, for a cache that one application has to itself.
 fn semantics(request: &Parts, answer: &response::Parts, now: SystemTime) -> CachePolicy {
     let options = CacheOptions { shared: false, ..CacheOptions::default() };
-    CachePolicy::new_options(request, &plain(answer.clone()), now, options)
+    let mut request = request.clone();
+    request.headers = apart(&request.headers);
+    CachePolicy::new_options(&request, &plain(answer.clone()), now, options)
+}
+
+/// Headers with texts of their own: as they were read, each is a part of all that was read with it, and holds on to that.
+fn apart(headers: &HeaderMap) -> HeaderMap {
+    let copied = |value: &HeaderValue| {
+        let mut copied = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+        copied.set_sensitive(value.is_sensitive());
+        copied
+    };
+    headers.iter().map(|(name, value)| (name.clone(), copied(value))).collect()
 }
 
 /// Tells whoever has the answer that it is still the one.
