@@ -295,6 +295,7 @@ impl Proxy {
             generation: self.table.generation,
             releases: self.counters.iter().map(release).collect(),
             in_flight: self.requests.iter().map(busy).collect(),
+            passed_over: Vec::new(),
             refused: 0,
             connections: 0,
             trials,
