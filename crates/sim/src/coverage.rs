@@ -57,6 +57,7 @@ const EXPECTED: [(Group, &[&str]); 5] = [
             "rolled back: cut off by the proxy",
             "rolled back: not ready",
             "rolled back: unready",
+            "rolled back: dependency",
             "rolled back: smoke checks",
             "rolled back: not enough requests",
             "rolled back: share not confirmed",

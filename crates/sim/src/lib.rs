@@ -8,7 +8,8 @@
 //! - `lives`: controllers that start, crash, are taken over from, and start again.
 //! - `people`: who deploys and commands what; `wishes`: the specs of all strategies.
 //! - [`coverage`](Coverage): what really happened, and how often.
-//! - `calls`: how a call gets lost or late; `store`, `workloads` with `platform`, `proxy` with `trials`, `clock`: the adapters.
+//! - `calls`: how a call gets lost or late; `store`, `workloads` with `platform`, `proxy` with `trials`, `egress`,
+//!   `clock`: the adapters.
 //! - `rules`: the invariants.
 //!
 //! Known limit: an agent does not tell a new controller whom an earlier one has told to end, so a replica that ignores
@@ -18,6 +19,7 @@ mod calls;
 mod clock;
 mod coverage;
 mod dice;
+mod egress;
 mod lives;
 mod people;
 mod platform;

@@ -68,6 +68,10 @@ pub(crate) enum Fault {
     SourceSilent,
     /// It fails; per measurement.
     SourceFails,
+    /// The database of all services fails for a while.
+    DatabaseDown,
+    /// A release looks for its database where there is none; per release.
+    Astray,
     /// Somebody deploys.
     Deploys,
     /// Somebody commands something.
@@ -76,7 +80,7 @@ pub(crate) enum Fault {
 
 /// Every fault with its name and how often it happens where it does: chances in a million, per tenth of a second unless
 /// the fault says otherwise.
-pub(crate) const FAULTS: [(Fault, &str, u32); 32] = [
+pub(crate) const FAULTS: [(Fault, &str, u32); 34] = [
     (Fault::Crash, "controller crashes around a call", 300),
     (Fault::Killed, "controller is killed", 2_000),
     (Fault::Stalled, "controller stands still", 1_000),
@@ -107,6 +111,8 @@ pub(crate) const FAULTS: [(Fault, &str, u32); 32] = [
     (Fault::Lull, "no users", 1_500),
     (Fault::SourceSilent, "source of a check is silent", 60_000),
     (Fault::SourceFails, "source of a check fails", 60_000),
+    (Fault::DatabaseDown, "database fails for everybody", 3_000),
+    (Fault::Astray, "release does not find its database", 100_000),
     (Fault::Deploys, "somebody deploys", 6_000),
     (Fault::Commands, "somebody commands", 4_000),
 ];

@@ -14,10 +14,14 @@ use evenkeel_core::spec::{
 use evenkeel_core::table::{Match, StickyBy, ValueMatch};
 
 use crate::dice::Dice;
+use crate::egress::database;
 
 /// The services of a world, with the ports where users connect; `None`: nobody does. Most worlds have only some of them.
 pub(crate) const SERVICES: [(&str, Option<u16>); 4] =
     [("web", Some(8_080)), ("api", Some(8_081)), ("jobs", None), ("shop", Some(8_083))];
+
+/// The one of them that depends on a database.
+const DEPENDS: &str = "api";
 
 /// Who may say yes where a gate asks for it.
 pub(crate) const APPROVERS: [&str; 2] = ["carl", "dora"];
@@ -51,6 +55,9 @@ pub(crate) fn spec(dice: &mut Dice, service: &ServiceName) -> Spec {
     // No draw: a world is otherwise what it was without.
     if spec.replicas == 3 {
         spec.first_watch = seconds(3);
+    }
+    if service.as_str() == DEPENDS {
+        spec.dependencies.insert("database".to_owned(), database());
     }
     spec.probes.startup = dice.chance(300_000).then(|| probe("/started", 8));
     spec.probes.liveness = dice.chance(500_000).then(|| probe("/alive", 3));

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use evenkeel_core::dependency::{EgressReport, Endpoint};
 use evenkeel_core::gate::Check;
 use evenkeel_core::ids::{FencingToken, ReplicaId};
 use evenkeel_core::ports::{Answered, CheckedFor, LiveRelease, PlatformError, Probed, Replicas, Workloads};
@@ -232,6 +233,23 @@ impl Workloads for SimWorkloads {
     async fn changed(&self, _: &Digest, to: &Digest) -> Result<Vec<PathBuf>, PlatformError> {
         let changed = vec![PathBuf::from(&to.0)];
         self.ask(move |_| Ok(changed.clone())).await
+    }
+
+    async fn depend(&self, endpoints: Vec<Endpoint>) -> Result<Option<EgressReport>, PlatformError> {
+        self.ask(move |state| {
+            for Endpoint { key, .. } in &endpoints {
+                if !state.egress.knows(key) {
+                    let is_astray = state.happens(Fault::Astray);
+                    if is_astray {
+                        state.tell(|| format!("{} of {} does not find its database", key.revision, key.service));
+                    }
+                    state.egress.place(key, is_astray);
+                }
+            }
+            let report = state.egress.serve(&endpoints, state.now);
+            Ok((!endpoints.is_empty()).then_some(report))
+        })
+        .await
     }
 
     async fn log_tail(&self, _: &ReplicaId, _: usize) -> Vec<String> {

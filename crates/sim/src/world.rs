@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::coverage::{Coverage, Group};
 use crate::dice::Dice;
+use crate::egress::Egress;
 use crate::platform::Platform;
 use crate::proxy::Proxy;
 use crate::store::Book;
@@ -56,6 +57,7 @@ pub(crate) struct State {
     pub(crate) book: Book,
     pub(crate) platform: Platform,
     pub(crate) proxy: Proxy,
+    pub(crate) egress: Egress,
     /// How far the machine's clock is off the world's time, in microseconds.
     pub(crate) clock_off: i64,
     /// When a controller started or ended last.
@@ -108,6 +110,7 @@ impl Yard {
             book: Book::default(),
             platform: Platform::new(),
             proxy: Proxy::default(),
+            egress: Egress::default(),
             clock_off: 0,
             lives_changed: BEGINNING,
             going_down: false,
@@ -252,6 +255,7 @@ impl State {
         self.book.down_until = self.now;
         self.platform.recover(self.now);
         self.proxy.recover(self.now);
+        self.egress.down_until = self.egress.down_until.min(self.now);
     }
 
     /// The services that were deployed, and what their logs add up to.
@@ -265,6 +269,7 @@ impl State {
         }
         let passed = now.since(self.now);
         self.now = now;
+        self.egress.advance(now);
         for line in self.platform.advance(now) {
             self.tell(|| line);
         }
@@ -307,6 +312,12 @@ impl State {
             self.book.down_until = now.after(self.dice.millis(100, 20_000));
             let until = self.book.down_until;
             self.tell(|| format!("the store fails until {}", short(until)));
+        }
+        // Long enough to be noticed by whoever pings it once a second.
+        if self.happens(Fault::DatabaseDown) {
+            self.egress.down_until = now.after(self.dice.millis(3_000, 15_000));
+            let until = self.egress.down_until;
+            self.tell(|| format!("the database fails until {}", short(until)));
         }
         if self.happens(Fault::Storm) {
             self.proxy.storm_until = now.after(self.dice.millis(1_000, 15_000));

@@ -9,7 +9,7 @@ use evenkeel_core::ids::{ServiceName, Timestamp};
 use evenkeel_core::lease::TERM;
 use evenkeel_core::ports::{Append, Recorded};
 use evenkeel_core::release::Standing;
-use evenkeel_core::rollout::Rollout;
+use evenkeel_core::rollout::{Kind, Rollout, Why};
 use evenkeel_core::{Event, Observation, Outcome, Phase, Service, Verb};
 
 use crate::coverage::{GROUP_BEGUN, GROUP_PROMOTED, Group, SET_TIME};
@@ -49,6 +49,7 @@ pub(crate) fn may_follow(state: &mut State, name: &ServiceName, before: &Service
         passes_gates(state, name, before, event, *at),
         group_is_new(state, name, event),
         has_evidence(state, name, before, event, is_late),
+        blames_whom_it_may(state, name, before),
     ];
     for what in broken.into_iter().flatten() {
         state.broken(format!("{name}: {what}"));
@@ -284,6 +285,22 @@ fn has_evidence(state: &State, name: &ServiceName, before: &Service, event: &Eve
     if passed(after) { may_pass(state, name, before, step, seen, is_late) } else { None }
 }
 
+/// 12: what a database does to everybody is held against no release.
+fn blames_whom_it_may(state: &State, name: &ServiceName, before: &Service) -> Option<String> {
+    let service = &state.book.logs.get(name)?.service;
+    let after = service.rollout.as_ref()?;
+    let was = before.rollout.as_ref().filter(|was| was.id == after.id)?;
+    let is_back = |rollout: &Rollout| matches!(&rollout.phase, Phase::RollingBack { why: Why::Dependency { .. }, .. });
+    if is_back(after) && !is_back(was) && !state.egress.is_astray(name, after.candidate) {
+        return Some(format!("{} goes back for a database that it finds", after.candidate));
+    }
+    let is_bad = |service: &Service| {
+        service.releases.get(&after.candidate).is_some_and(|release| matches!(release.standing, Standing::Bad { .. }))
+    };
+    (after.is_excused() && is_bad(service) && !is_bad(before))
+        .then(|| format!("{} is taken for bad while the database fails for everybody", after.candidate))
+}
+
 fn passed(after: &Rollout) -> bool {
     match &after.phase {
         Phase::Preparing { .. }
@@ -315,6 +332,9 @@ fn may_pass(
     let now = &rollout.plan.steps[step];
     if seen.candidate.ready < now.replicas {
         return Some(format!("step {step} passes with {} of {} replicas", seen.candidate.ready, now.replicas));
+    }
+    if rollout.kind == Kind::Deploy && !seen.outages.is_empty() {
+        return Some(format!("step {step} passes while its database does not answer"));
     }
     if now.minimum_requests == 0 {
         return None;
