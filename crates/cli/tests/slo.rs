@@ -56,3 +56,26 @@ fn a_spent_budget_refuses_a_deploy_and_a_fix_goes_through_and_a_restart_forgets_
     world.expect(0, &["rollback"]);
     assert_eq!(world.stable().as_deref(), Some("1.0.0"), "a way back is never refused");
 }
+
+#[test]
+fn a_release_that_spent_the_budget_is_not_tried_again() {
+    let world = World::new();
+    world.write_spec(&Spec {
+        more: "slos: [{ availability: 99.9%, over: 1d }]\ntriggers: off\nshield: off".into(),
+        ..Spec::default()
+    });
+    world.up();
+    world.ship("1.0.0");
+    let load = world.load(100);
+    world.build("2.0.0", 50);
+    world.expect(3, &["deploy", "--version", "2.0.0"]);
+    load.end();
+    world.wait_for("the budget to be spent", || {
+        world.run(&["status"]).out.contains("availability: the budget is spent")
+    });
+    let refused = world.expect(2, &["retry"]);
+    let said = refused.out + &refused.err;
+    assert!(said.contains("the error budget of `availability` is spent"), "{said}");
+    let service = world.service().unwrap();
+    assert_eq!((&service["rollout"]["id"], &service["stable"]), (&2.into(), &1.into()), "nothing was touched");
+}

@@ -146,6 +146,39 @@ fn an_ab_test_ships_the_good_and_takes_back_the_bad_and_loses_no_request() {
 }
 
 #[test]
+fn a_release_that_turns_bad_at_the_end_is_compared_with_what_the_old_one_was_held_back_for() {
+    let world = World::alone();
+    let steps = "[{ weight: 50%, hold: 300ms }]";
+    world.write_spec(&by(&format!("{{ canary: {{ steps: {steps}, bake: 1s, holdBack: 10% }} }}")));
+    world.up();
+    world.ship("v1");
+    let load = world.load(RATE);
+    world.ship("v2");
+    let log = world.rollout_of("v2").unwrap()["moments"].clone();
+    let told: Vec<&str> = log.as_array().unwrap().iter().filter_map(|told| told["text"].as_str()).collect();
+    let shares = told.iter().filter(|text| text.contains(" of traffic to r2"));
+    let shares: Vec<&str> = shares.map(|text| text.split(" %").next().unwrap()).collect();
+    assert_eq!(shares, ["50", "90", "100"], "{told:#?}");
+
+    // With all of the time in the world, and then it fails.
+    world.write_spec(&by(&format!("{{ canary: {{ steps: {steps}, bake: 10m, holdBack: 10% }} }}")));
+    let switch = world.folder().join("now-it-is-bad");
+    world.build_turning_bad("v3", 50, &switch);
+    world.expect(0, &["deploy", "--version", "v3", "--detach"]);
+    world
+        .wait_for("a tenth to be held back", || world.weight("v3") == Some(9_000) && world.weight("v2") == Some(1_000));
+    std::fs::write(&switch, "").unwrap();
+    assert_eq!(world.outcome("v3"), "rolled_back");
+    load.end();
+    let log = world.rollout_of("v3").unwrap()["moments"].clone();
+    let told: Vec<&str> = log.as_array().unwrap().iter().filter_map(|told| told["text"].as_str()).collect();
+    let is_compared = |text: &&str| text.starts_with("rolling back: ") && text.contains(" while v2 ");
+    assert!(told.iter().any(is_compared), "{told:#?}");
+    assert_eq!(world.stable().as_deref(), Some("v2"));
+    world.down();
+}
+
+#[test]
 fn recreate_answers_503_in_between_on_purpose_and_loses_nothing_else() {
     let world = World::alone();
     world.write_spec(&by("{ recreate: { bake: 500ms } }"));
