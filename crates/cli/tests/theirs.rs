@@ -177,6 +177,8 @@ fn a_canary_of_flagger_asks_its_webhooks_where_flagger_does() {
         // No for the whole of the first rollout; the second one is taken back by a yes.
         ("/back", &[(403, "")]),
         ("/done", &[(200, "")]),
+        // Whoever is told says no: that changes nothing.
+        ("/told", &[(500, "no")]),
     ]);
     let canary = |rest: &str| {
         format!(
@@ -212,6 +214,7 @@ spec:
         hook("promote", "confirm-promotion"),
         hook("back", "rollback"),
         hook("done", "post-rollout"),
+        hook("told", "event"),
     ];
     write(&world, &canary(&hooks.join("\n")), "");
     world.build("v1", 0);
@@ -244,6 +247,22 @@ spec:
     };
     world.wait_for("the end to be told", || ended(&asked, "r2") == ["Succeeded"]);
     assert_eq!(ended(&asked, "r1"), ["Succeeded"]);
+
+    // Everything that happened, in its order.
+    let told = || -> Vec<Value> {
+        let heard = asked.heard().into_iter().filter(|(path, _)| path == "/told");
+        let all = heard.map(|(_, body)| serde_json::from_str::<Value>(&body).unwrap());
+        all.filter(|told| told["checksum"] == "r2").collect()
+    };
+    let text = |told: &Value| told["metadata"]["eventMessage"].as_str().unwrap().to_owned();
+    world.wait_for("all to be told", || told().last().is_some_and(|last| text(last).contains("promoted")));
+    let all = told();
+    assert!(all.iter().any(|told| text(told).contains("40 % of traffic to r2")), "{all:#?}");
+    let moments: Vec<i64> =
+        all.iter().map(|told| told["metadata"]["timestamp"].as_str().unwrap().parse().unwrap()).collect();
+    assert!(moments.is_sorted(), "{moments:?}");
+    assert!(all.iter().all(|told| told["metadata"]["eventType"] == "Normal" && told["metadata"]["cmd"] == "run"));
+    assert_eq!(all.last().unwrap()["phase"], "Succeeded");
 
     // A yes to `rollback` takes the release back, whatever else is well.
     let yes = Asked::answering(&[("/back", &[(403, ""), (403, ""), (200, "")]), ("/done", &[(200, "")])]);

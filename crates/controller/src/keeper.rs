@@ -23,6 +23,7 @@ use evenkeel_core::spec::Shield;
 use evenkeel_core::table::{Mirror, Pin, ServiceRoutes, Trial};
 use evenkeel_core::watch::{Failures, Watch, Watched};
 use evenkeel_core::{Event, Evidence, Observation, Phase, Rollout, Service, Tick};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::budgets::Budgets;
@@ -31,6 +32,7 @@ use crate::gates::Gatekeeper;
 use crate::hearing::Hearing;
 use crate::meter::Meter;
 use crate::recorder::Recorder;
+use crate::run::checked_for;
 use crate::status::{ShownService, Told};
 
 mod log;
@@ -91,6 +93,10 @@ pub(crate) struct Keeper {
     pub(crate) measuring: Measuring,
     /// What is to be asked of rollouts that have ended, each with the release that it was about.
     pub(crate) calls: Vec<(CheckedFor, Call)>,
+    /// What is to be called with what has happened, one after the other; `None` before the first.
+    pub(crate) events: Option<mpsc::Sender<(CheckedFor, Call)>>,
+    /// The same, as long as nobody calls.
+    pub(crate) fresh_events: Vec<(CheckedFor, Call)>,
     /// What the stable release does once its rollout is over.
     watch: Watch,
     /// What is left of what is promised of it.
@@ -153,6 +159,8 @@ impl Keeper {
             gates: Gatekeeper::default(),
             measuring: Measuring::default(),
             calls: Vec::new(),
+            events: None,
+            fresh_events: Vec::new(),
             watch: Watch::default(),
             budgets: Budgets::default(),
             routes: None,
@@ -212,6 +220,13 @@ impl Keeper {
             self.starting_until = None;
         }
         self.starting_until.is_some()
+    }
+
+    /// Has whoever wants to know called with what has happened.
+    pub(crate) fn note_event(&mut self, news: &Told) {
+        let calls = self.service.calls_at(news.rollout, &news.moment);
+        let Some(about) = checked_for(&self.service, news.candidate) else { return };
+        self.fresh_events.extend(calls.into_iter().map(|call| (about.clone(), call)));
     }
 
     fn tell(&self, before: &Service) -> Vec<Told> {

@@ -5,15 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use evenkeel_analysis::Value;
-use evenkeel_core::check::{Call, Sighting};
+use evenkeel_core::check::Sighting;
 use evenkeel_core::dependency::{EgressReport, Endpoint};
 use evenkeel_core::fleet::Action;
 use evenkeel_core::group::Fellows;
 use evenkeel_core::guard::CutName;
 use evenkeel_core::ids::{FencingToken, Generation, ReplicaId, Revision, RolloutId, ServiceName, Timestamp};
 use evenkeel_core::lease::Held;
-use evenkeel_core::measure::SourceError;
 use evenkeel_core::ports::{
     Answered, CheckedFor, Clock, Gauge, PassedOver, PlatformError, Replica, Replicas, Store, StoreError, TickRecord,
     Traffic, Workloads,
@@ -45,7 +43,9 @@ mod beside;
 mod requests;
 mod traffic;
 
-use self::beside::{ask_checks, deed, keep_lease, keep_listening, measure, smoke, watch_replicas, watch_traffic};
+use self::beside::{
+    ask_checks, ask_once, deed, keep_lease, keep_listening, measure, smoke, tell_events, watch_replicas, watch_traffic,
+};
 
 /// The loop turns at least this often; counters come up as often.
 const TICK: Duration = Duration::from_millis(100);
@@ -598,6 +598,9 @@ where
         match outcome {
             Ok(told) => {
                 self.troubles.remove("store");
+                if let Some(keeper) = self.keepers.get_mut(name) {
+                    told.iter().for_each(|news| keeper.note_event(news));
+                }
                 for news in told {
                     let _ = self.told.send(News::Decided(news));
                 }
@@ -654,6 +657,7 @@ where
                 measure(keeper, now, &self.gauge, &self.clock, &self.answers.0, beside);
             }
             call(keeper, &self.gauge, &self.clock, beside);
+            tell_events(keeper, &self.gauge, &self.clock, beside);
             let mut routes = keeper.routes(&sight);
             if let Some(routes) = routes.as_mut().filter(|_| self.going_down.is_some()) {
                 routes.close();
@@ -875,7 +879,7 @@ fn sight<'a>(
 static NOTHING_WANTED: LazyLock<evenkeel_core::Wanted> = LazyLock::new(evenkeel_core::Wanted::default);
 
 /// What is known of a release that something is measured or asked about.
-fn checked_for(service: &Service, revision: Revision) -> Option<CheckedFor> {
+pub(crate) fn checked_for(service: &Service, revision: Revision) -> Option<CheckedFor> {
     let release = service.releases.get(&revision)?;
     Some(CheckedFor {
         service: service.name.clone(),
@@ -892,17 +896,7 @@ fn call<G: Gauge + 'static, C: Clock + 'static>(
     clock: &Arc<C>,
     beside: &mut tokio::task::JoinSet<()>,
 ) {
-    for (about, Call { name, measure }) in keeper.calls.drain(..) {
-        let (gauge, clock) = (gauge.clone(), clock.clone());
-        beside.spawn(async move {
-            let limit = measure.timeout + MEASURE_SLACK;
-            let asked = tokio::time::timeout(limit, gauge.measure(&measure, &about, clock.now())).await;
-            let service = &about.service;
-            match asked.unwrap_or(Err(SourceError::TimedOut { within: limit })) {
-                Ok(Value::Bool(false)) => warn!(%service, call = name, "it was answered with a no"),
-                Ok(_) => info!(%service, call = name, "called after a rollout"),
-                Err(error) => warn!(%service, call = name, %error, "it could not be called after a rollout"),
-            }
-        });
+    for (about, call) in keeper.calls.drain(..) {
+        beside.spawn(ask_once(gauge.clone(), clock.clone(), about, call));
     }
 }

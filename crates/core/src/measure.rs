@@ -319,7 +319,8 @@ impl Query {
                 access: access.with_texts(with)?,
             },
             Self::Webhook { url, body, retries, access } => {
-                Self::Webhook { url: with(&url)?, body: with(&body)?, retries, access: access.with_texts(with)? }
+                let body = in_json(&body, with)?;
+                Self::Webhook { url: with(&url)?, body, retries, access: access.with_texts(with)? }
             }
             Self::Command { command, env, json_path } => Self::Command {
                 command: command.iter().map(|part| with(part)).collect::<Result<_, _>>()?,
@@ -336,6 +337,25 @@ impl Query {
             }
         })
     }
+}
+
+/// Writes each text in a piece of JSON anew, whatever has to be escaped in it.
+fn in_json<E>(body: &str, with: &mut impl FnMut(&str) -> Result<String, E>) -> Result<String, E> {
+    match serde_json::from_str(body) {
+        Ok(mut value) => texts_in(&mut value, with).map(|()| value.to_string()),
+        Err(_) => with(body),
+    }
+}
+
+fn texts_in<E>(value: &mut serde_json::Value, with: &mut impl FnMut(&str) -> Result<String, E>) -> Result<(), E> {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => *text = with(text)?,
+        Value::Array(items) => items.iter_mut().try_for_each(|item| texts_in(item, with))?,
+        Value::Object(fields) => fields.values_mut().try_for_each(|field| texts_in(field, with))?,
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+    Ok(())
 }
 
 impl Access {

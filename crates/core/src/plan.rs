@@ -39,6 +39,9 @@ pub struct Plan {
     /// What is asked once when it has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub afterwards: Vec<Call>,
+    /// What is called with each of its moments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Call>,
     /// How the evidence is weighed.
     #[serde(default)]
     pub analysis: Analysis,
@@ -196,6 +199,7 @@ impl Plan {
             sticky,
             checks: spec.checks.clone(),
             afterwards: spec.afterwards.clone(),
+            events: spec.events.clone(),
             analysis: spec.analysis,
             slowed: as_it_is(),
             validation: spec.validation,

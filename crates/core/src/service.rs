@@ -413,7 +413,7 @@ impl Service {
         let Some(rollout) = self.in_flight() else { return Vec::new() };
         let due = rollout.checks.due(rollout.id, now);
         due.map(|due| {
-            let measure = self.filled(rollout, due.check.measure);
+            let measure = self.filled(rollout, None, due.check.measure);
             Due { check: Check { measure, ..due.check }, ..due }
         })
         .collect()
@@ -424,20 +424,29 @@ impl Service {
     pub fn calls_after(&self, rollout: RolloutId) -> Vec<Call> {
         let is_it = |known: &&Rollout| known.id == rollout && known.is_done() && known.kind == Kind::Deploy;
         let Some(rollout) = self.rollouts().find(is_it) else { return Vec::new() };
-        let filled = |call: &Call| Call { measure: self.filled(rollout, call.measure.clone()), ..call.clone() };
+        let filled = |call: &Call| Call { measure: self.filled(rollout, None, call.measure.clone()), ..call.clone() };
         rollout.plan.afterwards.iter().map(filled).collect()
     }
 
-    fn filled(&self, rollout: &Rollout, measure: Measure) -> Measure {
+    /// What is called with a moment of a rollout, with what is known filled in.
+    #[must_use]
+    pub fn calls_at(&self, rollout: RolloutId, moment: &Moment) -> Vec<Call> {
+        let Some(rollout) = self.rollouts().find(|known| known.id == rollout) else { return Vec::new() };
+        let filled =
+            |call: &Call| Call { measure: self.filled(rollout, Some(moment), call.measure.clone()), ..call.clone() };
+        rollout.plan.events.iter().map(filled).collect()
+    }
+
+    fn filled(&self, rollout: &Rollout, moment: Option<&Moment>, measure: Measure) -> Measure {
         let query = measure.query.with_texts(&mut |text: &str| {
-            fill(text, &mut |name| Ok::<_, std::convert::Infallible>(self.known_of(rollout, name)))
+            fill(text, &mut |name| Ok::<_, std::convert::Infallible>(self.known_of(rollout, moment, name)))
         });
         let Ok(query) = query;
         Measure { query, ..measure }
     }
 
     /// What a check's query can name: of the service, its candidate, and the release that is stable.
-    fn known_of(&self, rollout: &Rollout, name: &str) -> Option<String> {
+    fn known_of(&self, rollout: &Rollout, moment: Option<&Moment>, name: &str) -> Option<String> {
         let version = |revision: Revision| self.releases.get(&revision).map(|release| release.version.clone());
         let stable = rollout.stable;
         match name {
@@ -456,6 +465,15 @@ impl Service {
                 };
                 Some(outcome.to_owned())
             }
+            // Nothing in a text of others may be filled in later.
+            "event" => Some(moment?.text.replace("{{", "{ {")),
+            "eventType" => {
+                let is_bad =
+                    matches!(rollout.phase, Phase::RollingBack { .. }) || (rollout.is_done() && !rollout.is_promoted());
+                moment.map(|_| if is_bad { "Warning" } else { "Normal" }.to_owned())
+            }
+            // In milliseconds.
+            "timestamp" => Some((moment?.at.0 / 1_000).to_string()),
             // Without a stable release nothing has this label.
             "stable" => Some(stable.map_or_else(String::new, |stable| stable.to_string())),
             "stableVersion" => Some(stable.and_then(version).unwrap_or_default()),

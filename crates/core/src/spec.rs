@@ -60,6 +60,9 @@ pub struct Spec {
     /// What is asked once when a rollout of something new has ended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub afterwards: Vec<Call>,
+    /// What is called with every moment of a rollout.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<Call>,
     /// Requests to the new release below which nothing is said about it; default 50.
     pub minimum_requests: u64,
     /// How the evidence for and against the new release is weighed.
@@ -535,6 +538,7 @@ impl Spec {
             objectives: Vec::new(),
             checks: Vec::new(),
             afterwards: Vec::new(),
+            events: Vec::new(),
             minimum_requests: 50,
             analysis: Analysis::default(),
             not_enough: NotEnough::Hold { at_most: minutes(60) },

@@ -26,6 +26,8 @@ pub(crate) const PROMETHEUS_TIMEOUT: Duration = Duration::from_secs(30);
 const CHECKS_MAX: usize = 50;
 const COUNT_MAX: u32 = 1_000_000;
 const SOURCES: &[&str] = &["metrics", "prometheus", "http", "command", "file", "webhook"];
+/// Where a webhook is told a rollout stands when nothing is said.
+const PHASE: &str = "Progressing";
 /// Most calls after a rollout.
 const CALLS_MAX: usize = 20;
 /// Most attempts of one webhook after the first one.
@@ -144,6 +146,28 @@ pub(crate) fn calls(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<Ca
         return None;
     }
     items.iter().map(|item| call(item, problems)).collect()
+}
+
+/// Reads what is called with every moment of a rollout; a webhook is told the moment in its metadata, as Flagger tells it.
+pub(crate) fn event_calls(value: &Value<'_>, problems: &mut Problems) -> Option<Vec<Call>> {
+    let mut calls = calls(value, problems)?;
+    for call in &mut calls {
+        if let Query::Webhook { body, .. } = &mut call.measure.query {
+            *body = with_moment(body);
+        }
+    }
+    Some(calls)
+}
+
+fn with_moment(body: &str) -> String {
+    let mut body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    for (key, text) in [("eventMessage", "{{event}}"), ("eventType", "{{eventType}}"), ("timestamp", "{{timestamp}}")] {
+        body["metadata"][key] = text.into();
+    }
+    if body["phase"] == PHASE {
+        body["phase"] = "{{outcome}}".into();
+    }
+    body.to_string()
 }
 
 fn call(value: &Value<'_>, problems: &mut Problems) -> Option<Call> {
@@ -428,7 +452,7 @@ fn webhook(value: &Value<'_>, secrets: &BTreeMap<String, Secret>, problems: &mut
     let said = |value: &Value<'_>, problems: &mut Problems| said(value, secrets, problems);
     if !matches!(value.node.kind, Kind::Map(_)) {
         let url = said(value, problems)?;
-        let body = payload(None, "Progressing", &[]);
+        let body = payload(None, PHASE, &[]);
         return Some(Query::Webhook { url, body, retries: 0, access: Access::default() });
     }
     let fields = Fields::open(value, &WEBHOOK, problems)?;
@@ -443,7 +467,7 @@ fn webhook(value: &Value<'_>, secrets: &BTreeMap<String, Secret>, problems: &mut
 /// What a webhook is sent: name, namespace, phase, checksum and metadata, as Flagger has it.
 pub(crate) fn webhook_body(fields: &Fields<'_>, problems: &mut Problems) -> String {
     let name = fields.read("name", problems, written);
-    let phase = fields.read("phase", problems, written).unwrap_or_else(|| "Progressing".to_owned());
+    let phase = fields.read("phase", problems, written).unwrap_or_else(|| PHASE.to_owned());
     let metadata = fields.read("metadata", problems, |value, problems| {
         let Kind::Map(pairs) = &value.node.kind else {
             value.wrong_type("a mapping of texts", "write `metadata: { cmd: smoke }`", problems);

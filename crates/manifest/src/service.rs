@@ -18,7 +18,7 @@ use evenkeel_core::spec::{
 };
 
 use crate::alerts::{RuleFile, alerts};
-use crate::checks::{calls, checks};
+use crate::checks::{calls, checks, event_calls};
 use crate::command::{self, Command};
 use crate::dependencies::{dependencies, on_outage};
 use crate::edge::{ReadEdge, edge};
@@ -77,6 +77,7 @@ pub(crate) static SERVICE: Section = Section {
         "objectives",
         "checks",
         "afterwards",
+        "events",
         "gates",
         "alerts",
         "triggers",
@@ -321,6 +322,7 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
     fields.set("objectives", &mut spec.objectives, problems, objectives);
     fields.set("checks", &mut spec.checks, problems, |value, problems| checks(value, false, problems));
     fields.set("afterwards", &mut spec.afterwards, problems, calls);
+    fields.set("events", &mut spec.events, problems, event_calls);
     let has_artefact = !spec.artefact.is_empty();
     fields.set("alerts", &mut spec.alerts, problems, |value, problems| alerts(value, rules, problems));
     fields.set("gates", &mut spec.gates, problems, |value, problems| gates(value, has_artefact, problems));

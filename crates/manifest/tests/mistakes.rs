@@ -283,7 +283,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         write `minimumRequests`
     volumes: [a]
       5:1 spec::unknown_key a service has no key `volumes`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, balance, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, balance, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, events, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     image: nginx
       5:1 spec::unknown_key a service has no key `image`
         containers are not supported: write `command: [program, argument]`
@@ -339,7 +339,7 @@ fn keys_that_nobody_reads_or_that_are_missing_are_told() {
         an alias `*name` stands for a value that was marked `&name` further up in the same document
     1: 2
       5:1 spec::unknown_key a service has no key `1`
-        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, balance, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
+        the keys here are: service, manifests, environment, environments, command, artefact, replicas, listen, preview, routes, limits, timeouts, errorPages, accessLog, tls, protocol, balance, fronts, proxyProtocol, env, probes, strategy, objectives, checks, afterwards, events, gates, alerts, triggers, slos, validation, load, resources, minimumRequests, analysis, notEnough, startupLimit, firstWatch, unreadyLimit, firstByteTimeout, shield, group, stop, logs, metrics, dependencies
     [a]: b
       5:1 spec::wrong_type a key must be text, but this is a list
         write `key: value` with text as the key

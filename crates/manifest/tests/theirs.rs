@@ -374,6 +374,7 @@ spec:
     - { name: promote, type: confirm-promotion, url: "http://127.0.0.1:9/promote" }
     - { name: back, type: rollback, url: "http://127.0.0.1:9/back" }
     - { name: done, type: post-rollout, url: "http://127.0.0.1:9/done" }
+    - { name: all, type: event, url: "http://127.0.0.1:9/all", metadata: { channel: shop } }
 "#;
 
 #[test]
@@ -418,6 +419,15 @@ fn a_canary_of_flagger_becomes_a_strategy_with_its_webhooks_where_they_are_asked
     let Query::Webhook { url, body, .. } = &after.measure.query else { panic!() };
     assert_eq!((after.name.as_str(), url.as_str()), ("done", "http://127.0.0.1:9/done"));
     assert!(body.contains(r#""phase":"{{outcome}}""#), "{body}");
+    let [event] = &spec.events[..] else { panic!("{:?}", spec.events) };
+    let Query::Webhook { url, body, .. } = &event.measure.query else { panic!() };
+    let body: serde_json::Value = serde_json::from_str(body).unwrap();
+    assert_eq!(
+        (event.name.as_str(), url.as_str(), &body["phase"]),
+        ("all", "http://127.0.0.1:9/all", &"{{outcome}}".into())
+    );
+    let told = ["channel", "eventMessage", "eventType", "timestamp"].map(|key| body["metadata"][key].as_str().unwrap());
+    assert_eq!(told, ["shop", "{{event}}", "{{eventType}}", "{{timestamp}}"]);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use evenkeel_analysis::Value;
 use evenkeel_core::Phase;
-use evenkeel_core::check::Sighting;
+use evenkeel_core::check::{Call, Sighting};
 use evenkeel_core::fleet::Action;
 use evenkeel_core::guard::CutName;
 use evenkeel_core::ids::{Revision, Timestamp};
@@ -20,11 +21,14 @@ use evenkeel_core::service::Effect;
 use evenkeel_core::spec::{ProbeCheck, Stop};
 use evenkeel_core::trial::Heard;
 use tokio::sync::{mpsc, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{AGAIN, BYTES_EVERY, Found, LISTEN_AGAIN, MEASURE_SLACK, TICK, WATCH, checked_for};
 use crate::hands::Deed;
 use crate::keeper::Keeper;
+
+/// Most events that wait to be told; of what comes on top nobody is told.
+const EVENTS_WAITING: usize = 100;
 
 /// A probe to be sent.
 pub(super) struct Probing {
@@ -251,5 +255,43 @@ pub(super) async fn watch_replicas<W: Workloads>(
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    }
+}
+
+/// Calls whoever wants to be told what has happened, one after the other, beside the loop. Who is too slow is not told all.
+pub(super) fn tell_events<G: Gauge + 'static, C: Clock + 'static>(
+    keeper: &mut Keeper,
+    gauge: &Arc<G>,
+    clock: &Arc<C>,
+    beside: &mut tokio::task::JoinSet<()>,
+) {
+    for event in std::mem::take(&mut keeper.fresh_events) {
+        let queue = keeper.events.get_or_insert_with(|| {
+            let (queue, mut waiting) = mpsc::channel(EVENTS_WAITING);
+            let (gauge, clock) = (gauge.clone(), clock.clone());
+            beside.spawn(async move {
+                while let Some((about, call)) = waiting.recv().await {
+                    ask_once(gauge.clone(), clock.clone(), about, call).await;
+                }
+            });
+            queue
+        });
+        if let Err(lost) = queue.try_send(event) {
+            let (about, call) = lost.into_inner();
+            warn!(service = %about.service, call = call.name, "it is too slow to be told of everything");
+        }
+    }
+}
+
+/// Asks once; the answer changes nothing.
+pub(super) async fn ask_once<G: Gauge, C: Clock>(gauge: Arc<G>, clock: Arc<C>, about: CheckedFor, call: Call) {
+    let Call { name, measure } = call;
+    let limit = measure.timeout + MEASURE_SLACK;
+    let asked = tokio::time::timeout(limit, gauge.measure(&measure, &about, clock.now())).await;
+    let service = &about.service;
+    match asked.unwrap_or(Err(SourceError::TimedOut { within: limit })) {
+        Ok(Value::Bool(false)) => warn!(%service, call = name, "it was answered with a no"),
+        Ok(_) => info!(%service, call = name, "called"),
+        Err(error) => warn!(%service, call = name, %error, "it could not be called"),
     }
 }

@@ -153,6 +153,9 @@ pub(super) fn strategy(document: &Rc<Node>, beside: &[Entry], theirs: &Theirs, p
     if !hooks.after.is_empty() {
         ours.push(entry("afterwards", &Node::list(analysis.at.clone(), hooks.after.clone())));
     }
+    if !hooks.events.is_empty() {
+        ours.push(entry("events", &Node::list(analysis.at.clone(), hooks.events.clone())));
+    }
     if !hooks.gates.is_empty() {
         let gates = Node::list(analysis.at.clone(), hooks.gates.clone());
         ours.push(entry("gates", &Node::mapping(analysis.at.clone(), vec![entry("checks", &gates)])));

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::flagger::threshold;
 use super::tree::{Entry, below, entry, get, items, scalar, tell_bad, tell_unused, text};
-use crate::problem::{Code, Mistake, Problems};
+use crate::problem::Problems;
 use crate::values::short;
 use crate::yaml::Node;
 
@@ -37,6 +37,8 @@ pub(super) struct Hooks {
     pub(super) last_step: Vec<Rc<Node>>,
     /// Once when it has ended: `post-rollout`.
     pub(super) after: Vec<Rc<Node>>,
+    /// With everything that happens: `event`.
+    pub(super) events: Vec<Rc<Node>>,
 }
 
 /// Writes the webhooks of an analysis anew.
@@ -61,14 +63,10 @@ pub(super) fn hooks(
             "confirm-promotion" => hooks.last_step.push(ask.confirm()),
             "confirm-rollout" => hooks.gates.push(ask.gate()),
             "post-rollout" => hooks.after.push(ask.after()),
-            "event" => {
-                let message = format!("the webhook `{}` (event) is not called", ask.name());
-                let help = "follow `GET /api/v1/events`, or `evenkeel deploy --json`: every event is there";
-                problems.add(Mistake::new(Code::NotUsed, hook.at.clone(), message).help(help));
-            }
+            "event" => hooks.events.push(ask.after()),
             other => {
                 let at = get(hook, "type").map_or(&hook.at, |kind| &kind.at);
-                let help = "write `confirm-rollout`, `pre-rollout`, `rollout`, `confirm-traffic-increase`, `confirm-promotion`, `rollback` or `post-rollout`";
+                let help = "write `confirm-rollout`, `pre-rollout`, `rollout`, `confirm-traffic-increase`, `confirm-promotion`, `rollback`, `post-rollout` or `event`";
                 tell_bad(at, format!("there are no webhooks of the type `{}`", short(other)), help, problems);
             }
         }
@@ -165,7 +163,7 @@ impl Ask<'_> {
         self.check(vec![entry("failure", &self.quoted("result == true"))])
     }
 
-    /// Asked once when it is known how it ended.
+    /// Called with what has happened, or once when it is known how it ended.
     fn after(&self) -> Rc<Node> {
         Node::mapping(self.hook.at.clone(), self.keys(ENDED))
     }

@@ -303,7 +303,7 @@ fn merged(own: &Rc<Node>, entries: Vec<Entry>) -> Rc<Node> {
             continue;
         };
         let joined = match (key.text.as_str(), &known.kind, &node.kind) {
-            ("checks" | "afterwards", Kind::List(own), Kind::List(theirs)) => {
+            ("checks" | "afterwards" | "events", Kind::List(own), Kind::List(theirs)) => {
                 Node::list(known.at.clone(), own.iter().chain(theirs).cloned().collect())
             }
             ("env" | "gates" | "stop" | "probes", Kind::Map(own), Kind::Map(theirs)) => {
