@@ -1,5 +1,6 @@
 //! What people bring from elsewhere: `Rollout`, `AnalysisTemplate` and `ClusterAnalysisTemplate` of Argo Rollouts, `Canary`
-//! and `MetricTemplate` of Flagger, and Kubernetes' `Deployment`, `Service`, `HorizontalPodAutoscaler` and `ConfigMap`.
+//! and `MetricTemplate` of Flagger, and Kubernetes' `Deployment`, `Service`, `HorizontalPodAutoscaler`, `ConfigMap`,
+//! `Secret` and `ExternalSecret` (which keys they have, never a value).
 //!
 //! Such documents stand beside services in one file, or alone. What they say is written anew as a document of our own, each
 //! value with the place where they wrote it: so that there is one reader, and every mistake is shown where it is. A field
@@ -59,9 +60,11 @@ const KINDS: &[&str] = &[
     "Canary",
     "ConfigMap",
     "Deployment",
+    "ExternalSecret",
     "HorizontalPodAutoscaler",
     "MetricTemplate",
     "Rollout",
+    "Secret",
     "Service",
 ];
 

@@ -431,6 +431,37 @@ fn a_canary_of_flagger_becomes_a_strategy_with_its_webhooks_where_they_are_asked
 }
 
 #[test]
+fn the_keys_of_a_secret_beside_it_are_read_from_files_and_its_values_never() {
+    let deployment = |secrets: &str| {
+        format!(
+            r#"service: shop
+command: [bin/shop]
+listen: 127.0.0.1:8080
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{ name: shop }}
+spec: {{ template: {{ spec: {{ containers: [{{ name: shop, envFrom: [{{ secretRef: {{ name: keys }}, prefix: P_ }}] }}] }} }} }}
+{secrets}"#
+        )
+    };
+    let secret = "---\napiVersion: v1\nkind: Secret\nmetadata: { name: keys }\nstringData: { a: hidden1 }\ndata: { b: aGlkZGVuMg== }\n";
+    let external = "---\napiVersion: external-secrets.io/v1beta1\nkind: ExternalSecret\nmetadata: { name: other }\nspec: { target: { name: keys }, data: [{ secretKey: a }, { secretKey: b }] }\n";
+    for document in [secret, external] {
+        let text = deployment(document);
+        let spec = spec_of(&text);
+        let shown = format!("{spec:?} {}", told(&text));
+        assert!(
+            shown.contains("P_a") && shown.contains("secrets/keys/a") && shown.contains("secrets/keys/b"),
+            "{shown}"
+        );
+        assert!(!format!("{spec:?}").contains("hidden1") && !format!("{spec:?}").contains("aGlkZGVu"), "{spec:?}");
+        assert!(told(&text).contains("`a`, `b` are what is in files of the folder secrets/keys"), "{}", told(&text));
+    }
+    assert!(told(&deployment("")).contains("the values of the Secret `keys` are not known here"));
+}
+
+#[test]
 fn flagger_s_other_ways_are_steps_without_a_share() {
     let of = |from: &str, to: &str| {
         let text = SHOP.split("    webhooks:").next().unwrap().replacen(from, to, 1);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use super::Theirs;
 use super::analysis::field;
 use super::tree::{
-    Entry, Reasons, below, entry, get, items, pairs, scalar, seconds, tell_filled_in, tell_unused, text,
+    Entry, Reasons, below, entry, get, items, name_of, pairs, scalar, seconds, tell_filled_in, tell_unused, text,
 };
 use crate::problem::{Code, Mistake, Problems};
 use crate::values::short;
@@ -214,6 +214,27 @@ impl Replica<'_> {
             written.extend(pairs(Some(data)).iter().map(with_prefix));
             return;
         }
+        if let Some(secret) = named("secretRef") {
+            let keys = self.secret_keys(secret);
+            if !keys.is_empty() {
+                let of_file = |key: &Key| {
+                    let file = Node::quoted(key.at.clone(), format!("secrets/{secret}/{}", key.text));
+                    let key = Key { text: format!("{prefix}{}", key.text), at: key.at.clone() };
+                    let from_file = Node::mapping(key.at.clone(), vec![entry("file", &file)]);
+                    (key, from_file)
+                };
+                written.extend(keys.iter().map(of_file));
+                let names: Vec<String> = keys.iter().map(|key| format!("`{}`", short(&key.text))).collect();
+                let message = format!(
+                    "{} are what is in files of the folder {}",
+                    names.join(", "),
+                    short(&format!("secrets/{secret}"))
+                );
+                let help = "put one there for each, beside this file; they are read when a replica starts, and written down nowhere";
+                tell_filled_in(&source.at, message, help, problems);
+                return;
+            }
+        }
         let (what, name) = match (named("configMapRef"), named("secretRef")) {
             (Some(name), _) => ("ConfigMap", name),
             (None, Some(name)) => ("Secret", name),
@@ -222,9 +243,27 @@ impl Replica<'_> {
         let message = format!("the values of the {what} `{}` are not known here", short(name));
         let help = match what {
             "ConfigMap" => "add its document beside this one, or write `env` in a document of your own",
-            _ => "write `env` in a document of your own; what is secret is better read from a file by the program",
+            _ => {
+                "add the Secret or ExternalSecret beside this one: its keys are read from the files secrets/NAME/KEY, its values are not used"
+            }
         };
         problems.add(Mistake::new(Code::NotUsed, source.at.clone(), message).help(help));
+    }
+
+    /// The keys that a `Secret` has, or an `ExternalSecret` makes one with; never a value.
+    fn secret_keys(&self, name: &str) -> Vec<Key> {
+        if let Some(secret) = self.theirs.named(&["Secret"], name) {
+            let keys = ["stringData", "data"].map(|of| pairs(get(secret, of)));
+            return keys.concat().into_iter().map(|(key, _)| key).collect();
+        }
+        let makes = |external: &&Rc<Node>| {
+            let target = below(external, &["spec", "target", "name"]).and_then(|name| scalar(name));
+            target.map(str::to_owned).or_else(|| name_of(external)).as_deref() == Some(name)
+        };
+        let external = self.theirs.of_kind("ExternalSecret").find(makes);
+        let data = external.and_then(|external| below(external, &["spec", "data"]));
+        let keys = items(data).iter().filter_map(|item| get(item, "secretKey"));
+        keys.filter_map(|key| Some(Key { text: scalar(key)?.to_owned(), at: key.at.clone() })).collect()
     }
 
     fn value_from(&self, key: &Key, from: &Rc<Node>, problems: &mut Problems) -> Option<Rc<Node>> {
