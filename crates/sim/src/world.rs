@@ -185,9 +185,10 @@ impl State {
         self.stalled.get(&life).filter(|until| **until > self.now).map(|until| until.since(self.now))
     }
 
-    /// A controller stands still for a while.
+    /// A controller stands still for a while, and not for less than it does already: all of it goes on at one time.
     pub(crate) fn stall(&mut self, life: Life) {
         let until = self.now.after(self.dice.millis(500, 15_000));
+        let until = self.stalled.get(&life).map_or(until, |standing| until.max(*standing));
         self.tell(|| format!("controller {life} stands still until {}", short(until)));
         self.stalled.insert(life, until);
         self.lives_changed = self.lives_changed.max(until);
