@@ -449,8 +449,10 @@ where
             return;
         }
         // Another one may have taken over: without the lease only traffic goes back, which table and token guard.
-        let mut store_failed = !self.held.holds(now);
+        let mut store_failed = false;
         for name in self.due(now) {
+            // A store that took its time may have outlasted it.
+            store_failed |= !self.held.holds(self.clock.now());
             if self.keepers.get_mut(&name).is_some_and(|keeper| keeper.is_starting(now)) {
                 continue;
             }
@@ -462,6 +464,7 @@ where
                 let (table, replicas, in_flight) =
                     (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
                 let (fellows, now) = (self.fellows(&name), self.clock.now());
+                store_failed |= !self.held.holds(now);
                 let Some(keeper) = self.keepers.get_mut(&name) else { break };
                 let sight = sight(table, replicas, in_flight, &name);
                 let Some(seen) = keeper.observe(&sight, fellows, now) else { break };
