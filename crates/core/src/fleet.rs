@@ -32,6 +32,9 @@ const KILL_AGAIN: Duration = Duration::from_secs(1);
 /// A replica counts as idle only after it has been out of the table in force this long: the proxy's counts of requests
 /// in flight may be some reports old.
 const SETTLE: Duration = Duration::from_millis(500);
+/// So long a replica that was told to end may still turn up: a platform that hung starts it late, and its start and its
+/// end were asked for in this order.
+const ENDS_LATE: Duration = Duration::from_secs(3_600);
 /// A launch that the platform does not list after this long is taken as lost.
 const LAUNCH_LOST: Duration = Duration::from_secs(30);
 
@@ -43,6 +46,8 @@ pub struct Fleet {
     /// One per wanted replica: who fills it, and how its restarts went.
     slots: BTreeMap<(Revision, u32), Slot>,
     launches: BTreeMap<Revision, u32>,
+    /// Those that were told to end, and when: none of them is ever one of ours again.
+    told_to_end: BTreeMap<ReplicaId, Timestamp>,
     last_exit: BTreeMap<Revision, String>,
     /// Restarts since this fleet began.
     restarts: BTreeMap<Revision, u64>,
@@ -147,6 +152,7 @@ impl Fleet {
             members: BTreeMap::new(),
             slots: BTreeMap::new(),
             launches: BTreeMap::new(),
+            told_to_end: BTreeMap::new(),
             last_exit: BTreeMap::new(),
             restarts: BTreeMap::new(),
             has_list: false,
@@ -164,6 +170,12 @@ impl Fleet {
         self.find_slots(world, now);
         self.let_go(world, now);
         self.stop(world, now, &mut actions);
+        let ended = actions.iter().filter_map(|action| match action {
+            Action::Terminate(id) => Some((id.clone(), now)),
+            Action::Start(_) | Action::Kill(_) | Action::Forget(_) | Action::Probe { .. } => None,
+        });
+        self.told_to_end.extend(ended);
+        self.told_to_end.retain(|_, told| now.since(*told) < ENDS_LATE);
         self.fill(world, now, &mut actions);
         self.probe(now, &mut actions);
         actions
@@ -396,11 +408,12 @@ impl Fleet {
         for (replica, exit) in exited.into_iter().filter_map(|replica| Some((replica, replica.exit.as_ref()?))) {
             self.exited(replica, exit, world, now, actions);
         }
-        running.into_iter().for_each(|replica| self.runs(replica, world, now));
+        running.into_iter().for_each(|replica| self.runs(replica, world, now, actions));
     }
 
-    fn runs(&mut self, replica: &Replica, world: &World<'_>, now: Timestamp) {
+    fn runs(&mut self, replica: &Replica, world: &World<'_>, now: Timestamp, actions: &mut Vec<Action>) {
         let id = &replica.replica;
+        let is_new = !self.members.contains_key(id);
         self.adopt(id, replica.port, world, now);
         if let Some(member) = self.members.get_mut(id) {
             // A table that names another address is an old one: it knows nothing of this process.
@@ -413,6 +426,12 @@ impl Fleet {
             }
             member.book.runs_since(replica.started);
             member.pid = replica.pid;
+            // It was started after all, when nobody waited for it any more.
+            if is_new && self.told_to_end.contains_key(id) {
+                let grace = world.releases.get(&id.revision).map_or(Stop::default().grace, |r| r.content.stop.grace);
+                member.stage = Stage::Terminating { kill_at: now.after(grace) };
+                actions.push(Action::Terminate(id.clone()));
+            }
         }
     }
 

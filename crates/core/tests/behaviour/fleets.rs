@@ -24,6 +24,8 @@ struct Harbour {
     in_force: Option<ServiceRoutes>,
     busy: bool,
     answers: bool,
+    /// Whether the platform tells what runs.
+    listed: bool,
     /// Whether the releases have a liveness probe.
     liveness: bool,
 }
@@ -37,7 +39,8 @@ impl Harbour {
         let wanted = Wanted { replicas, stable: Some(STABLE), candidate, needs: candidate_needs, ..Wanted::default() };
         let in_force = Some(routes(Vec::new()));
         let fleet = Fleet::new(name());
-        Self { fleet, now: at(0), replicas: Vec::new(), wanted, in_force, busy: false, answers: true, liveness: false }
+        let (busy, answers, listed, liveness) = (false, true, true, false);
+        Self { fleet, now: at(0), replicas: Vec::new(), wanted, in_force, busy, answers, listed, liveness }
     }
 
     fn with<T>(&mut self, look: impl FnOnce(&mut Fleet, &World<'_>, Timestamp) -> T) -> T {
@@ -57,7 +60,7 @@ impl Harbour {
         let world = World {
             wanted: &self.wanted,
             releases: &releases,
-            replicas: Some(&self.replicas),
+            replicas: self.listed.then_some(&self.replicas[..]),
             in_force: self.in_force.as_ref(),
             in_flight: Some(&in_flight),
         };
@@ -222,6 +225,26 @@ fn a_busy_replica_is_stopped_at_its_drain_deadline_and_killed_after_its_grace() 
     let killed = ["8 s kill web-r2-1", "9 s kill web-r2-1", "10 s kill web-r2-1", "11 s kill web-r2-1"];
     assert_eq!(told[0], "3 s terminate web-r2-1");
     assert_eq!(told[1..], killed);
+}
+
+#[test]
+fn a_replica_that_is_started_only_after_it_was_told_to_end_ends_all_the_same() {
+    let mut harbour = Harbour::new(1, 1, 5);
+    assert_eq!(harbour.step(100), ["start web-r1-1", "start web-r2-1"]);
+    let late = harbour.replicas.pop().unwrap();
+    harbour.listed = false;
+    let (candidate, replicas) = (harbour.wanted.candidate.take(), harbour.wanted.replicas.remove(&CANDIDATE));
+    assert!(harbour.step(100).is_empty());
+    assert_eq!(harbour.step(600), ["terminate web-r2-1"]);
+    harbour.wanted.candidate = candidate;
+    harbour.wanted.replicas.insert(CANDIDATE, replicas.unwrap());
+    harbour.listed = true;
+    assert_eq!(harbour.step(100), ["start web-r2-2"]);
+    harbour.replicas.push(late);
+    assert_eq!(harbour.step(100), ["terminate web-r2-1"]);
+    harbour.step(1_000);
+    assert_eq!(harbour.shares(), ["r1 95 % on 1", "r2 5 % on 1"]);
+    assert_eq!(harbour.step(10_000), ["kill web-r2-1"]);
 }
 
 #[test]
