@@ -760,7 +760,11 @@ impl Rollout {
 
     /// What follows on a step whose time is over.
     fn over(&self, step: usize, until: Option<Timestamp>, seen: &Observation, now: Timestamp) -> Option<Self> {
-        let Step { minimum_requests, then, on_time, .. } = self.plan.steps[step];
+        let Step { minimum_requests, then, on_time, weight, .. } = self.plan.steps[step];
+        // What came before the share was lost, as by a proxy with an old table, does not end a step; it is given again.
+        if seen.weight.is_some_and(|in_force| in_force != weight) {
+            return None;
+        }
         let held_up = self.checks.hold_up(step + 1 == self.plan.steps.len(), on_time);
         let outage = seen.outages.first().filter(|_| self.on_outage() != OnOutage::Tell);
         let is_held_up = held_up.is_some() || outage.is_some();

@@ -1,10 +1,11 @@
 //! Which command is legal where: the whole table, so that a change of it shows.
 
+use evenkeel_analysis::Verdict;
 use evenkeel_core::ids::{BasisPoints, Revision, RolloutId, Timestamp};
 use evenkeel_core::release::Standing;
-use evenkeel_core::rollout::{Kind, Start, Why};
+use evenkeel_core::rollout::{Health, Kind, Start, Why};
 use evenkeel_core::spec::Hold;
-use evenkeel_core::{Outcome, Phase, Rollout, Service};
+use evenkeel_core::{Event, Observation, Outcome, Phase, Rollout, Service};
 use insta::assert_snapshot;
 
 use crate::fixtures::{at, canary, percent, seconds};
@@ -94,6 +95,31 @@ fn answer(service: &Service, command: &str, now: Timestamp) -> String {
         Ok(Some(step)) => in_words(&step.next),
         Err(refused) => format!("! {refused}"),
     }
+}
+
+#[test]
+fn no_step_ends_while_its_share_is_not_in_force() {
+    let holding = Phase::Holding { step: 2, since: at(9), until: Some(at(10)), short_since: None };
+    let service = service(&holding);
+    let rollout = service.in_flight().unwrap();
+    let health = Health { ready: 4, alive: 4, ..Health::default() };
+    let seen = |weight| Observation {
+        candidate: health.clone(),
+        stable: health.clone(),
+        weight: Some(weight),
+        verdict: Verdict::Pass { findings: Vec::new() },
+        is_proven: false,
+        alone: None,
+        measured: None,
+        cut: None,
+        smoke: None,
+        fellows: None,
+        outages: Vec::new(),
+    };
+    let after = |weight| service.step(&Event::Seen(Box::new(seen(weight))), at(20)).unwrap();
+    assert!(after(BasisPoints::NONE).is_none(), "the proxy is back with an old table");
+    let next = after(rollout.weight()).expect("its time is over").next;
+    assert_ne!(next.rollout.unwrap().phase, holding);
 }
 
 #[test]
