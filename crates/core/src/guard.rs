@@ -85,15 +85,17 @@ impl Guard {
 
     /// Whom to cut off, by a table: who is harmful, has anything, and whose place another release can take.
     pub fn due(&mut self, table: &RoutingTable) -> Vec<Cut> {
-        let is_judged = |service: &ServiceName, rollout: RolloutId| {
-            judged(table, service).is_some_and(|(trial, _)| trial.rollout == rollout)
-        };
-        // Of a rollout that is over nothing is asked any more.
-        self.0.retain(|(service, rollout), _| is_judged(service, *rollout));
+        // Between two steps, or while no replica of the candidate lives, nobody is judged, and what is known stays: until
+        // another rollout is judged, or the service is gone.
+        self.0.retain(|(service, rollout), _| {
+            let routes = routes(table, service);
+            routes.is_some_and(|routes| routes.trial.as_ref().is_none_or(|trial| trial.rollout == *rollout))
+        });
         let due = |((service, rollout), ward): (&(ServiceName, RolloutId), &Ward)| {
             let is_harmful = ward.assessment.decision() == Decision::Rollback;
             let routes = routes(table, service).filter(|_| is_harmful)?;
-            let revision = routes.trial.as_ref().filter(|trial| trial.may_cut)?.candidate;
+            let may_cut = |trial: &&Trial| trial.may_cut && trial.brief.is_some() && trial.rollout == *rollout;
+            let revision = routes.trial.as_ref().filter(may_cut)?.candidate;
             let name = CutName { service: service.clone(), rollout: *rollout, revision };
             let to = routes.relief.filter(|to| *to != revision && routes.has_backends(*to))?;
             let (boot, sequence) = ward.newest;

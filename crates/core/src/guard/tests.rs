@@ -110,6 +110,26 @@ fn a_rollout_that_the_table_does_not_have_judged_is_left_to_the_controller() {
 }
 
 #[test]
+fn what_is_known_of_a_candidate_stays_while_it_is_not_judged_and_goes_with_its_rollout() {
+    let with_trial = |trial: Option<Trial>| {
+        let mut table = table();
+        table.services[0].trial = trial;
+        table
+    };
+    let (mut guard, judged) = (Guard::default(), table());
+    assert_eq!(fed(&mut guard, &judged, &[10]), []);
+    assert_eq!(guard.due(&with_trial(None)), [], "its only replica has died");
+    guard.take(&judged, &web(), ROLLOUT, &reveal(2, 10));
+    let due = guard.due(&judged);
+    assert!(due[0].case.to_string().starts_with("v2 failed 20 of 20 requests"), "{}", due[0].case);
+    let reveals = [reveal(1, 10), reveal(2, 10)];
+    assert_eq!(due[0].recomputed(&reveals), Some(Some((*due[0].case).clone())));
+    let trial = judged.services[0].trial.clone().map(|trial| Trial { rollout: RolloutId(8), ..trial });
+    assert_eq!(guard.due(&with_trial(trial)), []);
+    assert_eq!(guard.due(&judged), [], "of a rollout that is over nothing is remembered");
+}
+
+#[test]
 fn whoever_is_cut_off_has_nothing_any_more_and_is_not_due_again() {
     let mut before = table();
     let when = Match::Header { name: "x".into(), value: ValueMatch::Any };
