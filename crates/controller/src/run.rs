@@ -452,7 +452,7 @@ where
         let mut store_failed = false;
         for name in self.due(now) {
             // A store that took its time may have outlasted it.
-            store_failed |= !self.held.holds(self.clock.now());
+            store_failed |= !self.leads();
             if self.keepers.get_mut(&name).is_some_and(|keeper| keeper.is_starting(now)) {
                 continue;
             }
@@ -464,7 +464,7 @@ where
                 let (table, replicas, in_flight) =
                     (self.table.as_ref(), self.replicas.as_ref(), self.in_flight.as_ref());
                 let (fellows, now) = (self.fellows(&name), self.clock.now());
-                store_failed |= !self.held.holds(now);
+                store_failed |= !self.leads();
                 let Some(keeper) = self.keepers.get_mut(&name) else { break };
                 let sight = sight(table, replicas, in_flight, &name);
                 let Some(seen) = keeper.observe(&sight, fellows, now) else { break };
@@ -487,6 +487,11 @@ where
                 self.make_sure(&name).await;
             }
         }
+    }
+
+    /// Whether nobody else can have taken over yet.
+    fn leads(&self) -> bool {
+        self.held.holds(self.clock.now())
     }
 
     /// Shows a rollout what was measured for its checks; tells whether the store failed.

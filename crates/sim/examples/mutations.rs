@@ -237,8 +237,8 @@ const BUGS: &[Bug] = &[
         invariant: 11,
         what: "a controller decides although its lease may be another's",
         file: RUN,
-        line: "        let mut store_failed = !self.held.holds(now);",
-        instead: "        let mut store_failed = !self.held.holds(now) && now.0 == 0;",
+        line: "        self.held.holds(self.clock.now())",
+        instead: "        self.held.holds(self.clock.now()) || self.held.holds(Timestamp(0))",
     },
     Bug {
         invariant: 11,
