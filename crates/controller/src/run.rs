@@ -293,7 +293,7 @@ where
         let (deeds, deeds_out) = mpsc::unbounded_channel();
         let (hands_told, mut hands_heard) = mpsc::unbounded_channel();
         let (addresses, addresses_out) = watch::channel(self.addresses());
-        let (endpoints, endpoints_out) = watch::channel(self.endpoints());
+        let (endpoints, endpoints_out) = watch::channel(Vec::new());
         let (reports_in, mut reports) = watch::channel(None);
         let (heard_in, heard_out) = watch::channel((Vec::new(), Vec::new()));
         let (replicas_in, mut replicas) = watch::channel(None);
@@ -343,8 +343,9 @@ where
                     differs
                 });
             }
+            // Before it is known what runs, that of a release that runs would be taken from it, with its breakers' past.
             endpoints.send_if_modified(|known| {
-                let wanted = self.endpoints();
+                let wanted = if self.has_taken_stock.is_some() { self.endpoints() } else { Vec::new() };
                 let differs = *known != wanted;
                 *known = wanted;
                 differs
