@@ -134,32 +134,10 @@ mod tests {
 
     /// A report about one breaker with these changes.
     fn report(breaker: &Breaker, changes: &[Change]) -> Option<EgressReport> {
-        let breaker = BreakerStatus {
-            at: "api.example.com".into(),
-            state: breaker.state(),
-            mode: breaker.mode(),
-            cooling: None,
-            counted: breaker.counted(),
-            failure_rate: None,
-            slow_rate: None,
-            succeeded_at: None,
-            changes: changes.to_vec(),
-        };
+        let breaker = BreakerStatus::of(breaker, "api.example.com".into(), changes.to_vec(), Timestamp(0));
         let service = ServiceName::new("web").expect("a name");
-        let endpoint = EndpointStatus {
-            key: EndpointKey { service, revision: Revision(1), name: "api".into() },
-            kind: Kind::Http,
-            breakers: vec![breaker],
-            calls: 0,
-            in_flight: 0,
-            retries: 0,
-            limited: 0,
-            strangers: 0,
-            fallbacks: BTreeMap::new(),
-            hits: 0,
-            cached: (0, 0),
-            trouble: String::new(),
-        };
+        let key = EndpointKey { service, revision: Revision(1), name: "api".into() };
+        let endpoint = EndpointStatus::new(key, Kind::Http, vec![breaker]);
         Some(EgressReport { endpoints: vec![endpoint], ..EgressReport::default() })
     }
 

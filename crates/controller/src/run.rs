@@ -343,7 +343,7 @@ where
                     differs
                 });
             }
-            // Before it is known what runs, that of a release that runs would be taken from it, with its breakers' past.
+            // Before it is known what runs nothing is withdrawn: a breaker would begin anew, and its release be cut off from it.
             endpoints.send_if_modified(|known| {
                 let wanted = if self.has_taken_stock.is_some() { self.endpoints() } else { Vec::new() };
                 let differs = *known != wanted;

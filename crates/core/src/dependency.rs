@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::breaker::{Change, Counted, Mode, Policy, State};
+use crate::breaker::{Breaker, Change, Counted, Mode, Policy, State};
 use crate::ids::{FencingToken, Revision, ServiceName, Timestamp};
 use crate::measure::Secret;
 
@@ -338,8 +338,45 @@ pub struct BreakerStatus {
     pub changes: Vec<Change>,
 }
 
+impl BreakerStatus {
+    /// A breaker as it is at `now`, which guards the place `at` and did these `changes` lately.
+    #[must_use]
+    pub fn of(breaker: &Breaker, at: String, changes: Vec<Change>, now: Timestamp) -> Self {
+        Self {
+            at,
+            state: breaker.state(),
+            mode: breaker.mode(),
+            cooling: breaker.cooling().filter(|until| now < *until),
+            counted: breaker.counted(),
+            failure_rate: breaker.failure_rate(),
+            slow_rate: breaker.slow_rate(),
+            succeeded_at: breaker.succeeded_at(),
+            changes,
+        }
+    }
+}
+
 impl EndpointStatus {
-    /// Whether the first place is not called at `now`.
+    /// An endpoint with these breakers that nobody has called.
+    #[must_use]
+    pub fn new(key: EndpointKey, kind: Kind, breakers: Vec<BreakerStatus>) -> Self {
+        Self {
+            key,
+            kind,
+            breakers,
+            calls: 0,
+            in_flight: 0,
+            retries: 0,
+            limited: 0,
+            strangers: 0,
+            fallbacks: BTreeMap::new(),
+            hits: 0,
+            cached: (0, 0),
+            trouble: String::new(),
+        }
+    }
+
+    /// Whether the first place is not called, or only by probes.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.breakers

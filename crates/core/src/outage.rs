@@ -167,33 +167,11 @@ mod tests {
         }
 
         fn endpoints(&self) -> Vec<EndpointStatus> {
-            let status = |(revision, breaker, changes): &(u32, Breaker, Vec<crate::breaker::Change>)| EndpointStatus {
-                key: EndpointKey {
-                    service: ServiceName::new("web").expect("a name"),
-                    revision: Revision(*revision),
-                    name: "api".into(),
-                },
-                kind: Kind::Http,
-                breakers: vec![BreakerStatus {
-                    at: "api".into(),
-                    state: breaker.state(),
-                    mode: breaker.mode(),
-                    cooling: None,
-                    counted: breaker.counted(),
-                    failure_rate: None,
-                    slow_rate: None,
-                    succeeded_at: breaker.succeeded_at(),
-                    changes: changes.clone(),
-                }],
-                calls: 0,
-                in_flight: 0,
-                retries: 0,
-                limited: 0,
-                strangers: 0,
-                fallbacks: Default::default(),
-                hits: 0,
-                cached: (0, 0),
-                trouble: String::new(),
+            let status = |(revision, breaker, changes): &(u32, Breaker, Vec<crate::breaker::Change>)| {
+                let service = ServiceName::new("web").expect("a name");
+                let key = EndpointKey { service, revision: Revision(*revision), name: "api".into() };
+                let breaker = BreakerStatus::of(breaker, "api".into(), changes.clone(), Timestamp(0));
+                EndpointStatus::new(key, Kind::Http, vec![breaker])
             };
             self.breakers.iter().map(status).collect()
         }

@@ -95,18 +95,8 @@ impl Guard {
     pub(crate) fn status(&self) -> BreakerStatus {
         let now = self.clock.now();
         let inner = self.lock();
-        let breaker = &inner.breaker;
-        BreakerStatus {
-            at: self.at.clone(),
-            state: breaker.state(),
-            mode: breaker.mode(),
-            cooling: breaker.cooling().filter(|until| now < *until),
-            counted: breaker.counted(),
-            failure_rate: breaker.failure_rate(),
-            slow_rate: breaker.slow_rate(),
-            succeeded_at: breaker.succeeded_at(),
-            changes: inner.changes.iter().cloned().collect(),
-        }
+        let changes = inner.changes.iter().cloned().collect();
+        BreakerStatus::of(&inner.breaker, self.at.clone(), changes, now)
     }
 
     fn with<T>(&self, ask: impl FnOnce(&mut Breaker) -> T) -> T {

@@ -112,19 +112,12 @@ mod tests {
             succeeded_at: None,
             changes: Vec::new(),
         };
+        let key = EndpointKey { service: ServiceName::new("web").unwrap(), revision: Revision(2), name: "api".into() };
         let endpoint = EndpointStatus {
-            key: EndpointKey { service: ServiceName::new("web").unwrap(), revision: Revision(2), name: "api".into() },
-            kind: Kind::Http,
-            breakers: vec![breaker.clone(), breaker],
             calls: 9,
-            in_flight: 0,
-            retries: 0,
-            limited: 0,
-            strangers: 0,
             fallbacks: [("cache".to_owned(), 4)].into(),
-            hits: 0,
             cached: (1, 100),
-            trouble: String::new(),
+            ..EndpointStatus::new(key, Kind::Http, vec![breaker.clone(), breaker])
         };
         let text = crate::text::text(&rows(&[endpoint]));
         let own = r#"name="api",service="web",environment="production",release="r2""#;

@@ -66,7 +66,10 @@ impl Egress {
                 is_astray,
             });
         }
-        EgressReport { endpoints: self.served.iter().map(status).collect(), ..EgressReport::default() }
+        EgressReport {
+            endpoints: self.served.iter().map(|served| status(served, now)).collect(),
+            ..EgressReport::default()
+        }
     }
 
     /// What the passing of time brings.
@@ -94,30 +97,7 @@ impl Served {
     }
 }
 
-fn status((key, served): (&EndpointKey, &Served)) -> EndpointStatus {
-    let Served { breaker, changes, .. } = served;
-    EndpointStatus {
-        key: key.clone(),
-        kind: Kind::Redis,
-        breakers: vec![BreakerStatus {
-            at: "database".into(),
-            state: breaker.state(),
-            mode: breaker.mode(),
-            cooling: None,
-            counted: breaker.counted(),
-            failure_rate: None,
-            slow_rate: None,
-            succeeded_at: breaker.succeeded_at(),
-            changes: changes.clone(),
-        }],
-        calls: 0,
-        in_flight: 0,
-        retries: 0,
-        limited: 0,
-        strangers: 0,
-        fallbacks: BTreeMap::new(),
-        hits: 0,
-        cached: (0, 0),
-        trouble: String::new(),
-    }
+fn status((key, served): (&EndpointKey, &Served), now: Timestamp) -> EndpointStatus {
+    let breaker = BreakerStatus::of(&served.breaker, "database".into(), served.changes.clone(), now);
+    EndpointStatus::new(key.clone(), Kind::Redis, vec![breaker])
 }
