@@ -95,9 +95,10 @@ impl Evidence {
         if let Some(judged) = &mut evidence.step {
             let known = standing.step.filter(|known| (known.step, known.began) == (judged.step, judged.began));
             let is_sampled = judged.step == evidence.alone.last && evidence.alone.validation.is_some();
-            match known {
+            // A step that has no beginning counts everything there ever was, whenever it began to be judged here.
+            let is_whole = |known: &Judged| judged.began > Timestamp::default() || known.whole == standing.whole;
+            match known.filter(is_whole) {
                 Some(known) => (judged.whole, evidence.alone.samples) = (known.whole, standing.samples),
-                // It counts everything there ever was.
                 None if judged.began == Timestamp::default() && !is_sampled => judged.whole = standing.whole.clone(),
                 None if standing.at <= judged.began => {}
                 None => return None,

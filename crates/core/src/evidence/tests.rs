@@ -373,6 +373,20 @@ fn where_the_evidence_stood_in_an_earlier_step_helps_in_a_later_one_and_what_can
 }
 
 #[test]
+fn a_step_that_began_to_be_judged_late_counts_everything_for_whoever_goes_on() {
+    let ticks = recorded(300, 6);
+    let (paused, mut starting) = (paused_at_half(), paused_at_half());
+    starting.rollout.as_mut().unwrap().phase = Phase::Lining { until: at(60_000) };
+    let mut seen = Evidence::recalled(&starting, &ticks[..200]);
+    assert!(seen.step.is_none());
+    seen.follow(&paused);
+    ticks[200..250].iter().for_each(|tick| seen.take(tick));
+    let resumed = Evidence::resumed(&paused, seen.standing().unwrap(), &ticks[250..]).unwrap();
+    let rollout = paused.in_flight().unwrap();
+    assert_eq!(resumed.measured(rollout), Evidence::recalled(&paused, &ticks).measured(rollout));
+}
+
+#[test]
 fn a_standing_is_small_and_what_another_version_wrote_is_not_read() {
     let service = holding(paused_at_half(), 2, at(0));
     let stood = Evidence::recalled(&service, &recorded(600, 9)).standing().unwrap();
