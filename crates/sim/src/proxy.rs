@@ -71,11 +71,10 @@ pub(crate) struct Proxy {
     guard: Guard,
     /// Whom it has cut off, until that is acknowledged; on its disk.
     pub(crate) cuts: Vec<Cut>,
-    /// Requests since a release got the share that it has, or had before it lost it for a while, and those of a moment
-    /// before.
-    pub(crate) since_share: BTreeMap<Of, u64>,
-    /// The last share that it had, in which rollout.
-    given: BTreeMap<Of, (Option<RolloutId>, BasisPoints)>,
+    /// Requests since a release first got a share, for each that its rollout gave it, and those of a moment before.
+    pub(crate) since_share: BTreeMap<Of, BTreeMap<BasisPoints, u64>>,
+    /// The rollout that gave them.
+    given_in: BTreeMap<Of, RolloutId>,
     /// Requests of the last moment, oldest first.
     recent: VecDeque<(Timestamp, Of, u64)>,
     /// Requests due, in thousandths.
@@ -215,7 +214,7 @@ impl Proxy {
             }
             // A step without a share is judged by whatever else reaches the release.
             if reason == Reason::Share || release.weight == BasisPoints::NONE {
-                *since_share.entry(of.clone()).or_default() += count;
+                since_share.entry(of.clone()).or_default().values_mut().for_each(|since| *since += count);
                 recent.push_back((now, of.clone(), count));
             }
             let errors = if storm { 500 } else { errors_in_a_thousand(&release.version) };
@@ -261,16 +260,20 @@ impl Proxy {
             self.ghosts.retain(|id| named.contains(id));
             for (routes, release) in each(&self.table) {
                 let of = (routes.service.clone(), release.revision);
-                let (rollout, share) = self.given.get(&of).copied().unzip();
-                let (now_in, has_any) =
-                    (routes.trial.as_ref().map(|trial| trial.rollout), release.weight > BasisPoints::NONE);
-                let is_another = now_in.is_some() && now_in != rollout.flatten();
-                if is_another || (has_any && share != Some(release.weight)) {
-                    self.given.insert(of.clone(), (now_in.or(rollout.flatten()), release.weight));
-                    let counted =
-                        self.recent.iter().filter(|(at, whose, _)| *whose == of && now.since(*at) < COUNTED_LATE);
-                    let counted = counted.map(|(.., count)| count).sum();
-                    self.since_share.insert(of, counted);
+                let now_in = routes.trial.as_ref().map(|trial| trial.rollout);
+                let shares = self.since_share.entry(of.clone()).or_default();
+                let is_another = now_in.is_some() && now_in != self.given_in.get(&of).copied();
+                if let Some(rollout) = now_in.filter(|_| is_another) {
+                    self.given_in.insert(of.clone(), rollout);
+                    shares.clear();
+                }
+                if is_another || release.weight > BasisPoints::NONE {
+                    let recent = &self.recent;
+                    shares.entry(release.weight).or_insert_with(|| {
+                        let counted =
+                            recent.iter().filter(|(at, whose, _)| *whose == of && now.since(*at) < COUNTED_LATE);
+                        counted.map(|(.., count)| count).sum()
+                    });
                 }
             }
             self.newest = self.table.clone();

@@ -351,7 +351,8 @@ fn may_pass(
     if !matches!(seen.verdict, Verdict::Pass { .. }) {
         return Some(format!("step {step} passes on {:?}", seen.verdict));
     }
-    let had = state.proxy.since_share.get(&(name.clone(), rollout.candidate)).copied().unwrap_or(0);
+    let shares = state.proxy.since_share.get(&(name.clone(), rollout.candidate));
+    let had = shares.and_then(|shares| shares.get(&now.weight)).copied().unwrap_or(0);
     let log = state.book.logs.get(name)?;
     if had < now.minimum_requests && !is_late && !log.weighed.contains(&rollout.id) {
         return Some(format!("step {step} passes on {had} requests of {}: {:?}", now.minimum_requests, seen.verdict));
