@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_analysis::Counts;
+use evenkeel_analysis::{Answers, Counts, Method};
 use evenkeel_controller::status::{Overview, ReleaseStatus, RolloutStatus, ServiceStatus};
 use evenkeel_core::Outcome;
 use evenkeel_core::ports::Limited;
@@ -64,7 +64,7 @@ pub(crate) fn of_service(service: &ServiceStatus, history: &[RolloutStatus], row
 
 fn of_release(service: &ServiceStatus, release: &ReleaseStatus, rows: &mut Vec<Row>) {
     let labels = labels(service, release);
-    for (status, method, count) in release.answers.iter() {
+    for ((method, status), count) in answers(&release.answers) {
         let labels = with(&labels, [("status", status), ("method", method.name().to_owned())]);
         rows.push(Row::number(Family::Requests, labels, count as f64));
     }
@@ -83,6 +83,14 @@ fn of_release(service: &ServiceStatus, release: &ReleaseStatus, rows: &mut Vec<R
     let named = with(&of_whole(service), [("release", release.revision.to_string())]);
     rows.push(Row::number(Family::Restarts, named.clone(), release.restarts as f64));
     rows.push(Row::number(Family::CrashLooping, named, f64::from(u8::from(release.crash_looping))));
+}
+
+/// Requests by method and status. What did not happen yet is told as 0 for 200 and 500: a share of failures is 0 then, in
+/// place of nothing, and the first failure is an increase.
+fn answers(counted: &Answers) -> BTreeMap<(Method, String), u64> {
+    let told = counted.iter().map(|(status, method, count)| ((method, status), count));
+    let none = counted.iter().flat_map(|(_, method, _)| ["200", "500"].map(|status| ((method, status.to_owned()), 0)));
+    none.chain(told).collect()
 }
 
 fn of_whole(service: &ServiceStatus) -> Pairs {
@@ -142,7 +150,7 @@ fn durations(family: Family, labels: &Pairs, counts: &Counts) -> Option<Row> {
 mod tests {
     use super::*;
     use crate::text::text;
-    use evenkeel_analysis::{Answers, Method, Outcome as Ended};
+    use evenkeel_analysis::Outcome as Ended;
     use evenkeel_core::ids::{BasisPoints, Revision, RolloutId, ServiceName, Timestamp};
     use evenkeel_core::release::Standing;
     use evenkeel_core::rollout::Kind;
@@ -236,6 +244,8 @@ mod tests {
             format!(r#"http_requests_total{{{labels},status="200",method="GET"}} 1"#),
             format!(r#"http_requests_total{{{labels},status="503",method="POST"}} 1"#),
             format!(r#"http_requests_total{{{labels},status="none",method="GET"}} 1"#),
+            format!(r#"http_requests_total{{{labels},status="500",method="GET"}} 0"#),
+            format!(r#"http_requests_total{{{labels},status="200",method="POST"}} 0"#),
             format!(r#"http_request_duration_seconds_bucket{{{labels},le="0.005"}} 1"#),
             format!(r#"http_request_duration_seconds_bucket{{{labels},le="+Inf"}} 2"#),
             format!(r#"evenkeel_shielded_requests_total{{{labels}}} 1"#),
