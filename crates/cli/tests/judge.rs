@@ -54,6 +54,15 @@ fn every_tick_is_answered_with_all_digits_of_the_evidence() {
 }
 
 #[test]
+fn the_answers_before_a_wrong_line_are_given() {
+    let tick = "{\"n\":100,\"k\":3}\n";
+    let ran =
+        judge(folder().path(), &[], &format!("\u{feff}{{\"test\":\"one_arm\",\"s\":0.01}}\r\n{tick}oops\n{tick}"));
+    assert_eq!((ran.code, ran.out.lines().count()), (Some(2), 1), "{}{}", ran.out, ran.err);
+    assert!(ran.err.contains("line 3, column 1: "), "{}", ran.err);
+}
+
+#[test]
 fn a_lost_wealth_is_told_as_text() {
     let lines = "{\"test\":\"combine\",\"weights\":[0.5,0.5]}\n{\"ln_e\":[\"-inf\",null]}\n";
     assert_eq!(judge(folder().path(), &[], lines).out, "{\"ln_e\":\"-inf\"}\n");
@@ -71,7 +80,24 @@ fn a_wrong_line_is_told_with_its_place_and_what_would_be_right() {
             "line 1, column 25: invalid value: floating point `-1.0`, expected more than 0",
         ),
         ("{\"test\":\"one_arm\"}", "line 1, column 18: missing field `s`"),
-        ("nonsense", "line 1, column 2: not one JSON object"),
+        ("nonsense", "line 1, column 1: not one JSON object"),
+        ("[1, 2]", "line 1, column 1: not one JSON object"),
+        ("{\"test\":5}", "line 1, column 9: invalid type: integer `5`, expected a string"),
+        ("{\"test\":\"two_arm\",\"r\":\"1.2\"}", "line 1, column 27: invalid type: string \"1.2\", expected a number"),
+        ("{\"test\":\"two_arm\",\"r\":NaN}", "line 1, column 23: not one JSON object: expected value"),
+        ("{\"test\":\"two_arm\",\"hist_bad\":7,\"hist_n\":6}", "of `hist_n` 6 requests `hist_bad` 7 cannot be bad"),
+        (&format!("{test}{{\"groups\":[[0.1,3"), ": not one JSON object: EOF while parsing a list"),
+        (&format!("{test}{{\"dt\":1}}"), "line 2, column 8: missing field `groups`"),
+        (&format!("{test}{{\"groups\":[],\"dt\":-1}}"), "expected 0 or more"),
+        (
+            &format!("{test}{{\"groups\":[],\"dt\":1e400}}"),
+            "line 2, column 23: not one JSON object: number out of range",
+        ),
+        (&format!("{test}{{\"groups\":[],\"rho\":2}}"), "expected a share from 0 to 1"),
+        (&format!("{test}{{\"groups\":[[0.1,1e300,0,5,0]]}}"), "expected a count: a whole number, 0 or more"),
+        (&format!("{test}{{\"groups\":[[0.1,-3,0,5,0]]}}"), "expected a count: a whole number, 0 or more"),
+        (&format!("{test}{{\"groups\":[[-0.1,3,0,5,0]]}}"), "expected a weight from 0 to 1, or null"),
+        ("{\"test\":\"one_arm\",\"s\":0.01}\n{\"n\":1,\"k\":3}", "line 2, column 1: of 1 requests 3 cannot be bad"),
         (&format!("{test}{{\"groups\":[[0.1,3,4,5,6]]}}"), "line 2, column 25: of 3 requests 4 cannot be bad"),
         (
             &format!("{test}{{\"groups\":[[0.1,3,4,5]]}}"),
@@ -139,11 +165,73 @@ fn all_mistakes_of_a_table_are_told_at_once() {
             "data.csv:4:1: time is `soon`; write seconds, or a time such as 2026-11-21T10:00:00Z",
         ]
     );
+    for (rows, said) in [
+        (
+            "",
+            "data.csv:1:1: no column is known; the first line names time,arm,requests,errors with commas between them",
+        ),
+        ("time;arm;requests;errors\n1;canary;3;0\n", "data.csv:1:1: no column is known; "),
+        ("time,arm,requests,errors\n", "data.csv:2:1: no row of counts; "),
+        ("time,arm,requests,errors,errors\n", "data.csv:1:26: the column `errors` is there twice"),
+        ("time,arm,requests,errors\n1,canary,3,0,9\n", "data.csv:2:14: 5 fields, and the first line names 4"),
+        ("time,arm,requests,errors\n1,canary,3\n", "data.csv:2:12: errors is nothing; "),
+        (
+            "time,arm,requests,errors\n1e300,canary,3,0\n",
+            "data.csv:2:1: time is `1e300`; write seconds, or a time such as ",
+        ),
+        ("time,arm,requests,errors\nNaN,canary,3,0\n", "data.csv:2:1: time is `NaN`; "),
+        ("time,arm,requests,errors\n1,canary,-3,0\n", "data.csv:2:10: requests is `-3`; "),
+        (
+            "time,arm,requests,errors\n1,canary,3,0\n2026-11-21T10:00:00Z,stable,3,0\n",
+            "data.csv:3:1: some times are in seconds and some are dates; write all of them in one way",
+        ),
+        (
+            "time,arm,requests,errors,le_0.1,le_inf\n1,canary,10,0,5,12\n",
+            "data.csv:2:17: le_inf is `12`; no more than the 10 requests can have an answer",
+        ),
+    ] {
+        std::fs::write(folder.path().join("data.csv"), rows).unwrap();
+        let ran = judge(folder.path(), &["data.csv"], "");
+        assert_eq!(
+            (ran.code, ran.err.contains(said), ran.err.lines().count()),
+            (Some(2), true, 1),
+            "{said}: {}",
+            ran.err
+        );
+    }
     for (words, said) in
         [(&["none.csv"][..], "none.csv: "), (&["data.csv", "--weight", "7"], "--weight is `7`; write a share")]
     {
         let ran = judge(folder.path(), words, "");
         assert_eq!((ran.code, ran.err.contains(said)), (Some(2), true), "{}", ran.err);
+    }
+}
+
+#[test]
+fn counts_that_cannot_be_compared_are_undecided_and_it_is_said_why() {
+    let folder = folder();
+    let one = |at: f64, arm: &str, requests: u64, errors: u64| format!("{at},{arm},{requests},{errors}\n");
+    let of = |arm: &'static str| (0..50).map(|at| one(f64::from(at), arm, 100, 0)).collect::<String>();
+    for (rows, said) in [
+        (of("stable"), "undecided: no row has requests of the candidate"),
+        (of("canary"), "undecided: no row from the candidate's first request on has requests of stable"),
+        (one(1.0, "canary", 0, 0) + &one(1.0, "stable", 0, 0), "undecided: no row has requests of the candidate"),
+        (
+            one(1.0, "canary", 10, 5) + &one(1.0, "stable", 90, 0),
+            "undecided: the candidate failed 5 of 10 requests while stable failed 0 of 90 at the same times; evidence of 1 of",
+        ),
+        // Whatever the order of the rows, and however far apart they are.
+        (
+            one(253_402_300_799.0, "canary", 10, 0)
+                + &one(3.0, "canary", 10, 0)
+                + &one(-3.0, "stable", 90, 0)
+                + &one(3.0, "stable", 9, 0),
+            "undecided: the candidate failed 0 of 20 requests while stable failed 0 of 9 at the same times; nothing speaks against it",
+        ),
+    ] {
+        std::fs::write(folder.path().join("data.csv"), format!("time,arm,requests,errors\n{rows}")).unwrap();
+        let ran = judge(folder.path(), &["data.csv", "--svg", "data.svg"], "");
+        assert_eq!((ran.code, ran.out.starts_with(said)), (Some(5), true), "{}{} is not {said}", ran.out, ran.err);
     }
 }
 

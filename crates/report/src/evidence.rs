@@ -176,8 +176,12 @@ fn wrapped(sentence: &str) -> Vec<String> {
     lines
 }
 
-fn seconds(at_s: f64) -> String {
-    if at_s < 100.0 { format!("{at_s:.1} s") } else { format!("{:.1} min", at_s / 60.0) }
+/// A time in the unit that people would say it in, such as `12.0 s` or `2.5 h`.
+#[must_use]
+pub fn seconds(at_s: f64) -> String {
+    let units = [(100.0, 1.0, "s"), (100.0 * 60.0, 60.0, "min"), (48.0 * 3_600.0, 3_600.0, "h")];
+    let (_, unit_s, unit) = units.into_iter().find(|(below_s, ..)| at_s < *below_s).unwrap_or((0.0, 86_400.0, "d"));
+    format!("{:.1} {unit}", at_s / unit_s)
 }
 
 fn escape(text: &str) -> String {

@@ -55,6 +55,12 @@ impl RankBlocks {
         self.pot.ln_e()
     }
 
+    /// So many groups of stable.
+    #[must_use]
+    pub fn groups(&self) -> u32 {
+        self.groups
+    }
+
     /// The wealth.
     #[must_use]
     pub fn pot(&self) -> &Pot {

@@ -4,7 +4,9 @@
 //! Fields have the names of the formulas (docs/statistics.md). What is missing has a default, what is unknown or out of
 //! range is refused; both formats of numbers, `6` and `6.0`, are a count.
 
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, Unexpected};
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, Unexpected, Visitor};
 
 use super::bet::{Group, Margin, Seen};
 use super::blocks::RankBlocks;
@@ -45,8 +47,10 @@ impl Stream {
     /// There is no such test, or a field is wrong.
     pub fn begin<'de, D: Deserializer<'de>>(name: &str, line: D) -> Result<Self, D::Error> {
         Ok(match name {
-            "two_arm" => Self::TwoArm(Comparing::deserialize(line)?.two_arm()),
-            "failure_owner" => Self::FailureOwner(Comparing::deserialize(line)?.failure_owner()),
+            "two_arm" => Self::TwoArm(Comparing::deserialize(line)?.two_arm().map_err(D::Error::custom)?),
+            "failure_owner" => {
+                Self::FailureOwner(Comparing::deserialize(line)?.failure_owner().map_err(D::Error::custom)?)
+            }
             "one_arm" => {
                 let Limiting { s, rho0, eta, lifts, .. } = Limiting::deserialize(line)?;
                 Self::OneArm(OneArm::new(s, lifts.unwrap_or_else(default_lifts), rho0, eta))
@@ -61,7 +65,7 @@ impl Stream {
                 let Ranking { groups, beliefs, rho0, .. } = Ranking::deserialize(line)?;
                 Self::RankBlocks(RankBlocks::believing(groups, beliefs, rho0))
             }
-            "combine" => Self::Combine(Combining::deserialize(line)?.weights),
+            "combine" => Self::Combine(Combining::deserialize(line)?.weights().map_err(D::Error::custom)?),
             other => return Err(D::Error::unknown_variant(other, &TESTS)),
         })
     }
@@ -93,8 +97,9 @@ impl Stream {
             }
             Self::RankBlocks(test) => {
                 let Ranked { candidate, stable, rho, .. } = Ranked::deserialize(line)?;
-                if stable.is_empty() {
-                    return Err(D::Error::custom("`stable` needs a rate for each group"));
+                let (have, need) = (stable.len(), test.groups());
+                if have != need as usize {
+                    return Err(D::Error::custom(format!("`stable` has {have} rates for {need} groups")));
                 }
                 Ok(test.block(candidate, &stable, rho))
             }
@@ -158,6 +163,14 @@ fn groups_of(groups: Vec<Outcomes>) -> Vec<Group> {
     groups.into_iter().map(|Outcomes(group)| group).collect()
 }
 
+/// What was known of stable before the first tick.
+fn before(bad: f64, n: f64, half_life_s: f64) -> Result<BaseRate, String> {
+    if bad > n {
+        return Err(format!("of `hist_n` {n} requests `hist_bad` {bad} cannot be bad"));
+    }
+    Ok(BaseRate::of(bad, n, half_life_s))
+}
+
 fn seen(n: Count, k: Count) -> Result<Seen, String> {
     if k.0 > n.0 {
         return Err(format!("of {} requests {} cannot be bad", n.0, k.0));
@@ -190,23 +203,23 @@ struct Comparing {
 }
 
 impl Comparing {
-    fn parts(&self) -> (Margin, Vec<f64>, BaseRate) {
+    fn parts(&self) -> Result<(Margin, Vec<f64>, BaseRate), String> {
         let lifts = self.lifts.clone().unwrap_or_else(|| lifts(self.d));
-        (Margin { ratio: self.r, extra: self.d }, lifts, BaseRate::of(self.hist_bad, self.hist_n, self.half_life_s))
+        Ok((Margin { ratio: self.r, extra: self.d }, lifts, before(self.hist_bad, self.hist_n, self.half_life_s)?))
     }
 
-    fn two_arm(&self) -> TwoArm {
-        let (margin, lifts, rate) = self.parts();
+    fn two_arm(&self) -> Result<TwoArm, String> {
+        let (margin, lifts, rate) = self.parts()?;
         let mut test = TwoArm::new(margin, lifts, rate, self.rho0);
         test.set_eta(self.eta);
-        test
+        Ok(test)
     }
 
-    fn failure_owner(&self) -> FailureOwner {
-        let (margin, lifts, rate) = self.parts();
+    fn failure_owner(&self) -> Result<FailureOwner, String> {
+        let (margin, lifts, rate) = self.parts()?;
         let mut test = FailureOwner::new(margin, lifts, rate, self.rho0);
         test.set_eta(self.eta);
-        test
+        Ok(test)
     }
 }
 
@@ -252,11 +265,11 @@ struct Gating {
 }
 
 impl Gating {
-    fn test(self) -> Result<NonInferiority, &'static str> {
+    fn test(self) -> Result<NonInferiority, String> {
         let margin = Margin { ratio: self.r, extra: self.d };
-        let rate = BaseRate::of(self.hist_bad, self.hist_n, self.half_life_s);
+        let rate = before(self.hist_bad, self.hist_n, self.half_life_s)?;
         let factors = match (self.factors, self.lifts) {
-            (Some(_), Some(_)) => return Err("`factors` and `lifts` are the same here: write one of them"),
+            (Some(_), Some(_)) => return Err("`factors` and `lifts` are the same here: write one of them".into()),
             (factors, lifts) => factors.or(lifts).unwrap_or_else(|| vec![1.0, 0.5]),
         };
         let mut test = NonInferiority::new(margin, factors, rate);
@@ -327,6 +340,17 @@ struct Combining {
     weights: Vec<f64>,
 }
 
+impl Combining {
+    /// Shares of one wealth: more than all of it would be evidence of nothing.
+    fn weights(self) -> Result<Vec<f64>, String> {
+        let sum: f64 = self.weights.iter().sum();
+        if sum > 1.0 + 1e-9 {
+            return Err(format!("`weights` are shares, and together {sum}: at most 1"));
+        }
+        Ok(self.weights)
+    }
+}
+
 /// A tick of yes/no questions.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -383,6 +407,7 @@ struct Owning {
 struct Ranked {
     #[serde(deserialize_with = "amount")]
     candidate: f64,
+    #[serde(deserialize_with = "amounts")]
     stable: Vec<f64>,
     #[serde(rename = "dt", default, deserialize_with = "amount")]
     _dt: f64,
@@ -433,12 +458,47 @@ impl TryFrom<ThreeNumbers> for Failures {
     }
 }
 
+/// A number in either of JSON's formats, `6` and `6.0`; never infinite, and no NaN.
+#[derive(Clone, Copy)]
+struct Number(f64);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyNumber;
+
+        impl Visitor<'_> for AnyNumber {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number")
+            }
+
+            fn visit_f64<E: Error>(self, value: f64) -> Result<Number, E> {
+                if value.is_finite() {
+                    Ok(Number(value))
+                } else {
+                    Err(E::invalid_value(Unexpected::Float(value), &self))
+                }
+            }
+
+            fn visit_u64<E: Error>(self, value: u64) -> Result<Number, E> {
+                Ok(Number(value as f64))
+            }
+
+            fn visit_i64<E: Error>(self, value: i64) -> Result<Number, E> {
+                Ok(Number(value as f64))
+            }
+        }
+        deserializer.deserialize_f64(AnyNumber)
+    }
+}
+
 /// The candidate's share, 0 to 1, or null.
 struct Weight(Option<f64>);
 
 impl<'de> Deserialize<'de> for Weight {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let weight = Option::<f64>::deserialize(deserializer)?;
+        let weight = Option::<Number>::deserialize(deserializer)?.map(|Number(weight)| weight);
         match weight {
             Some(weight) if !(0.0..=1.0).contains(&weight) => {
                 Err(D::Error::invalid_value(Unexpected::Float(weight), &"a weight from 0 to 1, or null"))
@@ -455,7 +515,7 @@ struct Count(u64);
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const MOST: f64 = (1_u64 << 53) as f64;
-        let count = f64::deserialize(deserializer)?;
+        let Number(count) = Number::deserialize(deserializer)?;
         if count.fract() == 0.0 && (0.0..=MOST).contains(&count) {
             Ok(Self(count as u64))
         } else {
@@ -469,7 +529,7 @@ fn checked<'de, D: Deserializer<'de>>(
     is_right: impl Fn(f64) -> bool,
     wanted: &'static str,
 ) -> Result<f64, D::Error> {
-    let value = f64::deserialize(deserializer)?;
+    let Number(value) = Number::deserialize(deserializer)?;
     if is_right(value) { Ok(value) } else { Err(D::Error::invalid_value(Unexpected::Float(value), &wanted)) }
 }
 
@@ -489,12 +549,22 @@ fn amount<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     checked(deserializer, |value| value >= 0.0, "0 or more")
 }
 
+fn amounts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+    let amounts: Vec<f64> =
+        Vec::<Number>::deserialize(deserializer)?.into_iter().map(|Number(amount)| amount).collect();
+    match amounts.iter().find(|amount| **amount < 0.0) {
+        Some(wrong) => Err(D::Error::invalid_value(Unexpected::Float(*wrong), &"0 or more")),
+        None => Ok(amounts),
+    }
+}
+
 fn boldness<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
     checked(deserializer, |value| value > 0.0 && value <= 1.0, "more than 0 and at most 1")
 }
 
 fn shares<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<f64>>, D::Error> {
-    let Some(shares) = Option::<Vec<f64>>::deserialize(deserializer)? else { return Ok(None) };
+    let Some(shares) = Option::<Vec<Number>>::deserialize(deserializer)? else { return Ok(None) };
+    let shares: Vec<f64> = shares.into_iter().map(|Number(share)| share).collect();
     match shares.iter().find(|share| !(**share > 0.0 && **share <= 1.0)) {
         Some(wrong) => Err(D::Error::invalid_value(Unexpected::Float(*wrong), &"shares, more than 0 and at most 1")),
         None if shares.is_empty() => Err(D::Error::invalid_length(0, &"at least one share")),

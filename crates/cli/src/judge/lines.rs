@@ -11,6 +11,9 @@ use crate::exit::{Exit, Failure};
 /// A longer line is none that any test needs.
 const LINE_BYTES_MAX: u64 = 16 << 20;
 
+/// Some programs write it before the first line.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// What a line may say before it is known what the rest means.
 #[derive(Deserialize)]
 struct Head<'a> {
@@ -66,6 +69,9 @@ pub(super) fn judge(is_verbose: bool) -> Result<Exit, Failure> {
         if line.len() as u64 == LINE_BYTES_MAX {
             return Err(Failure::Usage(format!("line {number}: longer than {} MiB", LINE_BYTES_MAX >> 20)));
         }
+        if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+            line.drain(..BYTE_ORDER_MARK.len());
+        }
         if line.trim_ascii().is_empty() {
             continue;
         }
@@ -81,6 +87,9 @@ pub(super) fn judge(is_verbose: bool) -> Result<Exit, Failure> {
 
 /// Begins a test, or answers a tick.
 fn answer(stream: &mut Option<Stream>, line: &[u8], is_verbose: bool) -> Result<Option<String>, Mistake> {
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Mistake { column: 1, what: "not one JSON object: it begins with `{`".into() });
+    }
     let head: Head<'_> = serde_json::from_slice(line)?;
     if let Some(name) = head.test {
         let mut parser = serde_json::Deserializer::from_slice(line);

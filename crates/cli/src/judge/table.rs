@@ -12,6 +12,8 @@ use jiff::civil::DateTime;
 const SHOWN_MAX: usize = 20;
 /// Columns of latencies there may be.
 const LATENCIES_MAX: usize = 120;
+/// Seconds from 1970 to the end of the year 9999: what dates may be, too.
+const TIME_S_MAX: f64 = 253_402_300_799.0;
 /// What the arms may be called.
 const CANDIDATE: [&str; 4] = ["candidate", "canary", "new", "treatment"];
 const STABLE: [&str; 5] = ["stable", "baseline", "old", "control", "primary"];
@@ -73,10 +75,18 @@ impl Table {
         let mut reader = reader.map_err(|error| format!("{}: {error}", path.display()))?;
         let header = reader.headers().map_err(|error| format!("{}: {error}", path.display()))?.clone();
         let columns = Columns::find(&header, &mut mistakes);
-        let mut rows = Vec::new();
+        let mut rows: Vec<Row> = Vec::new();
         for record in reader.records() {
             match (record, &columns) {
-                (Ok(record), Some(columns)) => rows.extend(columns.row(&header, &record, &mut mistakes)),
+                (Ok(record), Some(columns)) => {
+                    let Some(row) = columns.row(&header, &record, &mut mistakes) else { continue };
+                    if rows.first().is_some_and(|first| first.is_dated != row.is_dated) {
+                        let (line, column) = (record.position().map_or(1, csv::Position::line), columns.time);
+                        let what = "some times are in seconds and some are dates; write all of them in one way";
+                        mistakes.add(line, column_of(&record, column), what);
+                    }
+                    rows.push(row);
+                }
                 (Ok(_), None) => {}
                 (Err(error), _) => mistakes.add(error.position().map_or(1, csv::Position::line), 1, error),
             }
@@ -94,6 +104,8 @@ impl Table {
 /// A row as it was written.
 struct Row {
     at: f64,
+    /// Whether its time is a date, rather than seconds.
+    is_dated: bool,
     is_candidate: bool,
     arm: Arm,
 }
@@ -102,7 +114,7 @@ fn moments(mut rows: Vec<Row>) -> Vec<Moment> {
     rows.sort_by(|a, b| a.at.total_cmp(&b.at));
     let began = rows.first().map_or(0.0, |row| row.at);
     let mut moments: Vec<Moment> = Vec::new();
-    for Row { at, is_candidate, arm } in rows {
+    for Row { at, is_candidate, arm, .. } in rows {
         let at_s = at - began;
         if moments.last().is_none_or(|last| last.at_s != at_s) {
             let empty = || Arm { seen: Seen::default(), latencies: vec![0; arm.latencies.len()] };
@@ -120,6 +132,14 @@ impl Columns {
     fn find(header: &csv::StringRecord, mistakes: &mut Mistakes<'_>) -> Option<Self> {
         let find = |name: &str| header.iter().position(|column| column.eq_ignore_ascii_case(name));
         let found = ["time", "arm", "requests", "errors"].map(|name| (name, find(name)));
+        if found.iter().all(|(_, at)| at.is_none()) {
+            mistakes.add(
+                1,
+                1,
+                "no column is known; the first line names time,arm,requests,errors with commas between them",
+            );
+            return None;
+        }
         for (name, _) in found.iter().filter(|(_, at)| at.is_none()) {
             mistakes.add(1, 1, format_args!("no column `{name}`; the first line names time, arm, requests, errors"));
         }
@@ -128,6 +148,9 @@ impl Columns {
             header.iter().enumerate().filter(|(at, _)| found.iter().all(|(_, known)| *known != Some(*at)))
         {
             match limit(column) {
+                _ if header.iter().take(at).any(|earlier| earlier.eq_ignore_ascii_case(column)) => {
+                    mistakes.add(1, column_of(header, at), format_args!("the column `{column}` is there twice"));
+                }
                 Some(limit) => latencies.push((at, limit)),
                 None => mistakes.add(
                     1,
@@ -154,6 +177,10 @@ impl Columns {
     fn row(&self, header: &csv::StringRecord, record: &csv::StringRecord, mistakes: &mut Mistakes<'_>) -> Option<Row> {
         let line = record.position().map_or(1, csv::Position::line);
         let before = mistakes.count();
+        if record.len() > header.len() {
+            let what = format_args!("{} fields, and the first line names {}", record.len(), header.len());
+            mistakes.add(line, column_of(record, header.len()), what);
+        }
         let place =
             |at: usize| (column_of(record, at.min(record.len())), header.get(at).unwrap_or_default().to_owned());
         let text = |at: usize| record.get(at).unwrap_or_default();
@@ -165,6 +192,11 @@ impl Columns {
         let time = moment(text(self.time));
         if time.is_none() {
             wrong(self.time, "write seconds, or a time such as 2026-11-21T10:00:00Z");
+        }
+        if let (Some(requests), Some((last, _))) = (u64::from_str(text(self.requests)).ok(), self.latencies.last())
+            && u64::from_str(text(*last)).is_ok_and(|answered| answered > requests)
+        {
+            wrong(*last, &format!("no more than the {requests} requests can have an answer"));
         }
         let arm = text(self.arm).to_ascii_lowercase();
         let is_candidate = CANDIDATE.contains(&arm.as_str());
@@ -191,7 +223,8 @@ impl Columns {
             at_most[at] = at_most[at].saturating_sub(at_most[at - 1]);
         }
         let arm = Arm { seen: Seen::new(requests, errors), latencies: at_most };
-        (mistakes.count() == before).then(|| Row { at: time.unwrap_or_default(), is_candidate, arm })
+        let (at, is_dated) = time.unwrap_or_default();
+        (mistakes.count() == before).then_some(Row { at, is_dated, is_candidate, arm })
     }
 }
 
@@ -202,12 +235,13 @@ fn limit(column: &str) -> Option<f64> {
     le.eq_ignore_ascii_case("le_").then_some(limit)
 }
 
-/// Seconds, or a time of day: one without a zone is taken as UTC.
-fn moment(text: &str) -> Option<f64> {
-    let seconds = f64::from_str(text).ok().filter(|seconds| seconds.is_finite());
-    let stamp = || text.parse::<Timestamp>().ok().map(|time| time.as_duration().as_secs_f64());
-    let civil = || text.parse::<DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
-    seconds.or_else(stamp).or_else(|| civil().map(|time| time.timestamp().as_duration().as_secs_f64()))
+/// Seconds, or a date, and which of them: a date without a zone is taken as UTC.
+fn moment(text: &str) -> Option<(f64, bool)> {
+    let seconds = f64::from_str(text).ok().filter(|seconds| seconds.abs() <= TIME_S_MAX);
+    let stamp = || text.parse::<Timestamp>().ok();
+    let civil = || Some(text.parse::<DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp());
+    let dated = || stamp().or_else(civil).map(|time| (time.as_duration().as_secs_f64(), true));
+    seconds.map(|seconds| (seconds, false)).or_else(dated)
 }
 
 /// The column that a field begins in, as long as nothing before it is quoted.

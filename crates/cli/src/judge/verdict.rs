@@ -7,7 +7,7 @@ use evenkeel_analysis::evidence::{
     Compared, Decision, Design, Engine, History, MetricState, Name, Question, Seen, Settings, Shown, ShownLatency,
     Split, State, one_in,
 };
-use evenkeel_report::evidence::{Line, Moment as Drawn, svg};
+use evenkeel_report::evidence::{Line, Moment as Drawn, seconds, svg};
 use serde_json::json;
 
 use super::table::{Arm, Moment, Table};
@@ -135,6 +135,9 @@ impl Judged {
         let state = self.state();
         let limit = 1.0 / self.engine.design().settings.alpha;
         let strength = |ln_e: f64| format!("{:.0}", one_in(ln_e).floor().min(SHOWN_MOST));
+        if let Some(missing) = self.missing() {
+            return (Exit::Open, format!("undecided: {missing}"));
+        }
         let what = state.leading().map_or_else(String::new, |leading| self.found(leading));
         match self.engine.decision() {
             Decision::Rollback => {
@@ -162,15 +165,40 @@ impl Judged {
                     gate.waits.iter().filter(|wait| !wait.is_of_a_step()).map(ToString::to_string).collect();
                 // Two gates of answer times may be as far.
                 waits.dedup();
-                let need = if waits.is_empty() { String::new() } else { format!("; {}", waits.join(", ")) };
-                let most = strength(state.most);
-                (
-                    Exit::Open,
-                    format!(
-                        "undecided: {what}; the evidence against it came to 1 of {most} (limit 1 of {limit:.0}){need}"
+                let need = if waits.is_empty() {
+                    String::new()
+                } else {
+                    format!("; for a pass there is {}", waits.join(", "))
+                };
+                let against = match one_in(state.most).floor() {
+                    ..2.0 => "nothing speaks against it".to_owned(),
+                    most if most >= limit => {
+                        format!(
+                            "evidence of 1 of {} speaks against it, and it takes failures in two rows",
+                            strength(state.most)
+                        )
+                    }
+                    _ => format!(
+                        "evidence against it as strong as it was at most would come up in 1 of {} harmless rollouts (limit 1 of {limit:.0})",
+                        strength(state.most)
                     ),
-                )
+                };
+                (Exit::Open, format!("undecided: {what}; {against}{need}"))
             }
+        }
+    }
+
+    /// What there is nothing of, so that nothing can be compared.
+    fn missing(&self) -> Option<&'static str> {
+        let of = |arm: fn(&Moment) -> &Arm| self.table.moments.iter().any(|moment| arm(moment).seen.requests > 0);
+        if !of(|moment| &moment.candidate) {
+            Some("no row has requests of the candidate")
+        } else if !of(|moment| &moment.stable) {
+            Some(
+                "no row from the candidate's first request on has requests of stable, so there is nothing to compare with",
+            )
+        } else {
+            None
         }
     }
 
@@ -257,8 +285,4 @@ fn before(table: &mut Table) -> History {
     }
     table.moments.iter_mut().for_each(|moment| moment.at_s -= began_s);
     history
-}
-
-fn seconds(at_s: f64) -> String {
-    if at_s < 100.0 { format!("{at_s:.1} s") } else { format!("{:.1} min", at_s / 60.0) }
 }

@@ -37,6 +37,11 @@ fn what_is_out_of_range_is_refused_with_what_would_be_right() {
         (json!({"test": "two_arm", "d": -0.1}), "expected a share from 0 to 1"),
         (json!({"test": "two_arm", "half_life_s": 0}), "expected more than 0"),
         (json!({"test": "two_arm", "lifts": []}), "expected at least one share"),
+        (json!({"test": "two_arm", "r": "1.2"}), "invalid type: string \"1.2\", expected a number"),
+        (json!({"test": "two_arm", "hist_bad": 7, "hist_n": 6}), "of `hist_n` 6 requests `hist_bad` 7 cannot be bad"),
+        (json!({"test": "failure_owner", "hist_bad": 1}), "of `hist_n` 0 requests `hist_bad` 1 cannot be bad"),
+        (json!({"test": "non_inferiority", "hist_bad": 1}), "of `hist_n` 0 requests `hist_bad` 1 cannot be bad"),
+        (json!({"test": "combine", "weights": [0.75, 0.5]}), "`weights` are shares, and together 1.25: at most 1"),
         (json!({"test": "two_arm", "lifts": [0.5, 2.0]}), "expected shares, more than 0 and at most 1"),
         (json!({"test": "one_arm", "s": 1.0}), "expected a share between 0 and 1"),
         (json!({"test": "latency"}), "missing field `base_hist`"),
@@ -54,6 +59,13 @@ fn what_is_out_of_range_is_refused_with_what_would_be_right() {
     let mut latency = begin(&json!({"test": "latency", "base_hist": [1, 2, 3]})).unwrap();
     let error = latency.tick(&json!({"groups": [[0.1, [1, 2], [1, 2, 3]]]})).unwrap_err().to_string();
     assert!(error.contains("a histogram has 2 buckets, and base_hist 3"), "{error}");
+    let mut ranks = begin(&json!({"test": "rank_blocks", "g": 3})).unwrap();
+    for (stable, said) in
+        [(json!([0.1, 0.2]), "`stable` has 2 rates for 3 groups"), (json!([0.1, 0.2, -1]), "expected 0 or more")]
+    {
+        let error = ranks.tick(&json!({"candidate": 0.5, "stable": stable})).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
 }
 
 /// Shares at the ends of what there is.
@@ -86,13 +98,14 @@ proptest! {
         which in 0_usize..5,
     ) {
         let (base, other): (Vec<u64>, Vec<u64>) = histogram.into_iter().unzip();
+        let (bad, all) = (amounts[2].min(amounts[3]), amounts[2].max(amounts[3]));
         let name = if which == 0 { "two_arm" } else { "failure_owner" };
         let line = match which {
             0 | 1 => json!({"test": name, "r": amounts[0], "d": shares[0], "rho0": shares[1], "eta": shares[2],
-                "half_life_s": amounts[1], "hist_bad": amounts[2], "hist_n": amounts[3], "lifts": lifts}),
+                "half_life_s": amounts[1], "hist_bad": bad, "hist_n": all, "lifts": lifts}),
             2 => json!({"test": "one_arm", "s": shares[0], "rho0": shares[1], "eta": shares[2], "lifts": lifts}),
             3 => json!({"test": "non_inferiority", "r": amounts[0], "d": shares[0], "eta": shares[2],
-                "half_life_s": amounts[1], "hist_bad": amounts[2], "hist_n": amounts[3], "factors": lifts}),
+                "half_life_s": amounts[1], "hist_bad": bad, "hist_n": all, "factors": lifts}),
             _ => json!({"test": "latency", "d": shares[0], "n0": amounts[0], "rho0": shares[1], "eta": shares[2],
                 "half_life_s": amounts[1], "share_cuts": shares[3], "base_hist": base, "lifts": lifts}),
         };
