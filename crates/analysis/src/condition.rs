@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::Value;
+use crate::value::{Missing, Value};
 
 mod lex;
 mod parse;
@@ -190,7 +190,9 @@ impl Conditions {
         match plain {
             Ok((judged, true)) => judged,
             Err(message) => error(match missing {
-                Some(missing) => format!("no data: {} is {missing} ({message})", shown(value)),
+                // What a condition says of nothing at all helps nobody.
+                Some(missing @ Missing::Empty) => format!("no data: the result is {missing}: {}", shown(value)),
+                Some(missing) => format!("no data: the result is {missing}: {} ({message})", shown(value)),
                 None => message,
             }),
             Ok((judged, false)) => match missing {

@@ -224,7 +224,7 @@ fn a_verdict_says_what_it_rests_on() {
     let cases = [
         (said("result[0] >= 0.95", "", "[0.9]"), "`result[0] >= 0.95` is false: result is [0.9]"),
         (said("result > 2", "result < 1", "1.5"), "neither `result > 2` nor `result < 1` is true: result is 1.5"),
-        (said("result[0] > 1", "", "[]"), "no data: [] is empty (the list is empty: it has no element 0)"),
+        (said("result[0] > 1", "", "[]"), "no data: the result is empty: []"),
         (said("", "result > 1", "NaN"), "no data: the result is not a number (NaN), which is never a pass: NaN"),
         (said("result == 'a'", "", "1"), "`==` does not fit between a number and text"),
     ];
