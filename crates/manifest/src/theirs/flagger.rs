@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use evenkeel_core::measure::fill;
 
 use super::tree::{Entry, Reasons, entry, get, items, name_of, pairs, scalar, tell_unused, text};
 use super::{Template, Theirs};
 use crate::problem::{Code, Mistake, Problems};
-use crate::values::short;
+use crate::values::{parse_duration, short};
 use crate::yaml::Node;
 
+/// A rate needs two samples: of requests there is one every 5 s, of processor time every 15 s.
+const WINDOW: (Duration, &str) = (Duration::from_secs(10), "10s");
+const CPU_WINDOW: (Duration, &str) = (Duration::from_secs(45), "45s");
 const SUCCESS_RATE: &str = "100 * sum(rate(http_requests_total{service=\"{{service}}\",release=\"{{release}}\",status!~\"5..\"}[INTERVAL])) / sum(rate(http_requests_total{service=\"{{service}}\",release=\"{{release}}\"}[INTERVAL]))";
 const DURATION: &str = "1000 * histogram_quantile(0.99, sum by (le) (rate(http_request_duration_seconds_bucket{service=\"{{service}}\",release=\"{{release}}\"}[INTERVAL])))";
 const CPU: &str =
@@ -155,6 +159,8 @@ fn flagger_metric(
         problems.add(
             Mistake::new(Code::FilledIn, name.at.clone(), message).help("add a `templateRef` to measure it elsewhere"),
         );
+        let least = if of == "cpu-usage" { CPU_WINDOW } else { WINDOW };
+        let window = if parse_duration(window).is_some_and(|window| window < least.0) { least.1 } else { window };
         entry("metrics", &Node::quoted(name.at.clone(), query.replace("INTERVAL", window)))
     };
     let limit = Node::plain(at.clone(), shared.threshold.saturating_sub(1).to_string());

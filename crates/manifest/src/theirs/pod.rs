@@ -78,11 +78,12 @@ const CONTAINER: &[&str] = &[
     "readinessProbe",
     "startupProbe",
     "lifecycle",
+    "resources",
 ];
 const CONTAINER_UNUSED: Reasons = &[
     (&["imagePullPolicy"], "images are not started on one machine; `evenkeel deploy --version` names a release"),
     (
-        &["resources", "resizePolicy", "restartPolicy"],
+        &["resizePolicy", "restartPolicy"],
         "processes of this machine have no limits of their own; `evenkeel query replica_memory_bytes` shows what they use",
     ),
     (&["securityContext", "volumeMounts", "volumeDevices", "stdin", "stdinOnce", "tty"], NO_CONTAINERS),
@@ -150,6 +151,7 @@ pub(super) fn pod<'a>(
     replica.probes(&mut ours, problems);
     let grace = spec.and_then(|spec| get(spec, "terminationGracePeriodSeconds"));
     replica.stop(grace, &mut ours, problems);
+    replica.resources(&mut ours, problems);
     replica.metrics(&mut ours, problems);
     (ours, port)
 }
@@ -401,6 +403,29 @@ impl Replica<'_> {
         }
     }
 
+    /// Its limits, as what it may have: the triggers compare with them.
+    fn resources(&self, ours: &mut Vec<Entry>, problems: &mut Problems) {
+        let Some(resources) = get(self.container, "resources") else { return };
+        let reasons: Reasons = &[(&["requests", "claims"], "nothing is reserved for a replica: leave it out")];
+        tell_unused(Some(resources), &["limits"], reasons, "`resources`", problems);
+        let Some(limits) = get(resources, "limits") else { return };
+        let mut keys: Vec<Entry> = get(limits, "cpu").map(|cpu| entry("cpu", cpu)).into_iter().collect();
+        if let Some(memory) = get(limits, "memory") {
+            match scalar(memory).and_then(bytes) {
+                Some(bytes) => keys.push(entry("memory", &Node::plain(memory.at.clone(), format!("{bytes}B")))),
+                None => keys.push(entry("memory", memory)),
+            }
+        }
+        let reasons: Reasons = &[(&["ephemeral-storage"], "what a replica writes to the disk is not measured")];
+        tell_unused(Some(limits), &["cpu", "memory"], reasons, "`limits`", problems);
+        if !keys.is_empty() {
+            let message = "triggers compare what a replica uses with these limits".to_owned();
+            let help = "leave them as they are; nothing else holds a replica to them";
+            tell_filled_in(&limits.at, message, help, problems);
+            ours.push(entry("resources", &Node::mapping(limits.at.clone(), keys)));
+        }
+    }
+
     /// The annotations that ask Prometheus to scrape it.
     fn metrics(&self, ours: &mut Vec<Entry>, problems: &mut Problems) {
         let annotations = below(self.template, &["metadata", "annotations"]);
@@ -467,4 +492,22 @@ fn slept(hook: &Rc<Node>) -> Option<String> {
     let time = time.trim().trim_end_matches('s');
     let is_number = !time.is_empty() && time.bytes().all(|b| b.is_ascii_digit());
     (program.ends_with("sleep") && is_number).then(|| format!("{time}s"))
+}
+
+/// An amount of memory as Kubernetes writes it: `128974848`, `129e6`, `129M`, `123Mi`, `1.5Gi`.
+fn bytes(quantity: &str) -> Option<u64> {
+    let end = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
+    let (number, unit) = quantity.split_at(end);
+    let number: f64 = number.parse().ok()?;
+    let units = ["k", "M", "G", "T", "P"].into_iter().zip(1_i32..);
+    let of = match unit.strip_suffix('i') {
+        Some("K") => 1_024.0,
+        Some(unit) => 1_024.0_f64.powi(units.skip(1).find(|(known, _)| *known == unit)?.1),
+        None => match unit.strip_prefix(['e', 'E']) {
+            _ if unit.is_empty() => 1.0,
+            Some(power) => 10.0_f64.powi(power.parse().ok().filter(|power| (0..=18).contains(power))?),
+            None => 1_000.0_f64.powi(units.into_iter().find(|(known, _)| *known == unit)?.1),
+        },
+    };
+    Some((number * of) as u64)
 }
