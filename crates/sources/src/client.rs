@@ -315,7 +315,11 @@ async fn connect(host: &str, port: u16) -> Result<TcpStream, Failure> {
         io::ErrorKind::ConnectionRefused => Failure::Unreachable("connection refused".into()),
         _ => Failure::Unreachable(printable(&error.to_string(), SHOWN_CHARACTERS)),
     };
-    let stream = TcpStream::connect((host, port)).await.map_err(unreachable)?;
+    let unknown = |error: io::Error| {
+        Failure::Unreachable(printable(&format!("no address of `{host}`: {error}"), SHOWN_CHARACTERS))
+    };
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(unknown)?.collect();
+    let stream = TcpStream::connect(addresses.as_slice()).await.map_err(unreachable)?;
     // Where nobody listens the kernel may pick the very same port for our end, and connect us to ourselves.
     let ends: [Option<SocketAddr>; 2] = [stream.local_addr().ok(), stream.peer_addr().ok()];
     if ends[0].is_some() && ends[0] == ends[1] {
