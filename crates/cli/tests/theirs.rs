@@ -285,3 +285,64 @@ spec:
     assert!(no.count("/load").max(no.count("/other")) == 3, "{:?}", no.heard());
     world.down();
 }
+
+#[test]
+fn a_rollout_whose_templates_ask_for_rates_is_promoted_although_nothing_ever_failed() {
+    let world = World::alone();
+    let rate =
+        |which: &str| format!("sum(rate(http_requests_total{{{which}deployment=\"{{{{args.deployment}}}}\"}}[20s]))");
+    let (all, good, bad) = (rate(""), rate("status=\"200\","), rate("status=~\"5..\","));
+    let quantile =
+        "histogram_quantile(0.99, rate(http_request_duration_seconds_bucket{deployment=\"{{args.deployment}}\"}[20s]))";
+    let template = |name: &str, condition: &str, query: &str| {
+        format!(
+            "---
+apiVersion: argoproj.io/v1alpha1
+kind: AnalysisTemplate
+metadata: {{ name: {name} }}
+spec:
+  args: [{{ name: deployment }}]
+  metrics:
+  - name: {name}
+    interval: 1s
+    count: 2
+    successCondition: {condition}
+    failureLimit: 1
+    provider: {{ prometheus: {{ address: \"http://prometheus:9090\", query: '{query}' }} }}
+"
+        )
+    };
+    let kubernetes = format!(
+        "apiVersion: argoproj.io/v1alpha1
+kind: Rollout
+metadata: {{ name: {SERVICE} }}
+spec:
+  replicas: 2
+  strategy:
+    canary:
+      scaleDownDelaySeconds: 1
+      analysis: {{ startingStep: 1, templates: [{{ templateName: successes }}, {{ templateName: failures }}, {{ templateName: slowest }}] }}
+      steps:
+      - setWeight: 30
+      - pause: {{ duration: 2s }}
+      - setWeight: 100
+{}{}{}",
+        template("successes", "result[0] >= 0.99", &format!("{good} / {all}")),
+        template("failures", "result[0] <= 0.01", &format!("{bad} / {all}")),
+        template("slowest", "result[0] <= 5", quantile),
+    );
+    write(&world, &kubernetes, &format!("strategy: {{ rollout: {{ name: {SERVICE}, prometheus: own }} }}"));
+    world.build("v1", 0);
+    world.up();
+    world.expect(0, &["deploy", "--version", "v1"]);
+    let _load = world.load(100);
+    world.build("v2", 0);
+    let good = world.expect(0, &["deploy", "--version", "v2"]);
+    for check in ["successes", "failures", "slowest"] {
+        assert!(good.out.contains(&format!("check `{check}` passed: 2 of ")), "no `{check}` in\n{}", good.out);
+    }
+    world.build("v3", 20);
+    let bad = world.expect(3, &["deploy", "--version", "v3"]);
+    assert!(bad.out.contains("rolled back: "), "{}", bad.out);
+    world.down();
+}

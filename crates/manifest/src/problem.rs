@@ -62,7 +62,7 @@ pub enum Code {
     FilledIn,
     /// Warning: something that is needed is not in this file; what stands for it lets the rest be looked at.
     Elsewhere,
-    /// Warning: no limit is set, so only probes can stop a bad release.
+    /// Warning: no limit is set, so only probes and triggers can stop a release once it has all of the traffic.
     NothingJudged,
     /// Warning: a rule's query cannot say what it was written for.
     SaysNothing,

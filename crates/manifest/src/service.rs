@@ -351,8 +351,11 @@ fn read_rollout(fields: &Fields<'_>, spec: &mut Spec, rules: &mut Vec<RuleFile>,
         && !has_step_objectives(spec)
         && !Plan::of(spec, 1).has_checks()
     {
-        let mistake =
-            Mistake::new(Code::NothingJudged, fields.at(), "no objectives: only probes can stop a bad release");
+        let mistake = Mistake::new(
+            Code::NothingJudged,
+            fields.at(),
+            "no objectives: once a release has all of the traffic, only probes and triggers can stop it",
+        );
         problems.add(
             mistake.label("this service").help("add `objectives: [\"error_rate < 1%\", \"latency.p99 < 500ms\"]`"),
         );

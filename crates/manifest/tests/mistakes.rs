@@ -247,7 +247,7 @@ fn programs_get_the_same_as_a_list() {
     insta::assert_snapshot!(problems("# 日本\nservice: \"日本\"\n").to_json().to_string().replace("},{", "},\n{"), @r#"
     [{"code":"spec::missing_key","column":1,"file":"evenkeel.yaml","help":"add `command: [python3, app.py]`","line":2,"message":"a service needs the key `command`","severity":"error"},
     {"code":"spec::missing_key","column":1,"file":"evenkeel.yaml","help":"add `listen: 127.0.0.1:8080` or `listen: none`","line":2,"message":"a service needs the key `listen`","severity":"error"},
-    {"code":"spec::nothing_judged","column":1,"file":"evenkeel.yaml","help":"add `objectives: [\"error_rate < 1%\", \"latency.p99 < 500ms\"]`","line":2,"message":"no objectives: only probes can stop a bad release","severity":"warning"},
+    {"code":"spec::nothing_judged","column":1,"file":"evenkeel.yaml","help":"add `objectives: [\"error_rate < 1%\", \"latency.p99 < 500ms\"]`","line":2,"message":"no objectives: once a release has all of the traffic, only probes and triggers can stop it","severity":"warning"},
     {"code":"spec::bad_value","column":10,"file":"evenkeel.yaml","help":"use 1 to 63 lower-case letters, digits and dashes, beginning and ending with a letter or digit","line":2,"message":"`service`: `日本` is no name","severity":"error"}]
     "#);
 }
@@ -359,7 +359,7 @@ fn a_service_without_name_command_or_address_is_told() {
         add `command: [python3, app.py]`
       1:1 spec::missing_key a service needs the key `listen`
         add `listen: 127.0.0.1:8080` or `listen: none`
-      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+      1:1 spec::nothing_judged no objectives: once a release has all of the traffic, only probes and triggers can stop it
         add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
     name: web
       1:1 spec::unknown_key a service has no key `name`
@@ -368,10 +368,10 @@ fn a_service_without_name_command_or_address_is_told() {
         add `command: [python3, app.py]`
       1:1 spec::missing_key a service needs the key `listen`
         add `listen: 127.0.0.1:8080` or `listen: none`
-      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+      1:1 spec::nothing_judged no objectives: once a release has all of the traffic, only probes and triggers can stop it
         add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
     { servce: web, cmd: [a], ports: [80] }
-      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+      1:1 spec::nothing_judged no objectives: once a release has all of the traffic, only probes and triggers can stop it
         add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
       1:3 spec::unknown_key a service has no key `servce`
         write `service`
@@ -854,7 +854,7 @@ fn what_is_no_yaml_is_told_with_its_place() {
           add `command: [python3, app.py]`
         1:1 spec::missing_key a service needs the key `listen`
           add `listen: 127.0.0.1:8080` or `listen: none`
-        1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+        1:1 spec::nothing_judged no objectives: once a release has all of the traffic, only probes and triggers can stop it
           add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
         3:2 spec::syntax this is no YAML: while parsing a node, did not find expected node content
           check the indentation, and the colons, quotes and brackets up to this place
@@ -874,7 +874,7 @@ fn what_is_odd_but_usable_is_a_warning() {
       3:10 spec::nothing_kept nothing of this release is kept: a rollback starts what is on disk by then
         add `artefact: [app.py]`, or write `artefact: []` if that is what you want
     command: [bin/web]
-      1:1 spec::nothing_judged no objectives: only probes can stop a bad release
+      1:1 spec::nothing_judged no objectives: once a release has all of the traffic, only probes and triggers can stop it
         add `objectives: ["error_rate < 1%", "latency.p99 < 500ms"]`
     command: [bin/web]⏎strategy: { canary: { steps: [{ weight: 5%, hold: 1m, objectives: ["error_rate < 1%"] }] } }
     "#);
