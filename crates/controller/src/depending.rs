@@ -137,7 +137,7 @@ mod tests {
         let breaker = BreakerStatus::of(breaker, "api.example.com".into(), changes.to_vec(), Timestamp(0));
         let service = ServiceName::new("web").expect("a name");
         let key = EndpointKey { service, revision: Revision(1), name: "api".into() };
-        let endpoint = EndpointStatus::new(key, Kind::Http, vec![breaker]);
+        let endpoint = EndpointStatus::new(key, Kind::Http, Timestamp(0), vec![breaker]);
         Some(EgressReport { endpoints: vec![endpoint], ..EgressReport::default() })
     }
 

@@ -291,6 +291,9 @@ pub struct EndpointStatus {
     pub key: EndpointKey,
     /// What is spoken.
     pub kind: Kind,
+    /// Since when it is served, by this process: its breakers knew nothing before. 0 where that was not told.
+    #[serde(default)]
+    pub since: Timestamp,
     /// The breakers: of the first place, then of the alternatives.
     pub breakers: Vec<BreakerStatus>,
     /// Calls (HTTP) or connections (TCP) since the process started.
@@ -357,12 +360,13 @@ impl BreakerStatus {
 }
 
 impl EndpointStatus {
-    /// An endpoint with these breakers that nobody has called.
+    /// An endpoint that is served since a moment, with these breakers, and that nobody has called.
     #[must_use]
-    pub fn new(key: EndpointKey, kind: Kind, breakers: Vec<BreakerStatus>) -> Self {
+    pub fn new(key: EndpointKey, kind: Kind, since: Timestamp, breakers: Vec<BreakerStatus>) -> Self {
         Self {
             key,
             kind,
+            since,
             breakers,
             calls: 0,
             in_flight: 0,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::breaker::State;
+use crate::breaker::{Mode, State};
 use crate::dependency::{BreakerStatus, EndpointStatus};
 use crate::ids::{Revision, Timestamp};
 
@@ -65,7 +65,8 @@ pub fn outages(
     let outage = |endpoint: &EndpointStatus| {
         let theirs = breaker(endpoint).filter(|breaker| !is_closed(breaker))?;
         let beside = stable.and_then(|stable| of(stable).find(|known| known.key.name == endpoint.key.name));
-        let fault = beside.and_then(breaker).map_or(Fault::Unknown, |stable| fault(&theirs, &stable, now));
+        let beside = beside.and_then(|known| Some((breaker(known)?, known.since)));
+        let fault = beside.map_or(Fault::Unknown, |(stable, since)| fault(&theirs, &stable, since, now));
         let detail = opened(&theirs).map_or_else(String::new, |change| change.why.to_string());
         Some(Outage { dependency: endpoint.key.name.clone(), detail, fault })
     };
@@ -83,9 +84,14 @@ fn opened(breaker: &BreakerStatus) -> Option<&crate::breaker::Change> {
     first.or_else(|| breaker.changes.first())
 }
 
-fn fault(candidate: &BreakerStatus, stable: &BreakerStatus, now: Timestamp) -> Fault {
+/// Whose doing it is, by two breakers, the stable release's of which is served `since` then.
+fn fault(candidate: &BreakerStatus, stable: &BreakerStatus, since: Timestamp, now: Timestamp) -> Fault {
     if !is_closed(stable) {
         return Fault::Dependency;
+    }
+    if stable.mode != Mode::Automatic {
+        // Closed because somebody wants it so: that tells nothing.
+        return Fault::Unknown;
     }
     let is_opening = |change: &&crate::breaker::Change| matches!(change.to, State::Open { .. });
     let began = opened(candidate).map(|change| change.at);
@@ -96,8 +102,10 @@ fn fault(candidate: &BreakerStatus, stable: &BreakerStatus, now: Timestamp) -> F
     if !was_well {
         return Fault::Dependency;
     }
+    // One that has just begun may only not have noticed yet: it is no witness.
+    let is_known = since.after(APART) <= latest;
     let succeeds = stable.succeeded_at.is_some_and(|at| at > latest);
-    if succeeds && began.after(APART) <= now { Fault::Candidate } else { Fault::Unknown }
+    if is_known && succeeds && began.after(APART) <= now { Fault::Candidate } else { Fault::Unknown }
 }
 
 impl Outage {
@@ -141,6 +149,8 @@ mod tests {
     /// Two releases that call the same dependency once a second.
     struct World {
         now: Timestamp,
+        /// When both began to be served.
+        since: Timestamp,
         breakers: [(u32, Breaker, Vec<crate::breaker::Change>); 2],
     }
 
@@ -148,7 +158,12 @@ mod tests {
         fn new() -> Self {
             let breaker =
                 |revision| (revision, Breaker::new(Policy { jitter_percent: 0, ..Policy::api() }, 1), Vec::new());
-            Self { now: Timestamp(1_000_000_000), breakers: [breaker(2), breaker(1)] }
+            Self { now: Timestamp(1_000_000_000), since: Timestamp(0), breakers: [breaker(2), breaker(1)] }
+        }
+
+        /// The process that serves both dies, and another one knows nothing.
+        fn begin_anew(&mut self) {
+            *self = Self { now: self.now, since: self.now, ..Self::new() };
         }
 
         /// Calls of the candidate and of the stable release, for so many seconds; `None`: it makes none.
@@ -171,7 +186,7 @@ mod tests {
                 let service = ServiceName::new("web").expect("a name");
                 let key = EndpointKey { service, revision: Revision(*revision), name: "api".into() };
                 let breaker = BreakerStatus::of(breaker, "api".into(), changes.clone(), Timestamp(0));
-                EndpointStatus::new(key, Kind::Http, vec![breaker])
+                EndpointStatus::new(key, Kind::Http, self.since, vec![breaker])
             };
             self.breakers.iter().map(status).collect()
         }
@@ -230,6 +245,25 @@ mod tests {
         assert_eq!(world.fault(), Some(Fault::Unknown));
         let alone = outages(&world.endpoints(), Revision(2), None, world.now);
         assert_eq!(alone.first().map(|outage| outage.fault), Some(Fault::Unknown));
+    }
+
+    #[test]
+    fn a_breaker_that_has_just_begun_or_is_held_closed_is_no_witness() {
+        let mut world = World::new();
+        world.live(30, [Some(OK), Some(OK)]);
+        world.begin_anew();
+        // An outage of both, of which the stable release's breaker sees too little to open.
+        world.live(4, [Some(BAD), Some(BAD)]);
+        world.live(1, [Some(BAD), None]);
+        world.live(20, [Some(BAD), Some(OK)]);
+        assert_eq!(world.fault(), Some(Fault::Unknown));
+        // The probe after a minute fails again, and by then the stable release's has been well for long.
+        world.live(60, [Some(BAD), Some(OK)]);
+        assert_eq!(world.fault(), Some(Fault::Candidate));
+        let now = world.now;
+        world.breakers[1].1.set_mode(Mode::ForcedClosed, now);
+        world.live(120, [Some(BAD), Some(OK)]);
+        assert_eq!(world.fault(), Some(Fault::Unknown));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use evenkeel_core::breaker::Mode;
 use evenkeel_core::dependency::{Dependency, Endpoint, EndpointKey, EndpointStatus, Kind, Upstream};
+use evenkeel_core::ids::Timestamp;
 use evenkeel_secrets::{Key, Token, reveal};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -26,6 +27,7 @@ use crate::trust;
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) key: EndpointKey,
+    since: Timestamp,
     pub(crate) dependency: Dependency,
     directory: PathBuf,
     pub(crate) token: Token,
@@ -147,6 +149,7 @@ impl Live {
         Ok(Arc::new(Self {
             places: places.map_err(|why| format!("{name}: {why}"))?,
             key: name,
+            since: clock.now(),
             directory: directory.into(),
             token,
             seats: Arc::new(Semaphore::new(dependency.concurrency as usize)),
@@ -191,6 +194,7 @@ impl Live {
         EndpointStatus {
             key: self.key.clone(),
             kind: self.dependency.kind,
+            since: self.since,
             breakers: self.places.iter().map(|place| place.guard.status()).collect(),
             calls: count(&tally.calls),
             in_flight: count(&tally.in_flight),

@@ -117,7 +117,7 @@ mod tests {
             calls: 9,
             fallbacks: [("cache".to_owned(), 4)].into(),
             cached: (1, 100),
-            ..EndpointStatus::new(key, Kind::Http, vec![breaker.clone(), breaker])
+            ..EndpointStatus::new(key, Kind::Http, Timestamp(0), vec![breaker.clone(), breaker])
         };
         let text = crate::text::text(&rows(&[endpoint]));
         let own = r#"name="api",service="web",environment="production",release="r2""#;

@@ -27,6 +27,7 @@ pub(crate) struct Egress {
 struct Served {
     breaker: Breaker,
     changes: Vec<Change>,
+    since: Timestamp,
     next: Timestamp,
     is_astray: bool,
 }
@@ -62,6 +63,7 @@ impl Egress {
             self.served.entry(key.clone()).or_insert_with(|| Served {
                 breaker: Breaker::new(dependency.breaker.clone(), 1),
                 changes: Vec::new(),
+                since: now,
                 next: now,
                 is_astray,
             });
@@ -99,5 +101,5 @@ impl Served {
 
 fn status((key, served): (&EndpointKey, &Served), now: Timestamp) -> EndpointStatus {
     let breaker = BreakerStatus::of(&served.breaker, "database".into(), served.changes.clone(), now);
-    EndpointStatus::new(key.clone(), Kind::Redis, vec![breaker])
+    EndpointStatus::new(key.clone(), Kind::Redis, served.since, vec![breaker])
 }
