@@ -39,6 +39,9 @@ pub struct Dependency {
     /// Whether connections to a database are encrypted from here on, those of replicas to here being plain.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub encrypt: bool,
+    /// Whether HTTP/2 is spoken without encryption and without being asked about; with encryption both sides agree on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub http2: bool,
     /// When it is not called any more.
     pub breaker: Policy,
     /// How long is waited.
@@ -62,7 +65,7 @@ pub struct Dependency {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// HTTP/1.1, with TLS where the address says `https`.
+    /// HTTP/1.1 or HTTP/2, with TLS where the address says `https`.
     Http,
     /// PostgreSQL's protocol.
     Postgres,
@@ -219,6 +222,7 @@ impl Dependency {
             secrets: BTreeMap::new(),
             password: None,
             encrypt: false,
+            http2: false,
             breaker: if is_http { Policy::api() } else { Policy::database() },
             timeouts: Timeouts { idle, ..Timeouts::default() },
             concurrency: 100,

@@ -1,6 +1,6 @@
 //! Egress without agent and controller: opens sockets, serves one endpoint until SIGTERM. For `bench/`.
 //!
-//! `endpoint STATE_DIRECTORY LISTEN WORKERS URL [cache] [many] [alone]`; the token is printed, and belongs before the path of
+//! `endpoint STATE_DIRECTORY LISTEN WORKERS URL [cache] [many] [alone] [http2]`; the token is printed, and belongs before the path of
 //! each call. `cache` gives answers that are fresh, and with `many` their bytes are the only limit; with `alone` nothing is repeated and no breaker opens, so that what is seen is the
 //! cache's doing.
 
@@ -28,7 +28,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> std::io::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [directory, listen, workers, url, rest @ ..] = arguments.as_slice() else {
-        eprintln!("usage: endpoint STATE_DIRECTORY LISTEN WORKERS URL [cache] [many] [alone]");
+        eprintln!("usage: endpoint STATE_DIRECTORY LISTEN WORKERS URL [cache] [many] [alone] [http2]");
         std::process::exit(2);
     };
     let (address, workers): (SocketAddr, usize) = (listen.parse().unwrap(), workers.parse().unwrap());
@@ -51,6 +51,7 @@ fn main() -> std::io::Result<()> {
     if let Some(cache) = dependency.cache.as_mut().filter(|_| wants("many")) {
         cache.entries = 1_000_000;
     }
+    dependency.http2 = wants("http2");
     if wants("alone") {
         dependency.retry.attempts = 1;
         dependency.breaker.trip.in_a_row = Some(u32::MAX);

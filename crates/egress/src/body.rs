@@ -8,12 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use evenkeel_core::breaker::Outcome;
 use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::endpoint::Under;
 use crate::events::Events;
+use crate::grpc;
 use crate::guard::Ticket;
 use crate::keep::Keeping;
 use crate::pool::Lent;
@@ -42,8 +44,12 @@ pub(crate) enum NoBody {
     Late,
 }
 
-/// Reads as much of a body as can be held.
-pub(crate) async fn hold(mut incoming: Incoming, patience: Duration) -> Result<Held, NoBody> {
+/// What is waited for the end of a call of gRPC after its first message: nothing else tells whether there are more.
+const MOMENT: Duration = Duration::from_millis(2);
+
+/// Reads as much of a body as can be held. Of a call of gRPC it is the first message, where others may follow for as long as
+/// the call goes on.
+pub(crate) async fn hold(mut incoming: Incoming, patience: Duration, is_grpc: bool) -> Result<Held, NoBody> {
     if incoming.is_end_stream() {
         return Ok(Held::Whole(Bytes::new()));
     }
@@ -52,7 +58,12 @@ pub(crate) async fn hold(mut incoming: Incoming, patience: Duration) -> Result<H
     }
     let mut read = BytesMut::new();
     loop {
-        let frame = tokio::time::timeout(patience, incoming.frame()).await.map_err(|_| NoBody::Late)?;
+        let has_message = is_grpc && grpc::has_message(&read);
+        let frame = match tokio::time::timeout(if has_message { MOMENT } else { patience }, incoming.frame()).await {
+            Ok(frame) => frame,
+            Err(_) if has_message => return Ok(Held::Stream(read.freeze(), incoming)),
+            Err(_) => return Err(NoBody::Late),
+        };
         let Some(frame) = frame else { return Ok(Held::Whole(read.freeze())) };
         if let Ok(data) = frame.map_err(|_| NoBody::Gone)?.into_data() {
             read.extend_from_slice(&data);
@@ -147,6 +158,10 @@ pub(crate) struct Watched {
     rest: Incoming,
     /// Of an event stream.
     events: Option<Events>,
+    /// Whether how the call went is said at its end.
+    is_grpc: bool,
+    /// What was said there.
+    said: Option<(u16, Outcome)>,
     /// How long the dependency may be silent.
     idle: Duration,
     /// Ends that silence; most answers are there before anybody has to wait for them.
@@ -176,6 +191,8 @@ impl Watched {
         let mut watched = Self {
             read: VecDeque::new(),
             events: is_events.then(Events::default),
+            is_grpc: false,
+            said: None,
             silence: None,
             was_heard: false,
             rest,
@@ -225,6 +242,11 @@ impl Watched {
         self.ticket.take()
     }
 
+    /// How it went is said at its end, and not by its status.
+    pub(crate) fn wait_for_code(&mut self) {
+        self.is_grpc = true;
+    }
+
     pub(crate) fn has_begun(&mut self) {
         if let Some(ticket) = &mut self.ticket {
             ticket.has_begun(self.took);
@@ -267,13 +289,22 @@ impl Watched {
     /// The whole of it was read.
     fn end(&mut self) {
         let has_error = self.events.as_ref().is_some_and(|events| events.has_error);
-        match self.ticket.take() {
-            Some(ticket) if has_error => {
+        match (self.ticket.take(), self.said.take()) {
+            (Some(ticket), _) if has_error => {
                 self.trouble.note("the stream told of an error");
                 ticket.failed();
             }
-            Some(ticket) => ticket.succeeded(self.took),
-            None => {}
+            (Some(ticket), None) if self.is_grpc => {
+                self.trouble.note("its answer ended without a status of gRPC");
+                ticket.failed();
+            }
+            (Some(ticket), Some((code, Outcome::Failure { .. }))) => {
+                self.trouble.note(&grpc::told(code));
+                ticket.failed();
+            }
+            (Some(ticket), Some((_, Outcome::Neutral { cooldown }))) => ticket.neutral(cooldown),
+            (Some(ticket), Some((_, Outcome::Success { .. })) | None) => ticket.succeeded(self.took),
+            (None, _) => {}
         }
         if let Some(lent) = self.lent.take() {
             lent.give_back();
@@ -285,7 +316,10 @@ impl Watched {
         if let Some(ticket) = self.ticket.take() {
             ticket.failed();
         }
-        (self.lent, self.keeping) = (None, None);
+        self.keeping = None;
+        if let Some(lent) = self.lent.take() {
+            lent.leave();
+        }
         io::Error::other(why)
     }
 }
@@ -319,7 +353,17 @@ impl HttpBody for Watched {
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(this.break_off("the answer broke off")))),
             Poll::Ready(Some(Ok(frame))) => {
                 this.was_heard = true;
+                if this.is_grpc
+                    && let Some(trailers) = frame.trailers_ref()
+                {
+                    let outcome = |code| (code, grpc::outcome(code, trailers, this.took));
+                    this.said = grpc::code(trailers).map(outcome);
+                }
                 if let Some(data) = frame.data_ref() {
+                    if this.is_grpc {
+                        // A call that fails brings no message.
+                        this.has_begun();
+                    }
                     if let Some(events) = &mut this.events {
                         events.take(data);
                     }

@@ -8,9 +8,11 @@ use evenkeel_core::breaker::{Outcome, Refused};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::rustls;
 
 use crate::body::{Body, Held, Outgoing, Watched};
 use crate::endpoint::{Live, Place, Ready};
+use crate::grpc;
 use crate::guard::Ticket;
 use crate::headers::strip;
 use crate::pool::Lent;
@@ -46,6 +48,11 @@ impl Failed {
 
 /// Makes one call, whose answer begins before `end`. `None` is answered for a body that can be sent no more.
 pub(crate) async fn call(live: &Live, place: &Place, head: &Parts, body: &mut Held, end: Instant) -> Option<Called> {
+    let is_upgrade = head.extensions.get::<Wanted>().is_some();
+    if is_upgrade && place.pool.is_http2 {
+        let what = "it is spoken to over HTTP/2, where a connection becomes nothing else";
+        return Some(Called::Failed(Failed { may_pass: false, ..Failed::new(Reason::new("not-ready", what)) }));
+    }
     let mut ticket = match place.guard.admit() {
         Ok(ticket) => ticket,
         Err(refused) => return Some(Called::Failed(closed(place, refused))),
@@ -57,7 +64,7 @@ pub(crate) async fn call(live: &Live, place: &Place, head: &Parts, body: &mut He
         return Some(Called::Failed(Failed { may_pass: false, ..failed }));
     }
     loop {
-        let lent = match connect(live, place, &ready, end).await {
+        let lent = match connect(live, place, &ready, is_upgrade, end).await {
             Ok(lent) => lent,
             Err(reason) => {
                 ticket.failed();
@@ -65,7 +72,7 @@ pub(crate) async fn call(live: &Live, place: &Place, head: &Parts, body: &mut He
             }
         };
         let is_used = lent.is_used;
-        let request = request(place, &ready, head, body.for_a_try()?);
+        let request = request(place, &ready, head, body.for_a_try()?, lent.is_http2());
         match send(live, lent, request, end).await {
             // Closed by the other side while it rested, or before a byte of the call was sent: nobody's failure.
             Err(Unsent { was_sent: false, .. }) if is_used && body.whole().is_some() => {}
@@ -82,16 +89,22 @@ pub(crate) async fn call(live: &Live, place: &Place, head: &Parts, body: &mut He
                 let took = ticket.took();
                 let (head, incoming) = answer.into_parts();
                 let is_events = is_event_stream(&head.headers);
-                let wait = cooldown(&head.headers, head.status);
-                let outcome = Outcome::of_status(head.status.as_u16(), took, wait);
+                let is_grpc = head.status == StatusCode::OK && grpc::is(&head.headers);
+                // In the head it is where there is nothing but that.
+                let code = is_grpc.then(|| grpc::code(&head.headers)).flatten();
+                let wait = cooldown(&head.headers, head.status, code);
+                let outcome = match code {
+                    Some(code) => grpc::outcome(code, &head.headers, took),
+                    None => Outcome::of_status(head.status.as_u16(), took, wait),
+                };
                 ticket = match outcome {
                     Outcome::Success { .. } => ticket,
-                    Outcome::Failure { .. } => return Some(failing(live, ticket, head, incoming, lent, took)),
+                    Outcome::Failure { .. } => return Some(failing(live, ticket, head, incoming, lent, took, code)),
                     Outcome::Neutral { cooldown } => {
                         ticket.neutral(cooldown);
                         let watched = watched(live, incoming, false, None, took, lent);
                         let answer = answered(head, watched);
-                        let is_throttled = answer.status() == StatusCode::TOO_MANY_REQUESTS;
+                        let is_throttled = answer.status() == StatusCode::TOO_MANY_REQUESTS || code == Some(8);
                         return Some(if is_throttled { throttled(answer, wait) } else { Called::Answer(answer) });
                     }
                 };
@@ -105,7 +118,11 @@ pub(crate) async fn call(live: &Live, place: &Place, head: &Parts, body: &mut He
                     let answer = Some(answered(head, watched));
                     return Some(Called::Failed(Failed { reason, answer, was_sent: true, may_pass: true }));
                 }
-                watched.has_begun();
+                if is_grpc && code.is_none() {
+                    watched.wait_for_code();
+                } else {
+                    watched.has_begun();
+                }
                 return Some(Called::Answer(answered(head, watched)));
             }
         }
@@ -156,14 +173,15 @@ fn failing(
     incoming: hyper::body::Incoming,
     lent: Lent,
     took: Duration,
+    code: Option<u16>,
 ) -> Called {
     ticket.failed();
     let status = head.status;
-    let what = format!("it answered {}", status.as_u16());
+    let what = code.map_or_else(|| format!("it answered {}", status.as_u16()), grpc::told);
     live.trouble.note(&what);
     let retry_after = retry_after(&head.headers);
     let reason = Reason { retry_after, ..Reason::new("failed", what) };
-    let may_pass = crate::retry::may_pass(status.as_u16());
+    let may_pass = code.map_or_else(|| crate::retry::may_pass(status.as_u16()), grpc::may_pass);
     // 503 says that nothing was done.
     let was_sent = status != StatusCode::SERVICE_UNAVAILABLE;
     let answer = Some(answered(head, watched(live, incoming, false, None, took, lent)));
@@ -186,13 +204,13 @@ fn closed(place: &Place, refused: Refused) -> Failed {
     Failed { may_pass: false, ..Failed::new(reason) }
 }
 
-async fn connect(live: &Live, place: &Place, ready: &Ready, end: Instant) -> Result<Lent, Reason> {
-    if let Some(lent) = place.pool.at_hand() {
+async fn connect(live: &Live, place: &Place, ready: &Ready, alone: bool, end: Instant) -> Result<Lent, Reason> {
+    if let Some(lent) = place.pool.at_hand(alone) {
         return Ok(lent);
     }
     let limit = live.dependency.timeouts.connect.min(end.saturating_duration_since(Instant::now()));
     // Seldom needed and large, TLS included: kept out of what every call carries around.
-    let lent = Box::pin(place.pool.lend(ready.tls.as_ref()));
+    let lent = Box::pin(place.pool.lend(if alone { ready.tls_alone.as_ref() } else { ready.tls.as_ref() }));
     let reason = match timeout(limit, lent).await {
         Ok(Ok(lent)) => return Ok(lent),
         Ok(Err(error)) => Reason::new("unreachable", format!("no connection: {}", in_words(&error))),
@@ -210,8 +228,17 @@ fn in_time(limit: Duration) -> String {
 fn in_words(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        _ if is_distrusted(error) => {
+            format!("{error}: if it is the right server, name the authority that signed it in `authorities`")
+        }
         _ => error.to_string().chars().filter(|c| !c.is_control()).take(200).collect(),
     }
+}
+
+fn is_distrusted(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    inner == Some(&unknown)
 }
 
 /// Why there is no head of an answer.
@@ -230,13 +257,15 @@ async fn send(
     // The time for all tries counts as well: a dependency that takes all of it has failed.
     let began = Instant::now();
     let limit = (began + live.dependency.timeouts.first_byte).min(end);
-    let unsent = match timeout_at(limit, lent.sender.try_send_request(request)).await {
+    let unsent = match timeout_at(limit, lent.send(request)).await {
         Ok(Ok(answer)) => return Ok((lent, answer)),
         Ok(Err(mut error)) => {
             let was_sent = error.take_message().is_none();
             let error = error.into_error();
-            let reason = if error.is_parse() {
-                Reason::new("broken", "its answer is not HTTP/1")
+            let reason = if error.is_parse_too_large() {
+                Reason::new("broken", "the head of its answer is too long: 64 KiB and 100 headers are the most")
+            } else if error.is_parse() {
+                Reason::new("broken", "its answer is not HTTP")
             } else {
                 Reason::new("broken", "it closed the connection without an answer")
             };
@@ -247,21 +276,27 @@ async fn send(
             Unsent { reason: Reason::new("timed-out", what), was_sent: true, broke_off: false }
         }
     };
+    lent.leave();
     live.trouble.note(&unsent.reason.what);
     Err(unsent)
 }
 
 /// The request as it is sent to a place: its own host, its credentials, its model.
-fn request(place: &Place, ready: &Ready, head: &Parts, mut body: Outgoing) -> Request<Outgoing> {
+fn request(place: &Place, ready: &Ready, head: &Parts, mut body: Outgoing, is_http2: bool) -> Request<Outgoing> {
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let uri = if place.base.is_empty() {
-        head.uri.clone()
-    } else {
-        // What both are made of was parsed before.
-        format!("{}{path}", place.base).parse().unwrap_or_else(|_| head.uri.clone())
-    };
+    // What they are made of was parsed before.
+    let parsed = |text: String| text.parse().unwrap_or_else(|_| head.uri.clone());
     let mut headers = head.headers.clone();
-    headers.insert(header::HOST, place.host.clone());
+    let uri = if is_http2 {
+        if grpc::is(&headers) {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        let scheme = if place.address.is_tls { "https" } else { "http" };
+        parsed(format!("{scheme}://{}{}{path}", place.host.to_str().unwrap_or_default(), place.base))
+    } else {
+        headers.insert(header::HOST, place.host.clone());
+        if place.base.is_empty() { head.uri.clone() } else { parsed(format!("{}{path}", place.base)) }
+    };
     if let Some(wanted) = head.extensions.get::<Wanted>() {
         wanted.ask(&mut headers);
     }
@@ -297,7 +332,10 @@ fn is_event_stream(headers: &HeaderMap) -> bool {
     kind.trim_start().get(..17).is_some_and(|kind| kind.eq_ignore_ascii_case("text/event-stream"))
 }
 
-fn cooldown(headers: &HeaderMap, status: StatusCode) -> Option<Duration> {
+fn cooldown(headers: &HeaderMap, status: StatusCode, code: Option<u16>) -> Option<Duration> {
+    if code == Some(8) {
+        return grpc::pushback(headers);
+    }
     (status == StatusCode::TOO_MANY_REQUESTS).then(|| retry_after(headers)).flatten()
 }
 

@@ -7,13 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
 use crate::body::{Body, Held, NoBody, hold};
 use crate::call::{Called, Failed, call, changes};
 use crate::endpoint::{Fallback, Live};
+use crate::grpc;
 use crate::headers::strip;
 use crate::keep::{Found, Key, Validating};
 use crate::problem::{Reason, problem, unavailable};
@@ -34,6 +35,10 @@ pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Resp
     let Some(uri) = let_in(live, &head) else { return stranger(live) };
     head.uri = uri;
     strip(&mut head.headers);
+    if head.version == Version::HTTP_2 {
+        head.version = Version::HTTP_11;
+        join_cookies(&mut head.headers);
+    }
     let client = wanted.map(|(wanted, client)| {
         head.extensions.insert(wanted);
         client
@@ -43,14 +48,15 @@ pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Resp
     }
     live.tally.calls.fetch_add(1, Ordering::Relaxed);
     let patience = live.dependency.timeouts.idle;
-    let mut body = match hold(incoming, patience).await {
+    let is_grpc = grpc::is(&head.headers);
+    let mut body = match hold(incoming, patience, is_grpc).await {
         Ok(body) => body,
         Err(NoBody::Gone) => return problem(StatusCode::BAD_REQUEST, &live.key.name, "no-body", "the body broke off"),
         Err(NoBody::Late) => {
             return problem(StatusCode::REQUEST_TIMEOUT, &live.key.name, "no-body", "the body did not come");
         }
     };
-    let shelf = live.shelf.as_ref().filter(|_| client.is_none());
+    let shelf = live.shelf.as_ref().filter(|_| client.is_none() && !is_grpc);
     let key = shelf.and_then(|shelf| shelf.key(&head, body.whole()));
     let found = live.shelf.as_ref().zip(key.as_ref()).map_or(Found::Nothing, |(shelf, key)| shelf.find(key, &head));
     let validating = match found {
@@ -88,6 +94,16 @@ pub(crate) async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Resp
         (body @ (Body::Own(_) | Body::Switched(_)), _) => body,
     };
     Response::from_parts(parts, body)
+}
+
+/// Cookies may come apart over HTTP/2 (RFC 9113, 8.2.3), and do not over HTTP/1.1.
+fn join_cookies(headers: &mut HeaderMap) {
+    let parts: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if parts.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&parts.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, whole);
+    }
 }
 
 /// The path without the token; `None` for somebody who does not know it.
@@ -205,6 +221,10 @@ async fn once(
 /// or 503.
 fn instead(live: &Live, head: &Parts, key: Option<&Key>, failed: Failed) -> Response<Body> {
     let reason = failed.reason;
+    if grpc::is(&head.headers) {
+        live.tally.fell_back(Fallback::Nobody);
+        return failed.answer.unwrap_or_else(|| grpc::unavailable(&live.key.name, &reason));
+    }
     let kept = live.shelf.as_ref().zip(key).and_then(|(shelf, key)| shelf.stale(key, head, reason.code));
     let (mut answer, by) = if let Some(kept) = kept {
         (kept, Fallback::Cache)

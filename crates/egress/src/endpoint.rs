@@ -9,7 +9,7 @@ use std::time::Duration;
 use evenkeel_core::breaker::Mode;
 use evenkeel_core::dependency::{Dependency, Endpoint, EndpointKey, EndpointStatus, Kind, Upstream};
 use evenkeel_core::ids::Timestamp;
-use evenkeel_secrets::{Key, Token, reveal};
+use evenkeel_secrets::{Key, Token, reveal, trust};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::rustls::ClientConfig;
@@ -21,7 +21,6 @@ use crate::keep::Shelf;
 use crate::pool::Pool;
 use crate::retry::Budget;
 use crate::stream::Address;
-use crate::trust;
 
 /// One endpoint that is served.
 #[derive(Debug)]
@@ -59,6 +58,8 @@ pub(crate) struct Place {
 pub(crate) struct Ready {
     pub(crate) headers: HeaderMap,
     pub(crate) tls: Option<Arc<ClientConfig>>,
+    /// The same for a call that may become something else, which HTTP/2 cannot.
+    pub(crate) tls_alone: Option<Arc<ClientConfig>>,
     pub(crate) password: Option<String>,
     /// What cannot be read, in words without secrets.
     pub(crate) missing: Option<String>,
@@ -228,7 +229,7 @@ impl Place {
             base: url.path().trim_end_matches('/').to_owned(),
             host: HeaderValue::try_from(&shown).map_err(|error| bad(error.to_string()))?,
             guard: Guard::new(key.to_string(), shown, dependency.breaker.clone(), clock),
-            pool: Pool::new(address.clone()),
+            pool: Pool::new(address.clone(), dependency.http2 && !is_tls),
             address,
             upstream: upstream.clone(),
             ready: RwLock::default(),
@@ -265,10 +266,17 @@ impl Place {
             .as_ref()
             .and_then(|password| reveal(password, &dependency.secrets, directory).map_err(&mut tell).ok());
         let authorities = self.upstream.authorities.as_ref().map(|file| directory.join(file));
-        let protocols: &[&[u8]] = if dependency.kind == Kind::Http { &[b"http/1.1"] } else { &[] };
-        let tls = self.address.is_tls.then(|| trust::config(authorities.as_deref(), protocols));
+        let tls = self.address.is_tls.then(|| trust::config(authorities.as_deref()));
         let tls = tls.and_then(|config| config.map_err(&mut tell).ok());
-        let ready = Arc::new(Ready { headers, tls, password, missing });
+        let speaking = |protocols: &[&[u8]]| {
+            let mut config = tls.clone()?;
+            if dependency.kind == Kind::Http {
+                config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+            }
+            Some(Arc::new(config))
+        };
+        let (tls, tls_alone) = (speaking(&[b"h2", b"http/1.1"]), speaking(&[b"http/1.1"]));
+        let ready = Arc::new(Ready { headers, tls, tls_alone, password, missing });
         *self.ready.write().unwrap_or_else(PoisonError::into_inner) = ready;
     }
 }

@@ -11,8 +11,8 @@
 //! - `endpoint`: everything that is known of one dependency of one release.
 //! - `guard`: one breaker that many tasks share; what it decides is core's.
 //! - `calls`: one request to its end: token, cache, seat, tries, what is answered instead.
-//! - `call`: one call to one place; `pool`: its connections; `stream`: how they are made; `trust`: whom TLS believes.
-//! - `body`: what is held of requests, and watched of answers; `events`: event streams.
+//! - `call`: one call to one place; `pool`: its connections; `stream`: how they are made.
+//! - `body`: what is held of requests, and watched of answers; `events`: event streams; `grpc`: what its answers mean.
 //! - `keep`: answers that are kept; `validate`: what they and requests say of one another; `retry`: what may be repeated; `problem`: what is said when there is no answer.
 //! - `tcp`: connections that are passed on, and `upgrade`: those that begin as a call; `ping`, `postgres`: whether a database is well.
 //! - `headers`, `paths`, `date`, `clock`: leaves.
@@ -25,6 +25,7 @@ mod control;
 mod date;
 mod endpoint;
 mod events;
+mod grpc;
 mod guard;
 mod headers;
 mod keep;
@@ -38,7 +39,6 @@ mod retry;
 mod server;
 mod stream;
 mod tcp;
-mod trust;
 mod upgrade;
 mod validate;
 mod workers;

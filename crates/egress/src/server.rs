@@ -5,17 +5,20 @@ use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use evenkeel_core::dependency::Kind;
 use http::Request;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
+use crate::body::Body;
 use crate::calls::{self, HEAD_LIMIT};
 use crate::control::Served;
 use crate::endpoint::Live;
@@ -25,6 +28,8 @@ use crate::tcp;
 const CONNECTIONS_MAX: usize = 10_000;
 /// The head of a request, and what is read ahead of its body.
 const BUFFER_BYTES: usize = 64 << 10;
+/// Calls at once over one connection of HTTP/2.
+const STREAMS_MAX: u32 = 1_000;
 /// Wait when the machine has no descriptor left for a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -90,13 +95,38 @@ async fn serve_http(live: Arc<Live>, stream: TcpStream, mut ends: watch::Receive
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT).max_buf_size(BUFFER_BYTES).writev(false);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut connection = std::pin::pin!(connection);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
+        ended = &mut connection => ended,
         () = async { drop(ends.wait_for(|ends| *ends).await) } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
+        }
+    };
+    let Err(error) = ended else { return };
+    match connection.into_parts().filter(|_| error.is_parse_version_h2()) {
+        // On the heap: connections that need none of it do not make room for it.
+        Some(parts) => Box::pin(serve_streams(parts.io.into_inner(), parts.read_buf, parts.service, ends)).await,
+        None => debug!(%error, "connection ended"),
+    }
+}
+
+/// Serves a connection over which HTTP/2 is spoken from its first byte; `early` was read of it already.
+async fn serve_streams<S>(stream: TcpStream, early: Bytes, service: S, mut ends: watch::Receiver<bool>)
+where
+    S: HttpService<Incoming, ResBody = Body, Error = io::Error> + Unpin,
+    S::Future: Send + 'static,
+{
+    let (read, write) = stream.into_split();
+    let stream = tokio::io::join(io::Cursor::new(early).chain(read), write);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).max_header_list_size(BUFFER_BYTES as u32).max_concurrent_streams(STREAMS_MAX);
+    let mut connection = builder.serve_connection(TokioIo::new(stream), service);
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = async { drop(ends.wait_for(|ends| *ends).await) } => {
+            std::pin::Pin::new(&mut connection).graceful_shutdown();
+            (&mut connection).await
         }
     };
     if let Err(error) = ended {

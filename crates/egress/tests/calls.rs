@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
@@ -478,6 +478,36 @@ fn a_body_that_is_too_long_to_be_held_is_sent_once_and_as_it_comes() {
     let calls = stub.calls();
     assert_eq!(egress.call("PUT", "/", &[], &body).code(), "broken");
     assert_eq!(stub.calls(), calls + 1);
+}
+
+#[test]
+fn a_head_without_bounds_is_a_failure_that_says_so_and_costs_little() {
+    let stub = Stub::new(says(200, &format!("x-long: {}\r\n", "x".repeat(1 << 20)), "fine"));
+    let egress = Egress::new(http(&stub.url()));
+    let told = egress.get("/");
+    assert_eq!((told.status, told.code().as_str()), (503, "broken"));
+    assert!(told.body.contains("the head of its answer is too long"), "{}", told.body);
+    stub.does(says(200, &"x-one: 1\r\n".repeat(200), "fine"));
+    assert!(egress.get("/").body.contains("the head of its answer is too long"));
+    assert_eq!(egress.status().breakers[0].counted.failures, 2);
+}
+
+#[test]
+fn who_asks_whether_to_send_a_body_is_answered_here_and_what_comes_before_an_answer_is_none() {
+    let before = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+    let stub = Stub::new(Does::Says(format!("{before}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfine")));
+    let egress = Egress::new(http(&stub.url()));
+    let asks = [("expect", "100-continue"), ("content-length", "5")];
+    let mut stream = egress.send("PUT", &format!("/{}/", egress.token), &asks, b"");
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+    assert_eq!(stub.calls(), 0);
+    stream.write_all(b"hello").unwrap();
+    let got = Got::read(stream);
+    assert_eq!((got.status, got.body.as_str()), (200, "fine"));
+    let seen = stub.seen().remove(0);
+    assert!(seen.body == "hello" && !seen.head.contains("expect"), "{seen:?}");
 }
 
 #[test]

@@ -96,6 +96,38 @@ fn bytes_pass_in_both_directions_and_the_end_of_one_side_is_the_end_of_the_other
 }
 
 #[test]
+fn a_client_that_has_said_everything_still_gets_the_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut heard = String::new();
+        // Answered once the other side is known to be done.
+        stream.read_to_string(&mut heard).unwrap();
+        stream.write_all(format!("{} bytes", heard.len()).as_bytes()).unwrap();
+    });
+    let egress = Egress::new(Dependency { ping: None, ..database(Kind::Tcp, &format!("tcp://{address}")) });
+    let mut client = connect(&egress);
+    client.write_all(b"hello").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "5 bytes");
+    wait_for("the end", || egress.status().breakers[0].counted.successes == 1);
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_a_failure_that_says_so() {
+    let mut dependency = database(Kind::Tcp, "tcp://nobody.invalid:1");
+    dependency.ping = None;
+    let egress = Egress::new(dependency);
+    assert_eq!(say(&mut connect(&egress), "hello"), "");
+    let status = egress.status();
+    assert_eq!(status.breakers[0].counted.failures, 1);
+    assert!(status.trouble.starts_with("no connection: failed to lookup address"), "{}", status.trouble);
+}
+
+#[test]
 fn after_three_connections_that_cannot_be_made_clients_are_turned_away_at_once() {
     let egress = Egress::new(Dependency {
         ping: None,

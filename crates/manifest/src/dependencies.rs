@@ -37,6 +37,7 @@ pub(crate) static DEPENDENCY: Section = Section {
         "secrets",
         "password",
         "tls",
+        "http2",
         "timeouts",
         "concurrency",
         "retry",
@@ -198,7 +199,10 @@ fn dependency(value: &Value<'_>, problems: &mut Problems) -> Option<Dependency> 
     fields.set("headers", &mut read.at.headers, problems, |value, problems| headers(value, &secrets, problems));
     read.at.authorities = fields.read("authorities", problems, text);
     read.password = fields.read("password", problems, |value, problems| secret_text(value, &secrets, problems));
-    fields.set("tls", &mut read.encrypt, problems, encrypt);
+    fields.set("tls", &mut read.encrypt, problems, |value, problems| {
+        switch(value, "write `tls: on`; whom to trust is said by `authorities: ca.pem`", problems)
+    });
+    fields.set("http2", &mut read.http2, problems, |value, problems| switch(value, "write `http2: on`", problems));
     fields.set("timeouts", &mut read.timeouts, problems, |value, problems| {
         timeouts(value, Dependency::new(kind, "").timeouts, problems)
     });
@@ -213,21 +217,18 @@ fn dependency(value: &Value<'_>, problems: &mut Problems) -> Option<Dependency> 
     fields.set("ping", &mut read.ping, problems, ping);
     read.secrets = secrets;
     fits(&fields, kind, problems);
+    agreed(&fields, &read, problems);
     encrypted(&fields, &read, problems);
     place.map(|_| read)
 }
 
 /// Reads `on` or `off`.
-fn encrypt(value: &Value<'_>, problems: &mut Problems) -> Option<bool> {
+fn switch(value: &Value<'_>, help: &str, problems: &mut Problems) -> Option<bool> {
     match value.scalar().map(|scalar| scalar.text.as_str()) {
         Some("on") => Some(true),
         Some("off") => Some(false),
         _ => {
-            value.wrong_type(
-                "`on` or `off`",
-                "write `tls: on`; whom to trust is said by `authorities: ca.pem`",
-                problems,
-            );
+            value.wrong_type("`on` or `off`", help, problems);
             None
         }
     }
@@ -256,6 +257,16 @@ fn encrypted(fields: &Fields<'_>, read: &Dependency, problems: &mut Problems) {
     }
 }
 
+/// Over TLS both sides agree on what is spoken, so that nothing is to be said about it.
+fn agreed(fields: &Fields<'_>, read: &Dependency, problems: &mut Problems) {
+    let is_https = |place: &Upstream| place.url.starts_with("https://");
+    let is_all = is_https(&read.at) && read.alternatives.iter().all(is_https);
+    if let Some(at) = fields.key_at("http2").filter(|_| is_all) {
+        let mistake = Mistake::new(Code::Conflict, at, "`http2` means nothing where the URL begins with `https://`");
+        problems.add(mistake.help("leave it out: HTTP/2 is spoken where the dependency agrees to it"));
+    }
+}
+
 /// Tells which keys mean nothing for what is spoken.
 fn fits(fields: &Fields<'_>, kind: Kind, problems: &mut Problems) {
     let (keys, why): (&[&str], _) = match kind {
@@ -264,11 +275,11 @@ fn fits(fields: &Fields<'_>, kind: Kind, problems: &mut Problems) {
             "an HTTP dependency is judged by its calls, has `headers`, and is encrypted where its URL begins with `https://`",
         ),
         Kind::Postgres | Kind::Redis => (
-            &["headers", "retry", "cache", "fixed"],
+            &["headers", "http2", "retry", "cache", "fixed"],
             "connections are passed on byte by byte: only calls over HTTP are repeated, kept or answered",
         ),
         Kind::Tcp => (
-            &["headers", "retry", "cache", "fixed", "password"],
+            &["headers", "http2", "retry", "cache", "fixed", "password"],
             "connections are passed on byte by byte: only calls over HTTP are repeated, kept or answered",
         ),
     };

@@ -176,7 +176,7 @@ fn places() -> Vec<Place> {
             &dependencies::DEPENDENCY,
             ("dependencies: { a: {", "}}"),
             &[
-                ("url password ping tls", "url: \"https://a\""),
+                ("url password ping tls http2", "url: \"https://a\""),
                 ("secrets", "secrets: { key: { env: KEY }, db: { env: DB }}"),
             ],
         ),

@@ -1433,12 +1433,16 @@ fn what_contradicts_itself_about_encryption_is_told() {
     let told = told_of_lines([
         "dependencies: { a: { url: \"postgres://x/y?sslmode=require\", tls: on }, b: { url: redis://x, authorities: ca.pem } }",
         "dependencies: { a: { url: https://x, tls: on }, b: { url: redis://x, tls: maybe } }",
+        "dependencies: { a: { url: https://x, http2: on }, b: { url: redis://x, http2: on }, c: { url: http://x, http2: 2 } }",
     ]);
     for part in [
         "`sslmode` contradicts `tls: on`",
         "`authorities` means nothing where nothing is encrypted",
         "`tls` means nothing for an `http` dependency",
         "write `tls: on`; whom to trust is said by `authorities: ca.pem`",
+        "`http2` means nothing where the URL begins with `https://`",
+        "`http2` means nothing for a `redis` dependency",
+        "write `http2: on`",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }

@@ -2,8 +2,10 @@
 //!
 //! - [`read`], [`reveal`]: what a spec refers to as `{{secret.NAME}}`.
 //! - [`Key`]: the machine's own secret, of which replicas get tokens.
+//! - [`trust`]: whom TLS believes.
 
 mod key;
+pub mod trust;
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -203,7 +203,7 @@ pub(crate) async fn tls_for(
     }
     let read = move || match insecure {
         true => tls::insecure(),
-        false => tls::config(authorities.as_deref().map(Path::new)),
+        false => evenkeel_secrets::trust::config(authorities.as_deref().map(Path::new)),
     };
     let config = tokio::task::spawn_blocking(read).await;
     let config = config.unwrap_or_else(|error| Err(error.to_string())).map_err(Failure::Untrusted)?;

@@ -1,21 +1,22 @@
-//! Whom to trust.
+//! Whom to trust: what whoever calls over TLS holds a server's certificate against.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 
 /// What this machine trusts, read once.
 static NATIVE: OnceLock<Result<RootCertStore, String>> = OnceLock::new();
 
-/// Trusts the authorities of this machine, and those in a file; offers to speak `protocols` (ALPN). Blocks on the disk.
+/// Trusts the authorities in a file beside those that this machine trusts. The file is read each time, so that it may be
+/// exchanged. Blocks on the disk.
 ///
 /// # Errors
 /// In words: no file, no certificate in it, nobody to trust.
-pub(crate) fn config(authorities: Option<&Path>, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, String> {
+pub fn config(authorities: Option<&Path>) -> Result<ClientConfig, String> {
     let native = NATIVE.get_or_init(native).clone();
     let roots = match authorities {
         None => native?,
@@ -27,9 +28,7 @@ pub(crate) fn config(authorities: Option<&Path>, protocols: &[&[u8]]) -> Result<
     };
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
-    Ok(Arc::new(config))
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 fn native() -> Result<RootCertStore, String> {
