@@ -267,6 +267,8 @@ pub struct Breaker {
     counted: Counted,
     /// When a call succeeded last.
     succeeded_at: Option<Timestamp>,
+    /// When the first call succeeded after the last one that failed.
+    well_since: Option<Timestamp>,
     /// What has not been told yet.
     changes: Vec<Change>,
 }
@@ -293,6 +295,7 @@ impl Breaker {
             seed,
             counted: Counted::default(),
             succeeded_at: None,
+            well_since: None,
             changes: Vec::new(),
         }
     }
@@ -325,6 +328,12 @@ impl Breaker {
     #[must_use]
     pub fn succeeded_at(&self) -> Option<Timestamp> {
         self.succeeded_at
+    }
+
+    /// Since when calls have succeeded and none has failed; `None` when the last one failed.
+    #[must_use]
+    pub fn well_since(&self) -> Option<Timestamp> {
+        self.well_since
     }
 
     /// Share of recent calls that failed; `None` before enough were made.
@@ -522,10 +531,12 @@ impl Breaker {
             Outcome::Success { took } => {
                 self.counted.successes += 1;
                 self.succeeded_at = Some(now);
+                self.well_since.get_or_insert(now);
                 took
             }
             Outcome::Failure { took } => {
                 self.counted.failures += 1;
+                self.well_since = None;
                 took
             }
             Outcome::Neutral { .. } => {

@@ -341,6 +341,9 @@ pub struct BreakerStatus {
     /// When a call succeeded last; `None` when none has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succeeded_at: Option<Timestamp>,
+    /// Since when calls have succeeded and none has failed; `None` when the last one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub well_since: Option<Timestamp>,
     /// What changed lately, oldest first; bounded.
     pub changes: Vec<Change>,
 }
@@ -358,6 +361,7 @@ impl BreakerStatus {
             failure_rate: breaker.failure_rate(),
             slow_rate: breaker.slow_rate(),
             succeeded_at: breaker.succeeded_at(),
+            well_since: breaker.well_since(),
             changes,
         }
     }

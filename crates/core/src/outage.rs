@@ -102,8 +102,8 @@ fn fault(candidate: &BreakerStatus, stable: &BreakerStatus, since: Timestamp, no
     if !was_well {
         return Fault::Dependency;
     }
-    // One that has just begun may only not have noticed yet: it is no witness.
-    let is_known = since.after(APART) <= latest;
+    // One that has just begun may only not have noticed yet: its calls must have succeeded before as well.
+    let is_known = since.after(APART) <= latest || stable.well_since.is_some_and(|at| at <= latest);
     let succeeds = stable.succeeded_at.is_some_and(|at| at > latest);
     if is_known && succeeds && began.after(APART) <= now { Fault::Candidate } else { Fault::Unknown }
 }
@@ -264,6 +264,16 @@ mod tests {
         world.breakers[1].1.set_mode(Mode::ForcedClosed, now);
         world.live(120, [Some(BAD), Some(OK)]);
         assert_eq!(world.fault(), Some(Fault::Unknown));
+    }
+
+    #[test]
+    fn a_breaker_that_has_just_begun_is_a_witness_once_calls_succeeded_before_and_after() {
+        let mut world = World::new();
+        world.live(1, [None, Some(OK)]);
+        world.since = world.now;
+        world.live(5, [Some(BAD), Some(OK)]);
+        world.live(10, [Some(BAD), Some(OK)]);
+        assert_eq!(world.fault(), Some(Fault::Candidate));
     }
 
     #[test]

@@ -451,6 +451,8 @@ proptest! {
     ) {
         let mut world = World { breaker: Breaker::new(policy.clone(), 1), now: Timestamp(0) };
         let mut out: Vec<Permit> = Vec::new();
+        // Those of them that are probes of the present state, and when each counts as failed.
+        let mut probes: Vec<(Permit, Timestamp)> = Vec::new();
         for deed in deeds {
             let before = world.breaker.state();
             match deed {
@@ -470,16 +472,25 @@ proptest! {
                         let wait = refused.retry_after(world.now);
                         prop_assert!(wait.is_some_and(|wait| wait > Duration::ZERO), "{refused:?}");
                     }
+                    if let (Ok(permit), State::HalfOpen { .. }) = (asked, world.breaker.state()) {
+                        probes.push((permit, world.now.after(policy.probe_limit)));
+                    }
                     out.extend(asked.ok());
                 }
                 Deed::End(which, outcome) => if !out.is_empty() {
                     let permit = out.swap_remove(which % out.len());
                     world.breaker.settle(permit, outcome, world.now);
+                    probes.retain(|(probe, _)| *probe != permit);
                 },
                 Deed::Wait(time) => world.wait(time),
                 Deed::Mode(mode) => world.breaker.set_mode(mode, world.now),
             }
             let changes = world.breaker.take_changes();
+            let is_half_open = matches!(world.breaker.state(), State::HalfOpen { .. });
+            if before != world.breaker.state() && !(is_half_open && matches!(before, State::HalfOpen { .. })) {
+                probes.retain(|_| is_half_open && matches!(deed, Deed::Ask));
+            }
+            prop_assert!(probes.len() <= policy.probes as usize);
             prop_assert!(changes.windows(2).all(|pair| pair[0].to == pair[1].from));
             if let State::HalfOpen { succeeded } = world.breaker.state() {
                 prop_assert!(succeeded < policy.successes);
@@ -490,9 +501,11 @@ proptest! {
             }
         }
         // Whatever is lost: with an operator's hands off it, and a dependency that is well, it comes back.
-        world.breaker.set_mode(Mode::Automatic, world.now);
-        for _ in 0..30 {
-            world.wait(policy.open_limit * 2);
+        if world.breaker.mode() != Mode::Automatic {
+            world.breaker.set_mode(Mode::Automatic, world.now);
+        }
+        for _ in 0..policy.successes + 30 {
+            world.wait(policy.open_limit * 2 + policy.probe_limit);
             world.call(OK);
         }
         prop_assert_eq!(world.is(), Is::Closed);

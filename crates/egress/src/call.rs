@@ -15,7 +15,7 @@ use crate::endpoint::{Live, Place, Ready};
 use crate::grpc;
 use crate::guard::Ticket;
 use crate::headers::strip;
-use crate::pool::Lent;
+use crate::pool::{Lent, Sender};
 use crate::problem::Reason;
 use crate::upgrade::{Agreed, Wanted};
 
@@ -257,7 +257,12 @@ async fn send(
     // The time for all tries counts as well: a dependency that takes all of it has failed.
     let began = Instant::now();
     let limit = (began + live.dependency.timeouts.first_byte).min(end);
-    let unsent = match timeout_at(limit, lent.send(request)).await {
+    let sent = match &mut lent.sender {
+        Sender::One(sender) => timeout_at(limit, sender.try_send_request(request)).await,
+        // Larger, and a part of few calls: what every call carries around does not make room for it.
+        Sender::Many(stream) => Box::pin(timeout_at(limit, stream.sender().try_send_request(request))).await,
+    };
+    let unsent = match sent {
         Ok(Ok(answer)) => return Ok((lent, answer)),
         Ok(Err(mut error)) => {
             let was_sent = error.take_message().is_none();

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::Instant;
 use tokio_rustls::rustls::ClientConfig;
@@ -62,21 +60,30 @@ struct Shared {
 /// One connection for one call. Dropped, it is closed, unless others use it.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    sender: Sender,
+    pub(crate) sender: Sender,
     /// Whether it carried a call before: it may have been closed meanwhile.
     pub(crate) is_used: bool,
     pool: Arc<Pool>,
 }
 
+/// What takes the call.
 #[derive(Debug)]
-enum Sender {
+pub(crate) enum Sender {
+    /// HTTP/1.1.
     One(http1::SendRequest<Outgoing>),
+    /// HTTP/2.
     Many(OnStream),
 }
 
 /// A place on a connection that others use as well.
 #[derive(Debug)]
-struct OnStream(Arc<Shared>);
+pub(crate) struct OnStream(Arc<Shared>);
+
+impl OnStream {
+    pub(crate) fn sender(&self) -> http2::SendRequest<Outgoing> {
+        self.0.sender.clone()
+    }
+}
 
 impl Drop for OnStream {
     fn drop(&mut self) {
@@ -102,14 +109,16 @@ impl Pool {
 
     /// A connection that rests and can take a call at once; `alone`: one that carries a single call.
     pub(crate) fn at_hand(self: &Arc<Self>, alone: bool) -> Option<Lent> {
-        if let Some(stream) = self.on_stream().filter(|_| !alone) {
-            return Some(Lent { sender: Sender::Many(stream), is_used: true, pool: self.clone() });
+        let lent = |sender| Lent { sender, is_used: true, pool: self.clone() };
+        let mut resting = self.lock();
+        if !alone && let Some(stream) = resting.on_stream() {
+            return Some(lent(Sender::Many(stream)));
         }
-        let sender = self.rested()?;
+        let sender = resting.one()?;
         if sender.is_ready() {
-            return Some(Lent { sender: Sender::One(sender), is_used: true, pool: self.clone() });
+            return Some(lent(Sender::One(sender)));
         }
-        self.lock().ones.push((sender, Instant::now()));
+        resting.ones.push((sender, Instant::now()));
         None
     }
 
@@ -136,32 +145,8 @@ impl Pool {
         Ok(Lent { sender, is_used: false, pool: self.clone() })
     }
 
-    /// A place on a connection that carries many calls.
-    fn on_stream(&self) -> Option<OnStream> {
-        let mut resting = self.lock();
-        if resting.shared.is_empty() {
-            return None;
-        }
-        let is_tired =
-            |shared: &Shared, since: &Instant| shared.taken.load(Ordering::Relaxed) == 0 && since.elapsed() >= REST;
-        resting.shared.retain(|(shared, since)| shared.is_of_use() && !is_tired(shared, since));
-        let has_room = |shared: &Shared| shared.taken.load(Ordering::Relaxed) < shared.places.load(Ordering::Relaxed);
-        let (shared, since) = resting.shared.iter_mut().find(|(shared, _)| has_room(shared))?;
-        *since = Instant::now();
-        Some(shared.take())
-    }
-
     fn rested(&self) -> Option<http1::SendRequest<Outgoing>> {
-        let mut resting = self.lock();
-        while let Some((sender, since)) = resting.ones.pop() {
-            if since.elapsed() >= REST {
-                // Those below rest for longer.
-                resting.ones.clear();
-            } else if !sender.is_closed() {
-                return Some(sender);
-            }
-        }
-        None
+        self.lock().one()
     }
 
     fn lock(&self) -> MutexGuard<'_, Resting> {
@@ -169,21 +154,39 @@ impl Pool {
     }
 }
 
+impl Resting {
+    /// A place on a connection that carries many calls.
+    fn on_stream(&mut self) -> Option<OnStream> {
+        if self.shared.is_empty() {
+            return None;
+        }
+        let is_tired =
+            |shared: &Shared, since: &Instant| shared.taken.load(Ordering::Relaxed) == 0 && since.elapsed() >= REST;
+        self.shared.retain(|(shared, since)| shared.is_of_use() && !is_tired(shared, since));
+        let has_room = |shared: &Shared| shared.taken.load(Ordering::Relaxed) < shared.places.load(Ordering::Relaxed);
+        let (shared, since) = self.shared.iter_mut().find(|(shared, _)| has_room(shared))?;
+        *since = Instant::now();
+        Some(shared.take())
+    }
+
+    /// A connection that carries nothing.
+    fn one(&mut self) -> Option<http1::SendRequest<Outgoing>> {
+        while let Some((sender, since)) = self.ones.pop() {
+            if since.elapsed() >= REST {
+                // Those below rest for longer.
+                self.ones.clear();
+            } else if !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+}
+
 impl Lent {
     /// Whether a request must have the form it has in HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
         matches!(self.sender, Sender::Many(_))
-    }
-
-    /// Sends a request and waits for the head of its answer.
-    pub(crate) async fn send(
-        &mut self,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
-        match &mut self.sender {
-            Sender::One(sender) => sender.try_send_request(request).await,
-            Sender::Many(stream) => stream.0.sender.clone().try_send_request(request).await,
-        }
     }
 
     /// Its answer was read to the end.

@@ -110,6 +110,7 @@ mod tests {
             failure_rate: None,
             slow_rate: Some(0.25),
             succeeded_at: None,
+            well_since: None,
             changes: Vec::new(),
         };
         let key = EndpointKey { service: ServiceName::new("web").unwrap(), revision: Revision(2), name: "api".into() };
