@@ -176,7 +176,8 @@ impl Conditions {
     ///
     /// By [`Rules::Argo`] as its `evaluateResult` has it, which lets NaN pass a condition on failures, and an empty list
     /// pass `all(…)`. By [`Rules::Evenkeel`], a value that [`Value::missing`] finds nothing in passes no condition,
-    /// neither does one of which `all` was asked for no element, nor an infinite number unless the condition speaks of
+    /// neither does one of which `all` was asked for no element, or that the condition divides by
+    /// zero, nor an infinite number unless the condition speaks of
     /// `isInf`: that is an error, which is no verdict. It fails only where the condition on failures says so.
     #[must_use]
     pub fn judge(&self, value: &Value, rules: Rules) -> Judged {
@@ -202,6 +203,9 @@ impl Conditions {
                 None if judged.phase == Said::Successful && run.is_vacuous() => {
                     error(format!("no data: `all` was asked of an empty list, which is never a pass: {}", shown(value)))
                 }
+                None if run.has_divided_by_zero() && !self.speaks_of_infinity() => {
+                    error(format!("no data: the condition divides by zero, which is never a pass: {}", shown(value)))
+                }
                 None if judged.phase == Said::Successful && self.is_blind_to_infinity(value) => {
                     error(format!("no data: an infinite result is a division by zero, never a pass: {}", shown(value)))
                 }
@@ -224,8 +228,11 @@ impl Conditions {
     }
 
     fn is_blind_to_infinity(&self, value: &Value) -> bool {
-        let speaks = [&self.success, &self.failure].into_iter().flatten().any(Condition::speaks_of_infinity);
-        !speaks && value.any_number(f64::is_infinite)
+        !self.speaks_of_infinity() && value.any_number(f64::is_infinite)
+    }
+
+    fn speaks_of_infinity(&self) -> bool {
+        [&self.success, &self.failure].into_iter().flatten().any(Condition::speaks_of_infinity)
     }
 
     /// As Argo Rollouts evaluates it; and whether it failed because the condition on failures is true.

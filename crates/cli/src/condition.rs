@@ -23,8 +23,13 @@ pub(crate) fn run(args: &ConditionArgs) -> Result<Exit, Failure> {
         (Ok(success), Ok(failure)) => Conditions { success, failure },
         (success, failure) => return Ok(refused(&[success, failure])),
     };
-    let mut text = String::new();
-    std::io::stdin().take(VALUE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    let mut bytes = Vec::new();
+    std::io::stdin().take(VALUE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    let Ok(text) = String::from_utf8(bytes) else {
+        let message = "standard input is no text in UTF-8";
+        say_judged(&Judged { phase: Said::Error, message: message.to_owned() });
+        return Err(Failure::Usage(message.to_owned()));
+    };
     let value = match read_value("standard input", &text) {
         Ok(value) => value,
         Err(problems) => return Ok(refused(&[Err(problems)])),

@@ -4,13 +4,13 @@ use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 /// What the command says of a value.
-fn condition(args: &[&str], value: &str) -> Output {
+fn condition(args: &[&str], value: impl AsRef<[u8]>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_evenkeel"));
     let spawned =
         command.arg("condition").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawned.spawn().expect("the binary was built");
     // A bad condition is told before the value is read.
-    let _ = child.stdin.take().expect("it is piped").write_all(value.as_bytes());
+    let _ = child.stdin.take().expect("it is piped").write_all(value.as_ref());
     child.wait_with_output().expect("it ends")
 }
 
@@ -24,7 +24,15 @@ fn phase(args: &[&str], value: &str) -> String {
 
 #[test]
 fn a_value_is_judged_as_a_check_would_by_each_set_of_rules() {
-    let cases: [(&[&str], &str, &str, &str); 7] = [
+    let cases: [(&[&str], &str, &str, &str); 10] = [
+        (&["--failure", "result.bad / result.all > 0.05"], "{bad: 0, all: 0}", "Error", "Successful"),
+        (&["--success", "result.good / result.all > 0.9"], "{good: 1, all: 0}", "Error", "Successful"),
+        (
+            &["--success", "result.all == 0 || result.bad / result.all < 1"],
+            "{bad: 0, all: 0}",
+            "Successful",
+            "Successful",
+        ),
         (&["--success", "result[0] >= 0.95"], "[0.96]", "Successful", "Successful"),
         (&["--success", "result[0] >= 0.95"], "- 0.94\n- 1", "Failed", "Failed"),
         (&["--success", "result > 1", "--failure", "result < 0"], "0.5", "Inconclusive", "Inconclusive"),
@@ -41,6 +49,14 @@ fn a_value_is_judged_as_a_check_would_by_each_set_of_rules() {
         let flaggers = if ours == "Error" { "Failed" } else { ours };
         assert_eq!(phase(&compat, value), flaggers, "Flagger: {args:?} {value}");
     }
+}
+
+#[test]
+fn a_value_that_is_no_text_is_said_to_be_an_error() {
+    let output = condition(&["--success", "result > 1"], b"\xff\xfe");
+    assert_eq!(output.status.code(), Some(2));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(said["phase"], "Error");
 }
 
 #[test]

@@ -90,6 +90,7 @@ pub(super) struct Run {
     result: Val,
     steps: Cell<u32>,
     vacuous: Cell<bool>,
+    by_zero: Cell<bool>,
 }
 
 /// The element that a function looks at, and its place.
@@ -97,12 +98,17 @@ type Each<'a> = Option<(&'a Val, usize)>;
 
 impl Run {
     pub(super) fn new(value: &Value) -> Self {
-        Self { result: value.into(), steps: Cell::new(0), vacuous: Cell::new(false) }
+        Self { result: value.into(), steps: Cell::new(0), vacuous: Cell::new(false), by_zero: Cell::new(false) }
     }
 
     /// Whether something was asked of all elements of a list that had none.
     pub(super) fn is_vacuous(&self) -> bool {
         self.vacuous.get()
+    }
+
+    /// Whether something was divided by zero.
+    pub(super) fn has_divided_by_zero(&self) -> bool {
+        self.by_zero.get()
     }
 
     /// Whether the condition is true; or why that cannot be said.
@@ -223,7 +229,12 @@ impl Run {
                     Operator::Add => Val::Float(left + right),
                     Operator::Subtract => Val::Float(left - right),
                     Operator::Multiply => Val::Float(left * right),
-                    Operator::Divide => Val::Float(left / right),
+                    Operator::Divide => {
+                        if right == 0.0 {
+                            self.by_zero.set(true);
+                        }
+                        Val::Float(left / right)
+                    }
                     Operator::Power => Val::Float(libm::pow(left, right)),
                     _ => return misfit(),
                 }
