@@ -1,6 +1,9 @@
 //! Plants one bug at a time in a copy of the tree, each of them one line, and tells after how many worlds the simulator
 //! finds it: `mutations [--worlds 20000] [--only TEXT]`. Exit code 1 when one is never found.
 //!
+//! Then it plants some in what decides and judges, and tells whether `evenkeel simulate`, and `evenkeel replay` of rollouts
+//! that the tree as it is has recorded, come out otherwise: that they run the shipped code, and none of their own.
+//!
 //! The copy and everything built of it are in a folder of their own, which is removed at the end.
 
 use std::io::Write;
@@ -241,11 +244,50 @@ const BUGS: &[Bug] = &[
         instead: "        self.held.holds(self.clock.now()) || self.held.holds(Timestamp(0))",
     },
     Bug {
+        invariant: 12,
+        what: "a database that fails for everybody is the candidate's fault",
+        file: "crates/core/src/outage.rs",
+        line: "    if !is_closed(stable) {\n        return Fault::Dependency;",
+        instead: "    if !is_closed(stable) {\n        return Fault::Candidate;",
+    },
+    Bug {
+        invariant: 12,
+        what: "a step passes while its database does not answer",
+        file: MOVES,
+        line: "        let outage = seen.outages.first().filter(|_| self.on_outage() != OnOutage::Tell);",
+        instead: "        let outage = seen.outages.first().filter(|_| false && self.on_outage() != OnOutage::Tell);",
+    },
+    Bug {
         invariant: 11,
         what: "a controller that another one took over from goes on",
         file: RUN,
         line: "            Found::Superseded(gone) => return Err(gone),",
         instead: "            Found::Superseded(_) => {}",
+    },
+];
+
+/// What `simulate` and `replay` must show.
+const SHOWN: &[Bug] = &[
+    Bug {
+        invariant: 5,
+        what: "a step whose requests pass does not end",
+        file: MOVES,
+        line: "            Verdict::Pass { .. } => Some(self.follows(step, now)),",
+        instead: "            Verdict::Pass { .. } => None,",
+    },
+    Bug {
+        invariant: 5,
+        what: "harm that is proven counts for nothing",
+        file: "crates/core/src/evidence.rs",
+        line: "            Decision::Rollback => Some(Verdict::Harmful { case: case(trial)? }),",
+        instead: "            Decision::Rollback => None,",
+    },
+    Bug {
+        invariant: 5,
+        what: "a bet wins twice what it should",
+        file: "crates/analysis/src/evidence/pot.rs",
+        line: "        self.accounts[expert] += by;",
+        instead: "        self.accounts[expert] += 2.0 * by;",
     },
 ];
 
@@ -256,7 +298,7 @@ const WORLDS_UNBROKEN: &str = "1000";
 
 fn main() -> ExitCode {
     let copy = std::env::temp_dir().join(format!("evenkeel-mutations-{}", std::process::id()));
-    let found = copy_tree(&copy).and_then(|()| table(&copy));
+    let found = copy_tree(&copy).and_then(|()| Ok(table(&copy)? & shown(&copy)?));
     let _ = std::fs::remove_dir_all(&copy);
     match found {
         Ok(true) => ExitCode::SUCCESS,
@@ -269,26 +311,86 @@ fn main() -> ExitCode {
 }
 
 fn table(copy: &Path) -> Result<bool, String> {
-    build(copy)?;
+    build(copy, SOAK)?;
     if let Some(found) = first_violation(copy, WORLDS_UNBROKEN)? {
         return Err(format!("the tree as it is breaks a rule: {found}"));
     }
     say("| invariant | planted bug | found after worlds | by |");
     say("| --- | --- | --- | --- |");
-    let (only, worlds) = (option("--only"), option("--worlds").unwrap_or_else(|| WORLDS.to_owned()));
+    let worlds = option("--worlds").unwrap_or_else(|| WORLDS.to_owned());
     let mut all = true;
-    for bug in BUGS.iter().filter(|bug| only.as_ref().is_none_or(|only| bug.what.contains(only))) {
-        let path = copy.join(bug.file);
-        let text = bug.read(copy)?;
-        std::fs::write(&path, text.replace(bug.line, bug.instead)).map_err(|error| error.to_string())?;
-        let found = build(copy).and_then(|()| first_violation(copy, &worlds));
-        std::fs::write(&path, text).map_err(|error| error.to_string())?;
-        let found = found.map_err(|error| format!("{}: {error}", bug.what))?;
+    for bug in asked_for(BUGS) {
+        let found = planted(copy, bug, || build(copy, SOAK).and_then(|()| first_violation(copy, &worlds)))?;
         all &= found.is_some();
         let found = found.unwrap_or_else(|| "never | nothing".to_owned());
         say(&format!("| {} | {} | {found} |", bug.invariant, bug.what));
     }
     Ok(all)
+}
+
+/// Whether each bug changes what users are shown of a simulated and of a recorded rollout.
+fn shown(copy: &Path) -> Result<bool, String> {
+    if asked_for(SHOWN).next().is_none() {
+        return Ok(true);
+    }
+    build(copy, PROGRAM)?;
+    for arguments in [["demo", "--keep"].as_slice(), &["down"]] {
+        evenkeel(copy, arguments)?;
+    }
+    let unbroken = all_shown(copy)?;
+    if unbroken.iter().any(String::is_empty) {
+        return Err("`simulate` or `replay` shows nothing".to_owned());
+    }
+    say("");
+    say(&format!("| planted bug | {} |", SHOWINGS.map(|(what, _)| what).join(" | ")));
+    say("| --- | --- | --- | --- | --- |");
+    let (mut by_simulate, mut by_replay) = (true, true);
+    for bug in asked_for(SHOWN) {
+        let broken = planted(copy, bug, || build(copy, PROGRAM).and_then(|()| all_shown(copy)))?;
+        let differs: Vec<bool> = broken.iter().zip(&unbroken).map(|(broken, unbroken)| broken != unbroken).collect();
+        by_simulate &= differs[..2].contains(&true);
+        by_replay &= differs[2..].contains(&true);
+        let told: Vec<&str> = differs.iter().map(|differs| if *differs { "differs" } else { "the same" }).collect();
+        say(&format!("| {} | {} |", bug.what, told.join(" | ")));
+    }
+    Ok(by_simulate && by_replay)
+}
+
+/// What is looked at: two simulated rollouts, and the two that the demo has recorded.
+const SHOWINGS: [(&str, &[&str]); 4] = [
+    ("`simulate` of a bad release", &["simulate", SCENE, "--scenario", "examples/scenarios/bad-after-a-while.yaml"]),
+    ("of a good one", &["simulate", SCENE, "--scenario", "examples/scenarios/good.yaml"]),
+    ("`replay` of a bad one", &["replay", "3"]),
+    ("of a good one", &["replay", "2"]),
+];
+const SCENE: &str = "examples/scenarios/shop.yaml";
+
+fn all_shown(copy: &Path) -> Result<Vec<String>, String> {
+    SHOWINGS.iter().map(|(_, arguments)| evenkeel(copy, &[*arguments, &["--json"]].concat())).collect()
+}
+
+/// What the program prints: how it ends says what became of a rollout, and is no failure here.
+fn evenkeel(copy: &Path, arguments: &[&str]) -> Result<String, String> {
+    let program = copy.join("target/test-release/evenkeel");
+    let mut command = Command::new(program);
+    command.args(arguments).arg("--state").arg(copy.join("recorded")).current_dir(copy).stdin(Stdio::null());
+    let told = command.output().map_err(|error| format!("evenkeel: {error}"))?;
+    Ok(String::from_utf8_lossy(&told.stdout).into_owned())
+}
+
+fn asked_for(bugs: &'static [Bug]) -> impl Iterator<Item = &'static Bug> {
+    let only = option("--only");
+    bugs.iter().filter(move |bug| only.as_ref().is_none_or(|only| bug.what.contains(only)))
+}
+
+/// Plants a bug, lets it be looked for, and takes it out again.
+fn planted<T>(copy: &Path, bug: &Bug, look: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let path = copy.join(bug.file);
+    let text = bug.read(copy)?;
+    std::fs::write(&path, text.replace(bug.line, bug.instead)).map_err(|error| error.to_string())?;
+    let found = look();
+    std::fs::write(&path, text).map_err(|error| error.to_string())?;
+    found.map_err(|error| format!("{}: {error}", bug.what))
 }
 
 fn root() -> PathBuf {
@@ -312,11 +414,19 @@ fn copy_tree(copy: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn build(copy: &Path) -> Result<(), String> {
-    let arguments =
-        ["build", "--quiet", "--locked", "--profile", "test-release", "-p", "evenkeel-sim", "--example", "soak"];
+/// What is built of a copy: the simulator, and the program.
+const SOAK: &[&str] = &["-p", "evenkeel-sim", "--example", "soak"];
+const PROGRAM: &[&str] = &["-p", "evenkeel"];
+
+fn build(copy: &Path, what: &[&str]) -> Result<(), String> {
+    let arguments = ["build", "--quiet", "--locked", "--profile", "test-release"];
     let mut cargo = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-    cargo.args(arguments).current_dir(copy).env("CARGO_TARGET_DIR", copy.join("target")).env("CARGO_INCREMENTAL", "0");
+    cargo
+        .args(arguments)
+        .args(what)
+        .current_dir(copy)
+        .env("CARGO_TARGET_DIR", copy.join("target"))
+        .env("CARGO_INCREMENTAL", "0");
     let built = cargo.stdout(Stdio::null()).output().map_err(|error| format!("cargo: {error}"))?;
     if built.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&built.stderr).into_owned()) }
 }
@@ -351,8 +461,9 @@ mod tests {
 
     #[test]
     fn every_bug_has_one_place_in_the_tree_where_it_can_be_planted() {
-        let without: Vec<String> = BUGS.iter().filter_map(|bug| bug.read(&root()).err()).collect();
+        let bugs = || BUGS.iter().chain(SHOWN);
+        let without: Vec<String> = bugs().filter_map(|bug| bug.read(&root()).err()).collect();
         assert!(without.is_empty(), "{}", without.join("\n"));
-        assert!(BUGS.iter().all(|bug| bug.line != bug.instead));
+        assert!(bugs().all(|bug| bug.line != bug.instead));
     }
 }
