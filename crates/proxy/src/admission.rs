@@ -11,6 +11,10 @@
 //! the stable release and is no part of the trial: what was known before decides that, so that the coins that are thrown
 //! stay independent.
 //!
+//! Until a worker's first places were answered well, its coin gives the candidate [`COLD`] of the requests at most: what a
+//! candidate fails says the more, the more requests the stable release answered beside it in the same moment, and with half of them
+//! eight failures may be too few to go by.
+//!
 //! Each worker has places of its own, so that none has to ask another: [`PLACES`] are dealt out over all of them, and
 //! each has as many as it had good answers itself. Workers beyond as many as there are places get one after
 //! [`SECOND`] slots, when whoever judges has had the time to look at what the first ones met.
@@ -22,6 +26,8 @@ use evenkeel_analysis::slots::{Ended, Inquiry, SLOT_US};
 
 /// Places of all workers at first: seven failures decide at a share of half the traffic, three at a tenth.
 const PLACES: u64 = 8;
+/// The greatest share of a candidate of which nothing good is known, in units of 0.01 %: three failures decide then.
+pub(crate) const COLD: u16 = 1_000;
 /// Slots in a second.
 const SECOND: u64 = 10;
 /// After so many good answers in an epoch nobody counts any more: a worker does not have as many requests under way.
@@ -92,6 +98,11 @@ impl Admission {
             Some(_) | None => self.places.max(late),
         };
         book.taken >= places.max(book.good)
+    }
+
+    /// Tells whether too little good is known yet for the whole share.
+    pub(crate) fn is_cold(&self) -> bool {
+        !self.is_wide.get() && self.book.borrow().good < self.places.max(1)
     }
 
     /// Takes a place for a request that is assigned in a slot.

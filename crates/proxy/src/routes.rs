@@ -266,8 +266,20 @@ impl Routes {
                 let user = Some(User { hash, is_counted, jar });
                 Ok(Chosen { user, newcomer, ..Chosen::by(Audience::Users, release) })
             }
-            None => self.by_weight(random).map(|release| Chosen::by(Audience::Users, release)),
+            None => {
+                let release = self.by_weight(random)?;
+                Ok(Chosen::by(Audience::Users, self.while_cold(release, random).unwrap_or(release)))
+            }
         }
+    }
+
+    /// The release that has a request in place of a candidate that is cold; the candidate keeps a part of them.
+    fn while_cold(&self, drawn: usize, random: &mut fastrand::Rng) -> Option<usize> {
+        if self.releases[drawn].side != Some(Side::Candidate) {
+            return None;
+        }
+        let (relief, (keeps, of)) = self.relief.zip(self.trial.as_ref()?.cold())?;
+        (random.u16(0..of) >= keeps).then_some(relief)
     }
 
     /// Counts a request that goes to a release now in the service's trial, where it is part of one.
@@ -278,13 +290,13 @@ impl Routes {
         user: Option<User>,
         now: Instant,
     ) -> Option<Assigned> {
-        self.trial.as_ref()?.assign(self.releases[release].side?, audience, user, now)
+        self.trial.as_ref()?.assign(self.releases[release].side?, audience, user, self.relief.is_some(), now)
     }
 
     /// The same for a copy, which says something only of a candidate without a share.
     pub(crate) fn assign_copy(&self, now: Instant) -> Option<Assigned> {
         let release = self.mirror.as_ref()?.release;
-        self.trial.as_ref()?.assign(self.releases[release].side?, Audience::Pinned, None, now)
+        self.trial.as_ref()?.assign(self.releases[release].side?, Audience::Pinned, None, false, now)
     }
 
     /// The release that gets a copy of a request which another one, `answering`, has answered; chance decides.

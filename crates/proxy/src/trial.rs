@@ -17,7 +17,7 @@ use evenkeel_core::trial::{Heard, TrialReport};
 use http::HeaderValue;
 use tokio::time::Instant;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, COLD};
 use crate::limits::{FIRST_FAILURES_MAX, REVEALS_AT_ONCE, REVEALS_KEPT, TRIAL_REMEMBERED};
 use crate::marks::{Marks, User};
 use crate::tally::Audience;
@@ -42,6 +42,8 @@ pub(crate) struct Trying {
     marks: Option<Marks>,
     /// Present where a coin decides: what it gives to the candidate may have to wait.
     admission: Option<Rc<Admission>>,
+    /// The epoch before, as long as the admission is cold: a smaller share that the candidate begins with.
+    cold: Option<Rc<Self>>,
     /// When another epoch took its place, or none, in microseconds.
     ended: Cell<Option<u64>>,
 }
@@ -73,6 +75,15 @@ impl Trying {
         self.admission.as_ref().is_some_and(|admission| admission.is_full(micros_since(self.origin, now)))
     }
 
+    /// The part of the candidate's requests that it is to have now, of so many; `None`: all of them.
+    pub(crate) fn cold(&self) -> Option<(u16, u16)> {
+        Some((self.while_cold()?.shares.candidate, self.shares.candidate))
+    }
+
+    fn while_cold(&self) -> Option<&Rc<Self>> {
+        self.cold.as_ref().filter(|cold| cold.admission.as_ref().is_some_and(|admission| admission.is_cold()))
+    }
+
     /// The arm that a release is.
     pub(crate) fn side(&self, revision: Revision) -> Option<Side> {
         match revision {
@@ -83,12 +94,13 @@ impl Trying {
     }
 
     /// Counts a request that is given to a release now, where it is part of the trial: one that chance gave to it, or to
-    /// a candidate without a share any that reaches it.
+    /// a candidate without a share any that reaches it. `is_cold`: the coin was the one of a cold candidate, where it is one.
     pub(crate) fn assign(
         self: &Rc<Self>,
         side: Side,
         audience: Audience,
         user: Option<User>,
+        is_cold: bool,
         now: Instant,
     ) -> Option<Assigned> {
         let is_part = match audience {
@@ -100,11 +112,12 @@ impl Trying {
         if !is_part {
             return None;
         }
-        let slot = self.slots.borrow_mut().assign(side, micros_since(self.origin, now));
-        if let (Side::Candidate, Audience::Users, Some(admission)) = (side, audience, &self.admission) {
+        let trying = self.while_cold().filter(|_| is_cold && audience == Audience::Users).unwrap_or(self);
+        let slot = trying.slots.borrow_mut().assign(side, micros_since(trying.origin, now));
+        if let (Side::Candidate, Audience::Users, Some(admission)) = (side, audience, &trying.admission) {
             admission.enter(slot);
         }
-        Some(Assigned { trying: self.clone(), slot, side, user, started: now })
+        Some(Assigned { trying: trying.clone(), slot, side, user, started: now })
     }
 }
 
@@ -175,16 +188,24 @@ impl Trials {
         let (origin, now) = (*ORIGIN, Instant::now());
         let now_us = micros_since(origin, now);
         epochs.iter().for_each(|epoch| epoch.end(now_us));
-        let slots = RefCell::new(Slots::new(trial.inquiry.clone(), now_us));
+        let slots = || RefCell::new(Slots::new(trial.inquiry.clone(), now_us));
         let marks = (split == Split::Sticky).then(|| Marks::new(service.service.clone(), trial.rollout));
         // A step that leaves the shares as they are lets in as many as the one before.
         let is_same_share = |known: &&Rc<Trying>| known.trial.rollout == trial.rollout && known.shares == shares;
         let known = epochs.last().filter(is_same_share).and_then(|known| known.admission.clone());
         let fresh = || Rc::new(Admission::new(self.places, &trial.inquiry, now_us));
         let admission = (split == Split::Coin).then(|| known.unwrap_or_else(fresh));
-        let (trial, ended) = (trial.clone(), Cell::new(None));
-        let fresh =
-            Rc::new(Trying { trial, epoch: generation.0, shares, split, origin, slots, marks, admission, ended });
+        let begins_cold = shares.candidate > COLD && admission.as_ref().is_some_and(|admission| admission.is_cold());
+        let cold = begins_cold.then(|| {
+            let shares = Shares { candidate: COLD, stable: shares.stable + shares.candidate - COLD };
+            let (trial, admission, ended) = (trial.clone(), admission.clone(), Cell::new(None));
+            let (epoch, slots) = (2 * generation.0, slots());
+            Rc::new(Trying { trial, epoch, shares, split, origin, slots, marks: None, admission, cold: None, ended })
+        });
+        epochs.extend(cold.clone());
+        let (trial, slots, ended) = (trial.clone(), slots(), Cell::new(None));
+        let epoch = 2 * generation.0 + 1;
+        let fresh = Rc::new(Trying { trial, epoch, shares, split, origin, slots, marks, admission, cold, ended });
         epochs.push(fresh.clone());
         Some(fresh)
     }

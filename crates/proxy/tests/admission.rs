@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -70,6 +71,42 @@ fn a_candidate_that_fails_everything_meets_eight_requests_and_as_many_with_every
     let met = met.load(Ordering::SeqCst);
     assert_eq!(failed, met, "what could not be sent again failed for its user");
     assert!(met >= 1 && met <= 8 * (2 + began.elapsed().as_secs()), "{met} of {}", connections * 200);
+}
+
+/// The candidate's requests and the stable release's, by the shares that they were assigned under.
+fn by_share(proxy: &mut Proxy) -> BTreeMap<(u16, u16), (u64, u64)> {
+    let mut by_share: BTreeMap<(u16, u16), (u64, u64)> = BTreeMap::new();
+    let groups = proxy.report().trials.into_iter().flat_map(|told| told.reveals).flat_map(|reveal| reveal.groups);
+    for group in groups {
+        let sums = by_share.entry((group.shares.candidate, group.shares.stable)).or_default();
+        for answers in group.answers.iter().filter(|answers| answers.question == SOON) {
+            *sums = (sums.0 + answers.candidate.of, sums.1 + answers.stable.of);
+        }
+    }
+    by_share
+}
+
+#[test]
+fn a_candidate_of_which_nothing_good_is_known_has_a_tenth_and_then_its_share() {
+    const COLD: (u16, u16) = (1_000, 9_000);
+    for (answer, is_well) in [(FAILS, false), (WELL, true)] {
+        let mut proxy = Proxy::start(1);
+        let users = proxy.listen();
+        let (candidate, _) = counting(Some(answer));
+        proxy.apply(half(users, candidate));
+        let mut wire = Wire::to(users);
+        let mut sent = 0_u64;
+        let told = wait_for(|| {
+            (0..50).for_each(|_| drop(wire.request("GET / HTTP/1.1\r\nhost: web\r\n\r\n")));
+            sent += 50;
+            let told = by_share(&mut proxy);
+            let whole = told.get(&(5_000, 5_000)).map_or(0, |(candidate, _)| *candidate);
+            (if is_well { whole > 100 } else { sent > 3_000 }).then_some(told)
+        });
+        let (of_candidate, of_stable) = told[&COLD];
+        assert!(of_candidate > 0 && of_stable > 2 * of_candidate, "{told:?}");
+        assert_eq!(told.contains_key(&(5_000, 5_000)), is_well, "{told:?}");
+    }
 }
 
 #[test]

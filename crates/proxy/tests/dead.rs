@@ -27,9 +27,8 @@ use evenkeel_core::trial::Ages;
 const USERS: u32 = 64;
 /// Longest wait for a first byte.
 const FIRST_BYTE: Duration = Duration::from_millis(1_500);
-/// Requests that cannot be sent again and may fail: eight usually decide. Where they do not, single ones follow, one per
-/// worker and second, or one per wait for late failures.
-const FAILED_MAX: u64 = 16;
+/// Requests that cannot be sent again and may fail: eight decide, and a machine that stands still may let two more in.
+const FAILED_MAX: u64 = 10;
 /// Longest wait for the cut.
 const CUT_BY: Duration = Duration::from_secs(60);
 

@@ -102,7 +102,7 @@ fn failures_are_the_candidates_whoever_answers_in_its_place_and_add_up_over_all_
     let all = wait_until_told(&mut proxy, FAILED_LATE, 100);
     assert_eq!(sum(&all, FAILED_LATE).0, Part { of: candidate.of, bad: 0 }, "they were not late");
     let group = &all[0].groups[0];
-    assert_eq!((group.epoch, group.shares.candidate, group.shares.stable), (1, 5_000, 5_000));
+    assert_eq!((group.epoch, group.shares.candidate, group.shares.stable), (3, 5_000, 5_000));
     assert_eq!(group.split, Split::Coin);
     let sequences: Vec<u64> = all.iter().map(|reveal| reveal.sequence).collect();
     assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<u64>>());
@@ -150,7 +150,7 @@ fn another_share_is_another_epoch_and_the_same_share_is_not() {
         let requests: u64 = of.map(|answers| answers.candidate.of + answers.stable.of).sum();
         *by_epoch.entry((group.epoch, group.shares.candidate, group.split)).or_default() += requests;
     }
-    let expected = [((1, 3_000, Split::Coin), 40), ((3, 6_000, Split::Coin), 20), ((4, 0, Split::Alone), 20)];
+    let expected = [((3, 3_000, Split::Coin), 40), ((7, 6_000, Split::Coin), 20), ((9, 0, Split::Alone), 20)];
     assert_eq!(by_epoch, BTreeMap::from(expected));
 }
 
