@@ -24,6 +24,8 @@ pub(crate) struct Patient<S> {
     /// The store itself, for those beside the loop who may wait.
     pub(crate) store: Arc<S>,
     gave_up: Mutex<Option<Instant>>,
+    /// Who has taken over, as it has told.
+    superseded: Mutex<Option<FencingToken>>,
     /// Logs that an append may still reach whose answer was not waited for.
     open: Arc<Mutex<BTreeSet<ServiceName>>>,
 }
@@ -54,7 +56,12 @@ impl Drop for Going {
 
 impl<S: Store> Patient<S> {
     pub(crate) fn new(store: S) -> Self {
-        Self { store: Arc::new(store), gave_up: Mutex::default(), open: Arc::default() }
+        Self { store: Arc::new(store), gave_up: Mutex::default(), superseded: Mutex::default(), open: Arc::default() }
+    }
+
+    /// The controller that has taken over, where any answer has told of one.
+    pub(crate) fn superseded(&self) -> Option<FencingToken> {
+        *self.superseded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether nobody waits for it at the moment.
@@ -70,6 +77,9 @@ impl<S: Store> Patient<S> {
         let answer = tokio::time::timeout(PATIENCE, answer).await;
         let now = answer.is_err().then(Instant::now);
         *self.gave_up.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        if let Ok(Err(StoreError::Superseded(newer))) = &answer {
+            *self.superseded.lock().unwrap_or_else(PoisonError::into_inner) = Some(*newer);
+        }
         answer.unwrap_or_else(|_| Err(late()))
     }
 }

@@ -170,7 +170,6 @@ where
         depending: Depending::default(),
         answers: mpsc::unbounded_channel(),
         going_down: None,
-        superseded: None,
         is_settled: false,
         refused_table: None,
         routes_differ: true,
@@ -221,8 +220,6 @@ struct Controller<S, W, T, C, G> {
     going_down: Option<oneshot::Sender<()>>,
     /// No table that was sent can come into force any more.
     is_settled: bool,
-    /// The store says that another controller has taken over.
-    superseded: Option<FencingToken>,
     refused_table: Option<TableRefused>,
     /// What the proxy shall have may be something else than what is in force.
     routes_differ: bool,
@@ -377,7 +374,7 @@ where
         self.learn_table().await?;
         for _ in 0..ROUNDS_PER_TURN {
             self.decide().await;
-            if let Some(newer) = self.superseded {
+            if let Some(newer) = self.store.superseded() {
                 return Err(PlatformError::Superseded(newer));
             }
             self.act(deeds, beside);
@@ -616,9 +613,6 @@ where
                 Ok(())
             }
             Err(unhappened) => {
-                if let Unhappened::Store(StoreError::Superseded(newer)) = &unhappened {
-                    self.superseded = Some(*newer);
-                }
                 if let Unhappened::Store(error) = &unhappened {
                     self.trouble("store", error.to_string());
                 }
@@ -760,7 +754,7 @@ where
                 }
                 return Ok(self.troubles.remove("store").is_some());
             }
-            Found::Kept(Err(StoreError::Superseded(newer)), _) => self.superseded = Some(newer),
+            Found::Kept(Err(StoreError::Superseded(newer)), _) => return Err(PlatformError::Superseded(newer)),
             Found::Kept(Err(error), _) => {
                 self.keeping.1 = false;
                 self.trouble("store", error.to_string());
